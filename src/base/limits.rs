@@ -1,0 +1,53 @@
+//! Every limit in the program, with its reason. A hostile length is compared with one of these
+//! before anything is allocated for it.
+
+/// Largest bincode header, footer or index that is decoded: an index entry takes about 40 bytes
+/// for 64 KiB of records, so this covers traces of some 10^10 events.
+pub const METADATA_BYTES_MAX: usize = 256 << 20;
+
+/// Records in one event frame: 1365 × 48 B stays just under 64 KiB, the block over which a CRC is
+/// computed at full speed and the most that a truncation loses beyond the last flush.
+pub const FRAME_EVENTS_MAX: usize = 1365;
+
+/// Largest body of any frame; a bigger length in a frame header is corruption.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// A payload longer than this is stored as a list of pieces of this size, so that a write of
+/// gigabytes (a logged write-zeroes) is imported and replayed in bounded memory.
+pub const PAYLOAD_PIECE_BYTES: usize = 1 << 20;
+
+/// Raw bytes collected before a payload frame is compressed: large enough for zstd to work,
+/// small enough that reading one old payload back stays cheap.
+pub const PAYLOAD_FRAME_BYTES: usize = 256 << 10;
+
+/// Distinct payloads remembered for deduplication (16 bytes each); past it the oldest half is
+/// forgotten and a payload may be stored a second time.
+pub const DEDUP_ENTRIES_MAX: usize = 2 << 20;
+
+/// Decoded payload frames kept by a reader.
+pub const PAYLOAD_CACHE_BYTES: usize = 16 << 20;
+
+/// Longest line of a text trace; a longer one is an error, not an allocation.
+pub const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Largest length one request of a trace may have: beyond any disk that exists, and small enough
+/// that offset + length cannot overflow a signed 64-bit file offset.
+pub const REQUEST_BYTES_MAX: u64 = 1 << 60;
+
+/// Largest disk we create or open.
+pub const DISK_BYTES_MAX: u64 = 1 << 60;
+
+/// Streams (device, queue pairs) in one trace: their descriptions are held in memory.
+pub const STREAMS_MAX: usize = 1 << 20;
+
+/// Events an importer holds to put a nearly sorted source into time order.
+pub const SORT_WINDOW_EVENTS: usize = 1 << 18;
+
+/// Requests a replay keeps in flight at most; a virtqueue has at most 32,768 descriptors.
+pub const IODEPTH_MAX: usize = 4096;
+
+/// Findings kept whole in a report; further ones are counted.
+pub const FINDINGS_MAX: usize = 100;
+
+/// Distinct mark texts and loss reasons kept by an import summary.
+pub const SUMMARY_REASONS_MAX: usize = 256;

@@ -1,0 +1,18 @@
+//! What every other module stands on: units, the shared verbs, time, randomness, limits, errors.
+//!
+//! Nothing in here knows of traces, machines or images.
+
+pub mod clock;
+pub mod error;
+pub mod limits;
+pub mod ops;
+pub mod options;
+pub mod prng;
+pub mod stamp;
+pub mod units;
+
+pub use clock::{Clock, HostClock, TimeGrade, VirtualClock};
+pub use error::{Error, ErrorKind, Result};
+pub use ops::{BlockOp, OpFlags};
+pub use prng::Prng;
+pub use units::{ByteOffset, GuestAddr, Nanos, SECTOR_SIZE, Sector};

@@ -1,0 +1,103 @@
+//! The command line: one file per subcommand. Progress and colour live here and nowhere else.
+
+pub mod diff;
+pub mod import;
+pub mod info;
+pub mod progress;
+pub mod replay;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::base::{Error, Result};
+
+/// Replay block and device I/O traces against real device models, and check every byte.
+#[derive(Debug, Parser)]
+#[command(
+    name = "qtrace",
+    version,
+    about,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(before_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  qtrace import vda.blklogwrites.gz -o t.qtrace
+  qtrace info t.qtrace
+  qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
+  qtrace diff d.qcow2 want.raw";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read a foreign trace and write a .qtrace.
+    Import(import::Args),
+    /// Say what a trace holds and what it lacks.
+    Info(info::Args),
+    /// Replay a trace through a device model onto a disk image, and check the result.
+    Replay(replay::Args),
+    /// Compare two images, two reports or two traces.
+    Diff(diff::Args),
+}
+
+/// How results are printed on stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Parses the arguments, runs the command and prints its error, if any, on stderr.
+pub fn main() -> ExitCode {
+    init_logging();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match run(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Import(args) => import::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Diff(args) => diff::run(&args),
+    }
+}
+
+fn print_error(error: &Error) {
+    eprintln!("qtrace: {error}");
+    if let Some(hint) = error.hint_text() {
+        eprintln!("  hint: {hint}");
+    }
+}
+
+fn init_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("QTRACE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}

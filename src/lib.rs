@@ -1,0 +1,15 @@
+//! qtrace as a library: traces, machines, drivers, images, replay, oracle, reports.
+//!
+//! A module imports only from those above it in this list.
+#![warn(missing_docs)]
+
+pub mod base;
+pub mod cli;
+pub mod driver;
+pub mod image;
+pub mod import;
+pub mod machine;
+pub mod oracle;
+pub mod replay;
+pub mod report;
+pub mod trace;

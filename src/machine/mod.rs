@@ -1,0 +1,127 @@
+//! Machines: what stands on the other side of a driver.
+//!
+//! A machine offers facets, each optional and each listed in its [`Capabilities`]: a bus, guest
+//! memory, interrupts, a clock. A test module says what it needs and is skipped, with the reason,
+//! where the machine lacks it.
+
+pub mod ram;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use bitflags::bitflags;
+
+use crate::base::{Clock, GuestAddr, Nanos, Result};
+pub use ram::GuestRam;
+
+bitflags! {
+    /// The facets a machine has.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Capabilities: u32 {
+        /// Port I/O.
+        const PIO = 1 << 0;
+        /// Memory-mapped I/O.
+        const MMIO = 1 << 1;
+        /// Guest RAM shared with the test thread.
+        const MEMORY = 1 << 2;
+        /// INTx lines as file descriptors.
+        const INTX = 1 << 3;
+        /// MSI-X vectors as file descriptors.
+        const MSIX = 1 << 4;
+        /// A clock the test moves.
+        const VIRTUAL_CLOCK = 1 << 5;
+        /// A vhost-user ring interface instead of a bus.
+        const VRINGS = 1 << 6;
+    }
+}
+
+/// Port and memory-mapped I/O as a vCPU makes it. Sizes are 1, 2, 4 and, for MMIO, 8; values are
+/// little endian in the low bits. Reads that nothing answers return all ones of the size.
+pub trait Bus {
+    /// `in` of `size` bytes.
+    fn pio_read(&mut self, port: u16, size: u8) -> u32;
+    /// `out` of `size` bytes.
+    fn pio_write(&mut self, port: u16, size: u8, value: u32);
+    /// A load of `size` bytes.
+    fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64;
+    /// A store of `size` bytes.
+    fn mmio_write(&mut self, addr: GuestAddr, size: u8, value: u64);
+}
+
+/// An interrupt source a test can watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IrqSource {
+    /// A legacy PCI pin as the board routes it: global interrupt number.
+    Intx(u32),
+    /// An MSI or MSI-X message, by the address and data programmed into the device.
+    Msi {
+        /// Message address.
+        addr: u64,
+        /// Message data.
+        data: u32,
+    },
+}
+
+/// Interrupts as eventfds.
+pub trait Interrupts {
+    /// An eventfd that counts each time `source` fires (INTx: each rising edge). Calling it twice
+    /// for one source gives the same descriptor.
+    fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>>;
+    /// The level of an INTx line now.
+    fn intx_level(&self, irq: u32) -> bool;
+}
+
+/// A watched interrupt.
+#[derive(Debug)]
+pub struct IrqEvent(vmm_sys_util::eventfd::EventFd);
+
+impl IrqEvent {
+    /// Wraps a nonblocking eventfd.
+    pub fn new() -> std::io::Result<Self> {
+        let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
+        vmm_sys_util::eventfd::EventFd::new(flags).map(Self)
+    }
+
+    /// Counts one interrupt. Never blocks: at the counter's end the wake-up is already pending.
+    pub fn signal(&self) {
+        let _ = self.0.write(1);
+    }
+
+    /// Takes the count since the last call; 0 when none came.
+    pub fn take(&self) -> u64 {
+        self.0.read().unwrap_or(0)
+    }
+
+    /// For poll(2): readable when the count is not 0.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the descriptor is owned by `self.0`, which the returned borrow keeps alive.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+/// A machine. One test thread drives it through `&mut self`.
+pub trait Machine {
+    /// `builtin`, `qemu`, …
+    fn name(&self) -> &str;
+    /// The facets it has.
+    fn capabilities(&self) -> Capabilities;
+    /// Port and memory-mapped I/O.
+    fn bus(&mut self) -> Result<&mut dyn Bus>;
+    /// Guest RAM, shared: cheap to clone, keeps the mapping alive.
+    fn ram(&self) -> Result<Arc<GuestRam>>;
+    /// Interrupts on file descriptors.
+    fn interrupts(&mut self) -> Result<&mut dyn Interrupts>;
+    /// The machine's clock, host or virtual.
+    fn clock(&self) -> Arc<dyn Clock>;
+    /// Lets devices that run in the test thread make progress (finish image I/O, fire timers).
+    /// Returns whether anything happened. Cheap when there is nothing to do.
+    fn poll(&mut self) -> Result<bool>;
+    /// Waits until a device can make progress, one of `fds` is readable, or the clock reaches
+    /// `deadline`; then makes that progress. Under a virtual clock nothing is waited for: time
+    /// steps to the next device deadline, or to `deadline`.
+    ///
+    /// # Errors
+    /// A machine that died, or (virtual clock) no deadline and nothing that could ever happen.
+    fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()>;
+}

@@ -1,0 +1,1 @@
+//! Whether the answers were right: a pure function of trace, run log and images.

@@ -1,0 +1,1 @@
+//! The test thread: plan, pacing, in-flight table, engine, run log.

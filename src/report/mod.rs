@@ -1,0 +1,1 @@
+//! A verdict as bytes: text, JSON.
