@@ -12,8 +12,9 @@
 //! | 32..40 | checksum of bytes 40..512 |
 //! | 40..512 | 59 words `key + i * STEP`, `key` mixed from seed, sector and write number |
 //!
-//! The checksum is Σ (i + 1)·word(i) mod 2^64, which has a closed form for what we write and
-//! changes with any single flipped bit, torn half or swapped pair of words.
+//! The checksum is Σ (2i + 1)·word(i) mod 2^64, which has a closed form for what we write. Odd
+//! weights have an inverse mod 2^64, so any change within one word changes the sum; distinct ones
+//! see swapped words and torn halves.
 
 use super::prng::mix;
 use super::units::SECTOR_SIZE;
@@ -40,7 +41,7 @@ fn key(stamp: Stamp) -> u64 {
     mix(stamp.seed ^ mix(stamp.sector ^ mix(stamp.write)))
 }
 
-/// Closed form of Σ (i + 1)(key + i·STEP) for i in 0..WORDS.
+/// Closed form of Σ (2i + 1)(key + i·STEP) for i in 0..WORDS.
 fn checksum_of(key: u64) -> u64 {
     const N: u64 = WORDS as u64;
     const SUM: u64 = N * (N + 1) / 2;
@@ -98,9 +99,11 @@ pub fn read_sector(sector: &[u8]) -> Option<Stamp> {
         write: words.next()?,
     };
     let stored = words.next()?;
-    let sum = words.zip(1u64..).fold(0u64, |sum, (word, weight)| {
-        sum.wrapping_add(word.wrapping_mul(weight))
-    });
+    let sum = words
+        .zip((1u64..).step_by(2))
+        .fold(0u64, |sum, (word, weight)| {
+            sum.wrapping_add(word.wrapping_mul(weight))
+        });
     (sum == stored).then_some(stamp)
 }
 

@@ -188,9 +188,8 @@ impl GuestRam {
 
 impl std::fmt::Debug for GuestRam {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let regions = self.memory.iter().map(|r| r.len()).collect::<Vec<_>>();
         f.debug_struct("GuestRam")
-            .field("regions", &regions)
+            .field("len", &self.len)
             .finish_non_exhaustive()
     }
 }
