@@ -118,9 +118,7 @@ impl Error {
     /// Names the file it is about (the first caller to name one wins: the innermost knows best).
     #[must_use]
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
-        self.0
-            .path
-            .get_or_insert_with(|| path.as_ref().to_path_buf());
+        self.0.path.get_or_insert_with(|| path.as_ref().to_path_buf());
         self
     }
 
@@ -182,11 +180,7 @@ impl fmt::Display for Error {
         while let Some(source) = cause {
             write!(f, ": {source}")?;
             // Our own errors have printed their causes already.
-            cause = if source.is::<Error>() {
-                None
-            } else {
-                source.source()
-            };
+            cause = if source.is::<Error>() { None } else { source.source() };
         }
         Ok(())
     }
@@ -194,10 +188,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|s| s as &(dyn std::error::Error + 'static))
+        self.0.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -234,14 +225,8 @@ mod tests {
     #[test]
     fn a_line_tells_file_place_what_and_why() {
         let cause = std::io::Error::other("disk on fire");
-        let error = Error::input("bad opcode 9")
-            .at(Place::Line(4))
-            .path("a.csv")
-            .source(cause);
-        assert_eq!(
-            error.to_string(),
-            "a.csv: line 4: bad opcode 9: disk on fire"
-        );
+        let error = Error::input("bad opcode 9").at(Place::Line(4)).path("a.csv").source(cause);
+        assert_eq!(error.to_string(), "a.csv: line 4: bad opcode 9: disk on fire");
         assert_eq!(error.kind().exit_code(), 3);
     }
 
@@ -254,9 +239,6 @@ mod tests {
     #[test]
     fn an_error_inside_an_error_prints_each_cause_once() {
         let inner = Error::input("inner").source(std::io::Error::other("root"));
-        assert_eq!(
-            Error::usage("outer").source(inner).to_string(),
-            "outer: inner: root"
-        );
+        assert_eq!(Error::usage("outer").source(inner).to_string(), "outer: inner: root");
     }
 }

@@ -28,14 +28,8 @@ pub enum BlockOp {
 
 impl BlockOp {
     /// Every operation, in the order reports list them.
-    pub const ALL: [Self; 6] = [
-        Self::Read,
-        Self::Write,
-        Self::Flush,
-        Self::Discard,
-        Self::WriteZeroes,
-        Self::GetId,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Write, Self::Flush, Self::Discard, Self::WriteZeroes, Self::GetId];
 
     /// The name in reports, options and JSON.
     pub fn name(self) -> &'static str {
@@ -107,10 +101,7 @@ bitflags! {
 impl OpFlags {
     /// The flags as one word, `+`-joined; empty for none.
     pub fn names(self) -> String {
-        self.iter_names()
-            .map(|(name, _)| name.to_lowercase())
-            .collect::<Vec<_>>()
-            .join("+")
+        self.iter_names().map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>().join("+")
     }
 }
 

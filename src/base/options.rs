@@ -35,10 +35,8 @@ impl Options {
                 None => (item.trim(), "on"),
             };
             if key.is_empty() {
-                return Err(
-                    Error::usage(format!("an option without a name in '{text}'"))
-                        .hint("options are key=value,key=value; write ,, for a comma in a value"),
-                );
+                return Err(Error::usage(format!("an option without a name in '{text}'"))
+                    .hint("options are key=value,key=value; write ,, for a comma in a value"));
             }
             options.insert(key, value, specs)?;
         }
@@ -62,10 +60,7 @@ impl Options {
 
     /// The value of `key`, if given.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, v)| v.as_str())
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
     /// The value of `key` through `parse`, or `None` when not given.
@@ -88,9 +83,7 @@ impl Options {
     /// # Errors
     /// As [`Options::parse_with`].
     pub fn number<T: FromStr>(&self, key: &str, default: T) -> Result<T> {
-        Ok(self
-            .parse_with(key, "a whole number in range", |v| v.parse().ok())?
-            .unwrap_or(default))
+        Ok(self.parse_with(key, "a whole number in range", |v| v.parse().ok())?.unwrap_or(default))
     }
 
     /// `on`/`off` (also `yes`, `true`, `1` and their opposites), or `default` when not given.
@@ -175,24 +168,9 @@ mod tests {
     use super::*;
 
     const SPECS: &[OptionSpec] = &[
-        OptionSpec {
-            name: "tracefile",
-            value: "FILE",
-            default: "",
-            help: "",
-        },
-        OptionSpec {
-            name: "iodepth",
-            value: "N",
-            default: "32",
-            help: "",
-        },
-        OptionSpec {
-            name: "snapshot",
-            value: "on|off",
-            default: "off",
-            help: "",
-        },
+        OptionSpec { name: "tracefile", value: "FILE", default: "", help: "" },
+        OptionSpec { name: "iodepth", value: "N", default: "32", help: "" },
+        OptionSpec { name: "snapshot", value: "on|off", default: "off", help: "" },
     ];
 
     #[test]
@@ -229,9 +207,7 @@ mod tests {
     #[test]
     fn a_choice_suggests() {
         let options = Options::parse("snapshot=of", SPECS).unwrap();
-        let error = options
-            .choice("snapshot", &[("on", 1), ("off", 0)], 0)
-            .unwrap_err();
+        let error = options.choice("snapshot", &[("on", 1), ("off", 0)], 0).unwrap_err();
         assert!(error.hint_text().unwrap().contains("snapshot=off"));
     }
 }

@@ -44,22 +44,15 @@ fn key(stamp: Stamp) -> u64 {
 /// Closed form of Σ (2i + 1)(key + i·STEP) for i in 0..WORDS.
 fn checksum_of(key: u64) -> u64 {
     const N: u64 = WORDS as u64;
-    const SUM: u64 = N * (N + 1) / 2;
-    const SUM_SQUARES: u64 = (N - 1) * N * (N + 1) / 3;
-    key.wrapping_mul(SUM)
-        .wrapping_add(STEP.wrapping_mul(SUM_SQUARES))
+    const WEIGHTS: u64 = N * N;
+    const WEIGHTED_STEPS: u64 = (N - 1) * N * (2 * N - 1) / 3 + N * (N - 1) / 2;
+    key.wrapping_mul(WEIGHTS).wrapping_add(STEP.wrapping_mul(WEIGHTED_STEPS))
 }
 
 /// Fills one sector. `out` shorter than 512 bytes is left as it is beyond whole words.
 pub fn write_sector(out: &mut [u8], stamp: Stamp) {
     let key = key(stamp);
-    let head = [
-        STAMP_MAGIC,
-        stamp.seed,
-        stamp.sector,
-        stamp.write,
-        checksum_of(key),
-    ];
+    let head = [STAMP_MAGIC, stamp.seed, stamp.sector, stamp.write, checksum_of(key)];
     let (first, rest) = out.split_at_mut(HEAD.min(out.len()));
     for (slot, word) in first.chunks_exact_mut(8).zip(head) {
         slot.copy_from_slice(&word.to_le_bytes());
@@ -74,11 +67,7 @@ pub fn write_sector(out: &mut [u8], stamp: Stamp) {
 /// Fills `out` (whole sectors) as write `write` of run `seed` at target sector `first_sector`.
 pub fn fill(out: &mut [u8], seed: u64, first_sector: u64, write: u64) {
     for (index, sector) in out.chunks_exact_mut(SECTOR_SIZE as usize).enumerate() {
-        let stamp = Stamp {
-            seed,
-            sector: first_sector.wrapping_add(index as u64),
-            write,
-        };
+        let stamp = Stamp { seed, sector: first_sector.wrapping_add(index as u64), write };
         write_sector(sector, stamp);
     }
 }
@@ -93,17 +82,11 @@ pub fn read_sector(sector: &[u8]) -> Option<Stamp> {
     if sector.len() != SECTOR_SIZE as usize || words.next()? != STAMP_MAGIC {
         return None;
     }
-    let stamp = Stamp {
-        seed: words.next()?,
-        sector: words.next()?,
-        write: words.next()?,
-    };
+    let stamp = Stamp { seed: words.next()?, sector: words.next()?, write: words.next()? };
     let stored = words.next()?;
     let sum = words
         .zip((1u64..).step_by(2))
-        .fold(0u64, |sum, (word, weight)| {
-            sum.wrapping_add(word.wrapping_mul(weight))
-        });
+        .fold(0u64, |sum, (word, weight)| sum.wrapping_add(word.wrapping_mul(weight)));
     (sum == stored).then_some(stamp)
 }
 
@@ -115,22 +98,8 @@ mod tests {
     fn a_stamp_reads_back_and_its_closed_form_holds() {
         let mut sectors = [0u8; 1024];
         fill(&mut sectors, 7, 100, 3);
-        assert_eq!(
-            read_sector(&sectors[..512]),
-            Some(Stamp {
-                seed: 7,
-                sector: 100,
-                write: 3
-            })
-        );
-        assert_eq!(
-            read_sector(&sectors[512..]),
-            Some(Stamp {
-                seed: 7,
-                sector: 101,
-                write: 3
-            })
-        );
+        assert_eq!(read_sector(&sectors[..512]), Some(Stamp { seed: 7, sector: 100, write: 3 }));
+        assert_eq!(read_sector(&sectors[512..]), Some(Stamp { seed: 7, sector: 101, write: 3 }));
     }
 
     #[test]

@@ -125,9 +125,7 @@ pub fn human_nanos(ns: u64) -> String {
 /// qemu-img's. Returns `None` for anything else, including a value past `u64`.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let shift = match suffix.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -148,9 +146,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// Parses a duration: `250` (in `default_unit_ns`), `10us`, `1.5ms`, `2s`, `100ns`, `3m`.
 pub fn parse_nanos(text: &str, default_unit_ns: u64) -> Option<u64> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let unit = match suffix.trim() {
         "" => default_unit_ns,

@@ -14,13 +14,7 @@ use crate::base::{Error, Result};
 
 /// Replay block and device I/O traces against real device models, and check every byte.
 #[derive(Debug, Parser)]
-#[command(
-    name = "qtrace",
-    version,
-    about,
-    max_term_width = 100,
-    arg_required_else_help = true
-)]
+#[command(name = "qtrace", version, about, max_term_width = 100, arg_required_else_help = true)]
 #[command(before_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
@@ -96,8 +90,6 @@ fn print_error(error: &Error) {
 fn init_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("QTRACE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

@@ -23,18 +23,13 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());
-        Self(
-            bar,
-            std::time::Instant::now(),
-            std::io::stderr().is_terminal(),
-        )
+        Self(bar, std::time::Instant::now(), std::io::stderr().is_terminal())
     }
 
     /// Moves to `position`. Call it now and then, not for every item.
     pub fn set(&mut self, position: u64) {
         if self.2 && self.1.elapsed() >= Duration::from_secs(1) {
-            self.0
-                .set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+            self.0.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
             self.2 = false;
         }
         self.0.set_position(position);

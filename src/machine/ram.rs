@@ -42,8 +42,7 @@ impl GuestRam {
         }
         // SAFETY: `fd` is fresh and owned by nothing else.
         let file = unsafe { File::from_raw_fd(fd) };
-        file.set_len(len)
-            .map_err(|e| fail("cannot be sized").source(e))?;
+        file.set_len(len).map_err(|e| fail("cannot be sized").source(e))?;
         Self::from_file(file, len)
     }
 
@@ -62,12 +61,7 @@ impl GuestRam {
             .ok_or_else(|| fail("does not fit the address space"))?;
         let memory =
             GuestMemoryMmap::from_regions(vec![region]).map_err(|e| fail("regions").source(e))?;
-        Ok(Self {
-            memory,
-            base,
-            len,
-            file,
-        })
+        Ok(Self { memory, base, len, file })
     }
 
     /// Bytes of RAM; addresses 0..size are valid.
@@ -93,8 +87,7 @@ impl GuestRam {
     /// Host address of a guest range, or `None` when any of it is outside RAM.
     pub fn host(&self, addr: GuestAddr, len: u64) -> Option<*mut u8> {
         // SAFETY: the range was just checked to lie within the mapping.
-        self.contains(addr, len)
-            .then(|| unsafe { self.base.add(addr.0 as usize) })
+        self.contains(addr, len).then(|| unsafe { self.base.add(addr.0 as usize) })
     }
 
     /// Copies out of RAM. Out-of-range bytes leave `buf` unchanged and return `false`.
@@ -134,8 +127,7 @@ impl GuestRam {
 
     /// Reads a 16-bit ring field with acquire ordering; 0 outside RAM.
     pub fn load_u16(&self, addr: GuestAddr) -> u16 {
-        self.atomic_u16(addr)
-            .map_or(0, |cell| u16::from_le(cell.load(Ordering::Acquire)))
+        self.atomic_u16(addr).map_or(0, |cell| u16::from_le(cell.load(Ordering::Acquire)))
     }
 
     /// Writes a 16-bit ring field with release ordering; nothing outside RAM.
@@ -188,9 +180,7 @@ impl GuestRam {
 
 impl std::fmt::Debug for GuestRam {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GuestRam")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("GuestRam").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

@@ -36,11 +36,7 @@ impl PayloadRef {
 
     /// The inverse of [`PayloadRef::to_raw`].
     pub fn from_raw(raw: u32) -> Self {
-        if raw == 0 {
-            Self::Absent
-        } else {
-            Self::Stored(raw)
-        }
+        if raw == 0 { Self::Absent } else { Self::Stored(raw) }
     }
 }
 
@@ -176,9 +172,7 @@ bitflags! {
 impl NotRecorded {
     /// The set as words for people and JSON, in bit order.
     pub fn names(self) -> Vec<String> {
-        self.iter_names()
-            .map(|(name, _)| name.to_lowercase().replace('_', "-"))
-            .collect()
+        self.iter_names().map(|(name, _)| name.to_lowercase().replace('_', "-")).collect()
     }
 }
 
