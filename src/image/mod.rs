@@ -3,8 +3,28 @@
 //! Everything above talks to an [`Image`]; `open` and `create` choose the implementation by format.
 //! An image that some other program has open is refused (QEMU's own locks are honoured).
 
+pub mod digest;
+mod direct;
+pub mod fault;
+mod host;
+mod iov;
+pub mod lock;
+mod mem;
+mod null;
+mod open;
+pub mod probe;
+mod raw;
+#[cfg(test)]
+pub(crate) mod testkit;
+mod uring;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::path::Path;
+
+pub use host::HostFile;
+pub use mem::mem;
+pub use null::null;
+pub use open::{PendingImage, create, open};
 
 /// What a range of an image holds, as far as its metadata tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
