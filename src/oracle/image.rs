@@ -1,0 +1,256 @@
+//! The target after the run: against the model, and against another image.
+
+use std::collections::HashMap;
+
+use super::classify::{Case, diagnose};
+use super::data::{SectorBytes, is_zero};
+use super::extents::Piece;
+use super::finding::{Finding, FindingKind};
+use super::ranges::{self, Range};
+use super::read::{data_finding, known};
+use super::verdict::Unverifiable;
+use super::version::Version;
+use super::{Known, Oracle};
+use crate::base::limits::FINDINGS_MAX;
+use crate::base::{Error, Result, SECTOR_SIZE};
+use crate::image::{self, ExtentKind, Image};
+
+/// Bytes compared at once.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Wrong ranges kept apart for one write; what follows is only counted.
+const RANGES_PER_WRITE_MAX: usize = 4096;
+
+/// Wrong sectors with one last writer.
+#[derive(Debug)]
+struct Group {
+    version: Option<Version>,
+    wrong: Vec<Range>,
+    visible: Vec<Range>,
+    /// Ranges were left out of `wrong`.
+    cut: bool,
+}
+
+/// What is wrong with the target, by last writer.
+#[derive(Default)]
+struct Groups {
+    /// In the order of their first wrong sector.
+    list: Vec<Group>,
+    index: HashMap<Known, usize>,
+    /// Groups past [`FINDINGS_MAX`].
+    uncounted: HashMap<Known, ()>,
+}
+
+impl Groups {
+    fn add(&mut self, version: Option<Version>, range: Range) {
+        let key = known(version, &[range]);
+        if let Some(group) = self.index.get(&key).and_then(|&at| self.list.get_mut(at)) {
+            group.cut |= group.wrong.len() >= RANGES_PER_WRITE_MAX;
+            if !group.cut {
+                ranges::push(&mut group.wrong, range);
+            }
+        } else if self.list.len() < FINDINGS_MAX {
+            self.index.insert(key, self.list.len());
+            let (wrong, visible) = (vec![range], Vec::new());
+            self.list.push(Group { version, wrong, visible, cut: false });
+        } else if self.uncounted.len() < FINDINGS_MAX * FINDINGS_MAX {
+            self.uncounted.insert(key, ());
+        }
+    }
+}
+
+fn read_target(image: &dyn Image, buf: &mut [u8], offset: u64) -> Result<()> {
+    image::read_exact(image, buf, offset).map_err(|e| {
+        Error::incomplete("cannot read the target back")
+            .path(&image.info().path)
+            .at(crate::base::error::Place::Offset(offset))
+            .source(e)
+    })
+}
+
+impl Oracle {
+    /// Compares the whole target with the model: every sector that the trace defined, and, on a
+    /// target made for this run, zeros everywhere else. One finding for each write that is wrong.
+    /// `progress` gets the byte offset reached.
+    ///
+    /// # Errors
+    /// The target, the trace or the temporary file cannot be read.
+    pub fn check_image(&mut self, image: &dyn Image, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        self.settle_unanswered()?;
+        self.verdict.image_bytes_checked.get_or_insert(0);
+        let mut groups = Groups::default();
+        let size = image.size() / SECTOR_SIZE * SECTOR_SIZE;
+        let mut buf = vec![0; usize::try_from(WINDOW_BYTES.min(size)).unwrap_or(0)];
+        let mut at = 0;
+        while at < size {
+            let len = self.unwritten_ahead(image, at, size)?;
+            if len > 0 {
+                at += len;
+            } else {
+                let len = WINDOW_BYTES.min(size - at);
+                let window = buf.get_mut(..usize::try_from(len).unwrap_or(0)).unwrap_or_default();
+                read_target(image, window, at)?;
+                self.check_window(at / SECTOR_SIZE, window, &mut groups)?;
+                at += len;
+            }
+            progress(at);
+        }
+        self.report_groups(image, groups)
+    }
+
+    /// Bytes from `at` on that nothing wrote and that need not be read: of an unknown target all
+    /// of them, else those that the image's metadata says are zeros.
+    fn unwritten_ahead(&mut self, image: &dyn Image, at: u64, size: u64) -> Result<u64> {
+        let sector = at / SECTOR_SIZE;
+        let next = self.model.next_defined(sector)?.map_or(size, |s| s.saturating_mul(SECTOR_SIZE));
+        let unwritten = next.min(size) - at;
+        if unwritten == 0 {
+            return Ok(0);
+        }
+        if !self.config.initially_zero {
+            self.skip_image(Unverifiable::NotWritten, unwritten);
+            return Ok(unwritten);
+        }
+        let extent = image.extent(at, unwritten).map_err(|e| {
+            Error::incomplete("cannot ask the target where it holds data")
+                .path(&image.info().path)
+                .source(e)
+        })?;
+        let zero = match extent.kind {
+            ExtentKind::Zero => extent.len.min(unwritten) / SECTOR_SIZE * SECTOR_SIZE,
+            ExtentKind::Data => 0,
+        };
+        self.count_image(zero);
+        Ok(zero)
+    }
+
+    fn count_image(&mut self, bytes: u64) {
+        *self.verdict.image_bytes_checked.get_or_insert(0) += bytes;
+    }
+
+    fn skip_image(&mut self, reason: Unverifiable, bytes: u64) {
+        *self.verdict.unverifiable_image_bytes.entry(reason).or_default() += bytes;
+    }
+
+    fn check_window(&mut self, first: u64, data: &[u8], groups: &mut Groups) -> Result<()> {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        self.model.lookup(first, first + data.len() as u64 / SECTOR_SIZE, &mut pieces)?;
+        for piece in &pieces {
+            let at = |sector: u64| usize::try_from((sector - first) * SECTOR_SIZE).unwrap_or(0);
+            let got = data.get(at(piece.start)..at(piece.end)).unwrap_or_default();
+            self.check_piece(piece, got, groups)?;
+        }
+        self.pieces = pieces;
+        Ok(())
+    }
+
+    fn check_piece(&mut self, piece: &Piece, got: &[u8], groups: &mut Groups) -> Result<()> {
+        let bytes = got.len() as u64;
+        let right = match piece.version {
+            Some(version) => match self.contents.equals(version, piece.start, got)? {
+                Some(right) => right,
+                None => {
+                    let reason = self.reason(version)?;
+                    self.skip_image(reason, bytes);
+                    return Ok(());
+                }
+            },
+            None if self.config.initially_zero => is_zero(got),
+            None => {
+                self.skip_image(Unverifiable::NotWritten, bytes);
+                return Ok(());
+            }
+        };
+        self.count_image(bytes);
+        if right {
+            return Ok(());
+        }
+        let others: Vec<Piece> = self.contested.within(piece.start, piece.end).collect();
+        for (sector, got) in (piece.start..).zip(got.chunks(SECTOR_SIZE as usize)) {
+            let right = match piece.version {
+                Some(version) => self.contents.equals(version, sector, got)?.unwrap_or(true),
+                None => is_zero(got),
+            };
+            if !right && !self.is_admitted(&others, sector, got)? {
+                groups.add(piece.version, (sector, sector + 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn report_groups(&mut self, image: &dyn Image, mut groups: Groups) -> Result<()> {
+        self.find_visible(&mut groups)?;
+        for group in &mut groups.list {
+            if group.version.is_none() || group.cut {
+                group.visible = group.wrong.clone();
+            }
+            self.report_group(image, group)?;
+        }
+        self.verdict.findings_total += groups.uncounted.len() as u64;
+        Ok(())
+    }
+
+    /// One pass over the model: all sectors whose last writer has a group.
+    fn find_visible(&mut self, groups: &mut Groups) -> Result<()> {
+        if groups.list.is_empty() {
+            return Ok(());
+        }
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while let Some(start) = self.model.next_defined(at)? {
+            at = start.saturating_add(WINDOW_BYTES);
+            self.model.lookup(start, at, &mut pieces)?;
+            for piece in &pieces {
+                let Some(version) = piece.version else { continue };
+                let key = Known::Write(version.write());
+                if let Some(group) = groups.index.get(&key).and_then(|&i| groups.list.get_mut(i)) {
+                    if group.visible.len() < RANGES_PER_WRITE_MAX {
+                        ranges::push(&mut group.visible, (piece.start, piece.end));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn report_group(&mut self, image: &dyn Image, group: &Group) -> Result<()> {
+        let mut got = |sector: u64, out: &mut SectorBytes| {
+            read_target(image, out, sector.saturating_mul(SECTOR_SIZE))
+        };
+        let (wrong, visible) = (&group.wrong, &group.visible);
+        let mut case = Case { version: group.version, wrong, visible, got: &mut got };
+        let diagnosis = diagnose(&mut self.contents, &mut case)?;
+        let kind = FindingKind::ImageMismatch;
+        let mut finding =
+            data_finding(&mut self.contents, kind, "target after the run", &case, diagnosis)?;
+        if let Some(writer) = &finding.last_writer {
+            (finding.event, finding.pass) = (Some(writer.event), writer.pass);
+        }
+        let key = known(group.version, wrong);
+        if let Some(seen) = self.known.get(&key).and_then(|at| *at) {
+            if let Some(first) = self.verdict.findings.get_mut(seen) {
+                merge(first, finding);
+            }
+            return Ok(());
+        }
+        if !self.known.contains_key(&key) {
+            let index = self.verdict.add(finding);
+            self.known.insert(key, index);
+        }
+        Ok(())
+    }
+}
+
+/// A read saw it first, and the image shows the whole of it: one finding, the read's, with the
+/// better view.
+fn merge(read: &mut Finding, image: Finding) {
+    read.message =
+        format!("{}; first seen by the read of event {}", image.message, read.event.unwrap_or(0));
+    read.fault = image.fault;
+    read.alternatives = image.alternatives;
+    (read.bytes, read.ranges, read.flipped) = (image.bytes, image.ranges, image.flipped);
+    (read.offset, read.sector, read.shown_from) = (image.offset, image.sector, image.shown_from);
+    (read.expected, read.got) = (image.expected, image.got);
+    read.found_writer = image.found_writer;
+    read.occurrences += 1;
+}
