@@ -60,10 +60,10 @@ impl Contents {
     pub fn issue(&mut self, write: u64) -> Result<Option<(Issue, Placed)>> {
         let (event, _) = self.event_of(write);
         let slot = event as usize % ISSUES_CACHED;
-        if let Some(Some((number, issue, placed))) = self.issues.get(slot) {
-            if *number == event {
-                return Ok(Some((*issue, *placed)));
-            }
+        if let Some(Some((number, issue, placed))) = self.issues.get(slot)
+            && *number == event
+        {
+            return Ok(Some((*issue, *placed)));
         }
         let Event::Issue(issue) = self.trace.event(event)? else { return Ok(None) };
         let Some(placed) = self.placement.place(&issue) else { return Ok(None) };

@@ -203,10 +203,10 @@ impl Oracle {
             for piece in &pieces {
                 let Some(version) = piece.version else { continue };
                 let key = Known::Write(version.write());
-                if let Some(group) = groups.index.get(&key).and_then(|&i| groups.list.get_mut(i)) {
-                    if group.visible.len() < RANGES_PER_WRITE_MAX {
-                        ranges::push(&mut group.visible, (piece.start, piece.end));
-                    }
+                if let Some(group) = groups.index.get(&key).and_then(|&i| groups.list.get_mut(i))
+                    && group.visible.len() < RANGES_PER_WRITE_MAX
+                {
+                    ranges::push(&mut group.visible, (piece.start, piece.end));
                 }
             }
         }

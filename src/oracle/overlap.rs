@@ -184,10 +184,10 @@ impl Contested {
 
     fn clear_from(&mut self, start: u64, end: u64) {
         while let Some((&at, _)) = self.ranges.range(start..end).next() {
-            if let Some((to, versions)) = self.ranges.remove(&at) {
-                if to > end {
-                    self.ranges.insert(end, (to, versions));
-                }
+            if let Some((to, versions)) = self.ranges.remove(&at)
+                && to > end
+            {
+                self.ranges.insert(end, (to, versions));
             }
         }
     }

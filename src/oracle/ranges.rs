@@ -35,7 +35,8 @@ pub fn span(list: &[Range]) -> Range {
 pub fn sample(list: &[Range], max: u64) -> impl Iterator<Item = u64> + '_ {
     let total = sectors(list);
     let step = total.div_ceil(max.max(1)).max(1);
-    let last = span(list).1.checked_sub(1).filter(|_| total > 0 && (total - 1) % step != 0);
+    let last =
+        span(list).1.checked_sub(1).filter(|_| total > 0 && !(total - 1).is_multiple_of(step));
     let mut skipped = 0;
     let even = list.iter().flat_map(move |&(start, end)| {
         let first = start + (step - skipped % step) % step;

@@ -8,7 +8,7 @@ use super::overlap::InFlight;
 use super::ranges::{self, Range};
 use super::source::completion_of;
 use super::verdict::Unverifiable;
-use super::version::{ContentKind, Version};
+use super::version::Version;
 use super::{Known, Oracle, PlannedRequest};
 use crate::base::{Error, Result, SECTOR_SIZE};
 use crate::driver::BlockStatus;
@@ -373,9 +373,4 @@ fn same_version(pieces: &[Piece], version: Option<Version>) -> Vec<Range> {
     let same = pieces.iter().filter(|piece| piece.version == version);
     same.for_each(|piece| ranges::push(&mut list, (piece.start, piece.end)));
     list
-}
-
-/// Whether a version says what its sectors hold.
-pub(super) fn is_specified(version: Version) -> bool {
-    version.kind() != ContentKind::Unspecified
 }

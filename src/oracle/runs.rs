@@ -299,11 +299,12 @@ impl RunBuilder {
 
     /// Adds an extent past all earlier ones.
     pub fn push(&mut self, extent: Extent) -> Result<()> {
-        if let Some(pending) = &mut self.pending {
-            if pending.end == extent.start && pending.version == extent.version {
-                pending.end = extent.end;
-                return Ok(());
-            }
+        if let Some(pending) = &mut self.pending
+            && pending.end == extent.start
+            && pending.version == extent.version
+        {
+            pending.end = extent.end;
+            return Ok(());
         }
         match self.pending.replace(extent) {
             Some(done) => self.store(done),

@@ -235,10 +235,10 @@ impl Run {
                 .copy_from_slice(&data);
         }
         for damage in &self.damage {
-            if let Damage::Flip(e, byte) = *damage {
-                if e == event {
-                    disk[byte as usize] ^= 0x10;
-                }
+            if let Damage::Flip(e, byte) = *damage
+                && e == event
+            {
+                disk[byte as usize] ^= 0x10;
             }
         }
         drop(disk);

@@ -93,8 +93,8 @@ impl Histogram {
 
     /// The mean, exactly but for rounding; 0 when empty.
     pub fn mean(&self) -> u64 {
-        let count = u128::from(self.count());
-        if count == 0 { 0 } else { u64::try_from(self.sum / count).unwrap_or(u64::MAX) }
+        let mean = self.sum.checked_div(u128::from(self.count())).unwrap_or(0);
+        u64::try_from(mean).unwrap_or(u64::MAX)
     }
 
     /// The value that a part `quantile` (0 to 1) of all counted does not pass; 0 when empty.

@@ -136,7 +136,7 @@ fn pacing(out: &mut String, report: &Report) {
     if let Some(lateness) = &report.lateness {
         let rows =
             [titles_of_latency(&format!("lateness ({grade})")), latency_row("issue", lateness)];
-        let _ = write!(out, "{}\n", table(&rows));
+        let _ = writeln!(out, "{}", table(&rows));
     }
     let why = match report.timing.why.as_str() {
         "" => String::new(),
