@@ -229,3 +229,21 @@ pub struct StreamTotals {
     /// First byte past the last one any request names: the smallest disk that holds them all.
     pub end_bytes: u64,
 }
+
+impl StreamTotals {
+    /// Counts `event`, which belongs to this stream.
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::Issue(issue) => {
+                let op = issue.op.index();
+                self.issues[op] += 1;
+                self.bytes[op] = self.bytes[op].saturating_add(issue.len);
+                if issue.op.has_range() {
+                    self.end_bytes = self.end_bytes.max(issue.offset.saturating_add(issue.len));
+                }
+            }
+            Event::Complete(_) => self.completes += 1,
+            Event::Mark(_) => self.marks += 1,
+        }
+    }
+}

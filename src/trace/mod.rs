@@ -1,12 +1,30 @@
 //! Traces: the event vocabulary and the `.qtrace` container.
 //!
 //! - [`event`]: what a trace can say, in memory;
-//! - `format`: the byte-level specification of the container, nothing else;
-//! - `writer`, `reader`: the two ends of it; `index`: seek and recovery; `payload`: written bytes.
+//! - [`format`](mod@format): the byte-level specification of the container, nothing else;
+//! - [`writer`] (with `sink`, the file, and `dedup`, payloads on their way in) and [`reader`]
+//!   (with `map`, [`cursor`], `payload`): the two ends of it;
+//! - [`index`]: seek; `scan`: recovery of a trace whose end is lost.
 
+pub mod cursor;
+mod dedup;
 pub mod event;
+pub mod format;
+pub mod index;
+mod map;
+mod payload;
+pub mod reader;
+mod scan;
+mod sink;
+#[cfg(test)]
+mod tests;
+pub mod writer;
 
+pub use cursor::Cursor;
 pub use event::{
-    Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo, TraceHeader,
-    TraceSummary,
+    Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo,
+    StreamTotals, TraceHeader, TraceSummary,
 };
+pub use index::PayloadTotals;
+pub use reader::{Trace, Truncation};
+pub use writer::TraceWriter;

@@ -1,0 +1,418 @@
+//! The byte-level specification of a `.qtrace` file, and nothing else.
+//!
+//! All numbers are little endian. A file is a preamble and then frames, each starting at a multiple
+//! of 8; nothing is ever rewritten, so a file cut at any byte is good up to its last whole frame.
+//!
+//! ```text
+//! file     = preamble  Header  { Stream | Payload | Events }*  Summary  Index  Trailer
+//! frame    = header (64 bytes)  body  zeros to a multiple of 8
+//! ```
+//!
+//! **Preamble** (32 bytes, [`Preamble`]; the same in every version of the format): magic, format
+//! major and minor, the first qtrace version that reads this format, CRC32C of what precedes it.
+//! A reader refuses a newer major. A minor only adds frame kinds that have [`FLAG_IGNORABLE`] set.
+//!
+//! **Frame header** (64 bytes, [`FrameHeader`]): magic, kind, flags, body length, count, sizes and
+//! numbers that place the frame in the trace, CRC32C of body with padding, CRC32C of the header.
+//!
+//! | kind | body | count |
+//! |---|---|---|
+//! | [`KIND_HEADER`] | bincode [`TraceHeader`](super::TraceHeader) | 1 |
+//! | [`KIND_STREAM`] | bincode [`StreamInfo`](super::StreamInfo); its id is the number of such frames before it | 1 |
+//! | [`KIND_PAYLOAD`] | `count` × [`PayloadEntry`], then one zstd frame of their bytes, joined | payloads |
+//! | [`KIND_EVENTS`] | `count` × [`Record`] | events |
+//! | [`KIND_SUMMARY`] | bincode [`TraceSummary`](super::TraceSummary), then every [`StreamInfo`](super::StreamInfo) again | 1 |
+//! | [`KIND_INDEX`] | bincode: offset of the summary, event frames, payload frames, totals | 1 |
+//! | [`KIND_TRAILER`] | [`Trailer`]: where the index is; always the last 80 bytes of a finished file | 1 |
+//!
+//! **bincode** is `standard().with_little_endian().with_fixed_int_encoding()`. A [`Record`] is the
+//! very bytes that it gives for the same fields.
+//!
+//! **Payloads** are numbered from 1 in file order and stand before the events that name them. One
+//! of at most [`PAYLOAD_PIECE_BYTES`] is stored as it is ([`PAYLOAD_DATA`]). A longer one is a
+//! [`PAYLOAD_LIST`]: its bytes are the `u32` numbers of its pieces, each of
+//! [`PAYLOAD_PIECE_BYTES`] but the last. The SHA-256 is that of the stored bytes.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::event::{Complete, Event, Issue, Mark, PayloadRef, StreamId};
+use crate::base::limits::{
+    FRAME_BYTES_MAX, METADATA_BYTES_MAX, PAYLOAD_PIECE_BYTES, REQUEST_BYTES_MAX,
+};
+use crate::base::{BlockOp, Nanos, OpFlags};
+
+/// First bytes of every trace. The line end catches transfers that rewrite text, as PNG's does.
+pub const MAGIC: [u8; 8] = *b"QTRACE\r\n";
+/// Format version written and the newest that is read; see the module text for what each means.
+pub const MAJOR: u16 = 1;
+/// See [`MAJOR`].
+pub const MINOR: u16 = 0;
+/// The first qtrace version that reads [`MAJOR`].
+pub const READER_VERSION: [u16; 3] = [0, 1, 0];
+
+/// Size of [`Preamble`]; the header frame follows it.
+pub const PREAMBLE_BYTES: usize = 32;
+/// Size of [`FrameHeader`].
+pub const FRAME_HEADER_BYTES: usize = 64;
+/// Size of [`Record`].
+pub const RECORD_BYTES: usize = 48;
+/// Size of [`PayloadEntry`].
+pub const PAYLOAD_ENTRY_BYTES: usize = 40;
+/// Size of a whole trailer frame.
+pub const TRAILER_BYTES: usize = FRAME_HEADER_BYTES + size_of::<Trailer>();
+
+/// First bytes of every frame.
+pub const FRAME_MAGIC: [u8; 4] = *b"QTF\x1a";
+/// The frame that describes the trace; always the first.
+pub const KIND_HEADER: u16 = 1;
+/// A stream appears.
+pub const KIND_STREAM: u16 = 2;
+/// Stored payloads.
+pub const KIND_PAYLOAD: u16 = 3;
+/// Event records.
+pub const KIND_EVENTS: u16 = 4;
+/// What is known at the end.
+pub const KIND_SUMMARY: u16 = 5;
+/// Where the event and payload frames are.
+pub const KIND_INDEX: u16 = 6;
+/// Where the index is.
+pub const KIND_TRAILER: u16 = 7;
+/// Flag of a frame that a reader may skip when it does not know the kind.
+pub const FLAG_IGNORABLE: u16 = 1 << 0;
+
+/// A payload stored as it is.
+pub const PAYLOAD_DATA: u32 = 0;
+/// A payload that is a list of the numbers of its pieces.
+pub const PAYLOAD_LIST: u32 = 1;
+/// Longest payload: its list is at most one piece long.
+pub const PAYLOAD_BYTES_MAX: u64 = (PAYLOAD_PIECE_BYTES / 4) as u64 * PAYLOAD_PIECE_BYTES as u64;
+/// Payloads in one frame: bounds the table that reading one of them costs.
+pub const FRAME_PAYLOADS_MAX: usize = 4096;
+
+/// [`Record::kind`] of a request handed to the device.
+pub const EVENT_ISSUE: u8 = 1;
+/// [`Record::kind`] of an answer.
+pub const EVENT_COMPLETE: u8 = 2;
+/// [`Record::kind`] of a named point.
+pub const EVENT_MARK: u8 = 3;
+/// [`Record::cpu`] where the source does not say.
+pub const CPU_UNKNOWN: u16 = 0xffff;
+
+/// The start of the file.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Preamble {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// Format major version.
+    pub major: U16,
+    /// Format minor version.
+    pub minor: U16,
+    /// First qtrace version (major, minor, patch) that reads this format major.
+    pub reader_version: [U16; 3],
+    /// Zero; ignored.
+    pub reserved: [u8; 10],
+    /// CRC32C of the 28 bytes before it.
+    pub crc: U32,
+}
+
+/// The start of every frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct FrameHeader {
+    /// [`FRAME_MAGIC`].
+    pub magic: [u8; 4],
+    /// One of `KIND_*`.
+    pub kind: U16,
+    /// [`FLAG_IGNORABLE`] or zero.
+    pub flags: U16,
+    /// Bytes of the body without its padding.
+    pub body_len: U64,
+    /// Items in the body.
+    pub count: U32,
+    /// Payload frames: bytes of the payloads before compression. Else zero.
+    pub raw_len: U32,
+    /// Number of the next event: of this frame's first in an events frame.
+    pub event: U64,
+    /// Number of the next payload: of this frame's first in a payload frame.
+    pub payload: U64,
+    /// Events frames: the least time in it. Else zero.
+    pub time_min: U64,
+    /// Events frames: the greatest time in it. Else zero.
+    pub time_max: U64,
+    /// CRC32C of the body with its padding.
+    pub body_crc: U32,
+    /// CRC32C of the 60 bytes before it.
+    pub header_crc: U32,
+}
+
+/// One payload of a payload frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PayloadEntry {
+    /// SHA-256 of the stored bytes.
+    pub sha256: [u8; 32],
+    /// How many they are.
+    pub len: U32,
+    /// [`PAYLOAD_DATA`] or [`PAYLOAD_LIST`].
+    pub kind: U32,
+}
+
+/// Body of the trailer frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Trailer {
+    /// File offset of the index frame.
+    pub index_offset: U64,
+    /// Length of the whole file.
+    pub file_len: U64,
+}
+
+/// One event. Fields that its kind does not use are written as zero and ignored.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Record {
+    /// Nanoseconds since the time origin.
+    pub time: U64,
+    /// Issue: byte offset on the disk.
+    pub offset: U64,
+    /// Issue: bytes; mark: bytes of its text.
+    pub len: U64,
+    /// Issue, complete: what joins them.
+    pub tag: U64,
+    /// Number of the payload; 0 for none.
+    pub payload: U32,
+    /// Stream.
+    pub stream: U32,
+    /// Complete: 0 or an errno.
+    pub status: U16,
+    /// Issue: [`OpFlags`].
+    pub flags: U16,
+    /// One of `EVENT_*`.
+    pub kind: u8,
+    /// Issue: [`BlockOp`].
+    pub op: u8,
+    /// Issue: CPU or [`CPU_UNKNOWN`].
+    pub cpu: U16,
+}
+
+const _: () = assert!(size_of::<Preamble>() == PREAMBLE_BYTES);
+const _: () = assert!(size_of::<FrameHeader>() == FRAME_HEADER_BYTES);
+const _: () = assert!(size_of::<Record>() == RECORD_BYTES);
+const _: () = assert!(size_of::<PayloadEntry>() == PAYLOAD_ENTRY_BYTES);
+
+/// `len` rounded up to the frames' alignment.
+pub const fn padded(len: u64) -> u64 {
+    len.next_multiple_of(8)
+}
+
+/// Largest body that a frame of `kind` may have.
+pub fn body_limit(kind: u16) -> u64 {
+    match kind {
+        KIND_SUMMARY | KIND_INDEX => METADATA_BYTES_MAX as u64,
+        _ => FRAME_BYTES_MAX as u64,
+    }
+}
+
+impl Preamble {
+    /// The preamble of a file of this version.
+    pub fn current() -> Self {
+        let mut preamble = Self {
+            magic: MAGIC,
+            major: U16::new(MAJOR),
+            minor: U16::new(MINOR),
+            reader_version: READER_VERSION.map(U16::new),
+            reserved: [0; 10],
+            crc: U32::ZERO,
+        };
+        preamble.crc = U32::new(preamble.computed_crc());
+        preamble
+    }
+
+    /// The CRC that its other fields ask for.
+    pub fn computed_crc(&self) -> u32 {
+        crc32c::crc32c(&self.as_bytes()[..PREAMBLE_BYTES - 4])
+    }
+}
+
+impl FrameHeader {
+    /// A header of `kind` that counts `count` items; everything else zero.
+    pub fn new(kind: u16, count: u32) -> Self {
+        let mut header = Self::new_zeroed();
+        header.magic = FRAME_MAGIC;
+        header.kind = U16::new(kind);
+        header.count = U32::new(count);
+        header
+    }
+
+    /// Fills in lengths and CRCs for `body`, which must be padded already, of which `len` count.
+    pub fn seal(&mut self, padded_body: &[u8], len: usize) {
+        self.body_len = U64::new(len as u64);
+        self.body_crc = U32::new(crc32c::crc32c(padded_body));
+        self.header_crc = U32::new(self.computed_crc());
+    }
+
+    /// The CRC that its other fields ask for.
+    pub fn computed_crc(&self) -> u32 {
+        crc32c::crc32c(&self.as_bytes()[..FRAME_HEADER_BYTES - 4])
+    }
+
+    /// Bytes of the whole frame; saturating, as the length may be hostile.
+    pub fn frame_bytes(&self) -> u64 {
+        self.body_len.get().saturating_add(7).saturating_add(FRAME_HEADER_BYTES as u64) / 8 * 8
+    }
+}
+
+/// What a record may refer to.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordBounds {
+    /// Streams known.
+    pub streams: u32,
+    /// Number of the next payload: those below it exist.
+    pub next_payload: u64,
+}
+
+impl Record {
+    /// The record of `event`.
+    ///
+    /// # Errors
+    /// Says what cannot be stored, or what [`Record::decode`] would refuse.
+    pub fn encode(event: &Event, bounds: RecordBounds) -> Result<Self, &'static str> {
+        let record = match event {
+            Event::Issue(issue) => Self {
+                time: U64::new(issue.time.0),
+                offset: U64::new(issue.offset),
+                len: U64::new(issue.len),
+                tag: U64::new(issue.tag),
+                payload: U32::new(issue.payload.to_raw()),
+                stream: U32::new(issue.stream.0),
+                flags: U16::new(issue.flags.bits()),
+                kind: EVENT_ISSUE,
+                op: issue.op as u8,
+                cpu: U16::new(issue.cpu.unwrap_or(CPU_UNKNOWN)),
+                ..Self::default()
+            },
+            Event::Complete(complete) => Self {
+                time: U64::new(complete.time.0),
+                tag: U64::new(complete.tag),
+                payload: U32::new(complete.payload.to_raw()),
+                stream: U32::new(complete.stream.0),
+                status: U16::new(complete.status),
+                kind: EVENT_COMPLETE,
+                ..Self::default()
+            },
+            Event::Mark(mark) => Self {
+                time: U64::new(mark.time.0),
+                len: U64::new(mark.text_len),
+                payload: U32::new(mark.text.to_raw()),
+                stream: U32::new(mark.stream.0),
+                kind: EVENT_MARK,
+                ..Self::default()
+            },
+        };
+        if matches!(event, Event::Issue(issue) if issue.cpu == Some(CPU_UNKNOWN)) {
+            return Err("CPU 65535 cannot be stored");
+        }
+        record.decode(bounds).map(|_| record)
+    }
+
+    /// The event that it holds, checked.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    #[inline]
+    pub fn decode(&self, bounds: RecordBounds) -> Result<Event, &'static str> {
+        if self.stream.get() >= bounds.streams {
+            return Err("a stream that was never described");
+        }
+        if u64::from(self.payload.get()) >= bounds.next_payload.max(1) {
+            return Err("a payload that does not exist");
+        }
+        let time = Nanos(self.time.get());
+        let stream = StreamId(self.stream.get());
+        let payload = PayloadRef::from_raw(self.payload.get());
+        let tag = self.tag.get();
+        match self.kind {
+            EVENT_ISSUE => {
+                let op = BlockOp::from_u8(self.op).ok_or("an unknown operation")?;
+                let flags =
+                    OpFlags::from_bits(self.flags.get()).ok_or("unknown operation flags")?;
+                let (offset, len) = (self.offset.get(), self.len.get());
+                if len > REQUEST_BYTES_MAX {
+                    return Err("a length beyond any request's");
+                }
+                if offset > i64::MAX as u64 - len {
+                    return Err("a range past the end of any disk");
+                }
+                let cpu = Some(self.cpu.get()).filter(|&cpu| cpu != CPU_UNKNOWN);
+                Ok(Event::Issue(Issue { time, tag, stream, op, flags, offset, len, payload, cpu }))
+            }
+            EVENT_COMPLETE => Ok(Event::Complete(Complete {
+                time,
+                tag,
+                stream,
+                status: self.status.get(),
+                payload,
+            })),
+            EVENT_MARK => {
+                let text_len = self.len.get();
+                if text_len > REQUEST_BYTES_MAX {
+                    return Err("a length beyond any text's");
+                }
+                Ok(Event::Mark(Mark { time, stream, text: payload, text_len }))
+            }
+            _ => Err("an unknown kind of event"),
+        }
+    }
+}
+
+/// bincode, as the file has it.
+pub mod meta {
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    use crate::base::limits::{FRAME_BYTES_MAX, METADATA_BYTES_MAX};
+
+    /// Bodies up to this are decoded with it as their limit, and so on upwards: a hostile length
+    /// inside a body cannot ask for much more memory than the body itself takes.
+    const SMALL_BYTES: usize = 64 << 10;
+
+    type Layout =
+        bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint>;
+
+    fn layout() -> Layout {
+        bincode::config::standard().with_little_endian().with_fixed_int_encoding()
+    }
+
+    /// Encodes `value`.
+    ///
+    /// # Errors
+    /// Says why not, when it has no encoding or is too large to be read back.
+    pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+        let bytes = bincode::serde::encode_to_vec(value, layout()).map_err(|e| e.to_string())?;
+        if bytes.len() > METADATA_BYTES_MAX {
+            return Err(format!("{} bytes of metadata are too many", bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Decodes a whole body.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, bytes left over included.
+    pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+        let decoded = if bytes.len() <= SMALL_BYTES {
+            bincode::serde::decode_from_slice(bytes, layout().with_limit::<SMALL_BYTES>())
+        } else if bytes.len() <= FRAME_BYTES_MAX {
+            bincode::serde::decode_from_slice(bytes, layout().with_limit::<FRAME_BYTES_MAX>())
+        } else {
+            bincode::serde::decode_from_slice(bytes, layout().with_limit::<METADATA_BYTES_MAX>())
+        };
+        let (value, used): (T, usize) = decoded.map_err(|e| e.to_string())?;
+        if used != bytes.len() {
+            return Err(format!("{} bytes follow its content", bytes.len() - used));
+        }
+        Ok(value)
+    }
+}

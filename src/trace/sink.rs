@@ -1,0 +1,105 @@
+//! Where a trace is written: a temporary beside its final name, whole frames only.
+
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+use zerocopy::IntoBytes;
+
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, Preamble, padded};
+use crate::base::error::IoContext;
+use crate::base::{Error, Result};
+
+/// What the umask is applied to, as for any file that a program creates.
+const CREATE_MODE: u32 = 0o666;
+
+/// An unfinished trace. Dropped, it is removed.
+pub(super) struct Sink {
+    temporary: NamedTempFile,
+    /// The final name.
+    path: PathBuf,
+    /// Bytes written.
+    at: u64,
+}
+
+impl Sink {
+    /// Begins a trace that will be called `path`, with its preamble.
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        let path = final_name(path)?;
+        let folder = folder(&path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = Builder::new()
+            .prefix(&format!(".{name}."))
+            .suffix(".part")
+            .permissions(Permissions::from_mode(CREATE_MODE))
+            .tempfile_in(folder)
+            .writing(&path, "cannot create a temporary file beside it")?;
+        let mut sink = Self { temporary, path, at: 0 };
+        sink.write(Preamble::current().as_bytes())?;
+        Ok(sink)
+    }
+
+    /// The final name, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file as it is so far.
+    pub(super) fn file(&self) -> &File {
+        self.temporary.as_file()
+    }
+
+    /// Offset of the next frame.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Writes a frame and returns its offset. `body` gets its padding.
+    pub(super) fn frame(&mut self, header: &mut FrameHeader, body: &mut Vec<u8>) -> Result<u64> {
+        let (offset, len) = (self.at, body.len());
+        body.resize(padded(len as u64) as usize, 0);
+        header.seal(body, len);
+        self.write(header.as_bytes())?;
+        self.write(body)?;
+        debug_assert_eq!(self.at, offset + (FRAME_HEADER_BYTES + body.len()) as u64);
+        Ok(offset)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = self.temporary.as_file_mut();
+        file.write_all(bytes).writing(&self.path, "cannot write the trace")?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes everything durable, then visible under the final name.
+    pub(super) fn commit(self) -> Result<()> {
+        let Self { temporary, path, .. } = self;
+        temporary.as_file().sync_all().writing(&path, "cannot sync the trace")?;
+        temporary
+            .persist(&path)
+            .map_err(|e| e.error)
+            .writing(&path, "cannot give the trace its name")?;
+        let folder = folder(&path);
+        File::open(folder).and_then(|folder| folder.sync_all()).writing(folder, "cannot sync")
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Follows a symbolic link, so that the file behind it is replaced and not the link; refuses what
+/// a rename would destroy.
+fn final_name(path: &Path) -> Result<PathBuf> {
+    if path.file_name().is_none() {
+        return Err(Error::usage("not a file name to write a trace to").path(path));
+    }
+    match std::fs::canonicalize(path) {
+        Ok(real) if real.is_file() => Ok(real),
+        Ok(_) => Err(Error::usage("exists and is not a regular file").path(path)),
+        Err(_) => Ok(path.to_path_buf()),
+    }
+}

@@ -1,0 +1,256 @@
+//! Writing a trace: bounded memory, whole frames, nothing under the final name before it is done.
+
+use std::io::Read;
+use std::path::Path;
+
+use zerocopy::IntoBytes;
+
+use super::dedup::Collector;
+use super::event::{
+    Event, PayloadRef, StreamId, StreamInfo, StreamTotals, TraceHeader, TraceSummary,
+};
+use super::format::{
+    FrameHeader, KIND_EVENTS, KIND_HEADER, KIND_INDEX, KIND_STREAM, KIND_SUMMARY, KIND_TRAILER,
+    PAYLOAD_BYTES_MAX, PAYLOAD_DATA, PAYLOAD_LIST, RECORD_BYTES, Record, RecordBounds,
+    TRAILER_BYTES, Trailer, body_limit, meta,
+};
+use super::index::{Index, SummaryBody};
+use super::sink::Sink;
+use crate::base::error::IoContext;
+use crate::base::limits::{FRAME_EVENTS_MAX, PAYLOAD_PIECE_BYTES, STREAMS_MAX};
+use crate::base::{Error, Result};
+
+/// Longest name of a device, and what all of them may take: they are held in memory.
+const DEVICE_NAME_BYTES_MAX: usize = 4096;
+/// See [`DEVICE_NAME_BYTES_MAX`].
+const DEVICE_NAMES_BYTES_MAX: usize = 64 << 20;
+
+/// Writes one trace. Nothing stands under its name until [`TraceWriter::finish`]; a writer that
+/// is dropped before leaves nothing behind.
+pub struct TraceWriter {
+    sink: Sink,
+    collector: Collector,
+    index: Index,
+    streams: Vec<StreamInfo>,
+    names_bytes: usize,
+    totals: Vec<StreamTotals>,
+    /// Records waiting for their frame.
+    records: Vec<u8>,
+    events: u64,
+    time_min: u64,
+    time_max: u64,
+}
+
+impl TraceWriter {
+    /// Begins a trace at `path`; a file that is there stays until [`TraceWriter::finish`].
+    ///
+    /// # Errors
+    /// `Usage` when `path` cannot be a trace's name, `Incomplete` when its folder cannot be
+    /// written to.
+    pub fn create(path: &Path, header: TraceHeader) -> Result<Self> {
+        let sink = Sink::create(path)?;
+        let collector = Collector::new().writing(path, "cannot prepare the compressor")?;
+        let mut writer = Self {
+            sink,
+            collector,
+            index: Index::default(),
+            streams: Vec::new(),
+            names_bytes: 0,
+            totals: Vec::new(),
+            records: Vec::with_capacity(FRAME_EVENTS_MAX * RECORD_BYTES),
+            events: 0,
+            time_min: u64::MAX,
+            time_max: 0,
+        };
+        writer.metadata(KIND_HEADER, &header)?;
+        Ok(writer)
+    }
+
+    /// Adds a stream; ids count up from 0.
+    ///
+    /// # Errors
+    /// `Input` when there are more streams, or longer names, than a trace can hold.
+    pub fn stream(&mut self, info: StreamInfo) -> Result<StreamId> {
+        self.names_bytes += info.device.len();
+        if info.device.len() > DEVICE_NAME_BYTES_MAX || self.names_bytes > DEVICE_NAMES_BYTES_MAX {
+            return Err(self.refuse("device names are too long"));
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            return Err(self.refuse(&format!("a trace has at most {STREAMS_MAX} streams")));
+        }
+        self.metadata(KIND_STREAM, &info)?;
+        let id = StreamId(self.streams.len() as u32);
+        self.streams.push(info);
+        self.totals.push(StreamTotals::default());
+        Ok(id)
+    }
+
+    /// Stores `data`, once however often it comes, and returns what an event refers to it by.
+    /// Nothing is [`PayloadRef::Absent`].
+    ///
+    /// # Errors
+    /// `Incomplete` when the file cannot be written, `Input` past [`PAYLOAD_BYTES_MAX`].
+    pub fn payload(&mut self, data: &[u8]) -> Result<PayloadRef> {
+        if data.len() <= PAYLOAD_PIECE_BYTES {
+            return self.store(PAYLOAD_DATA, data);
+        }
+        self.payload_from(data.len() as u64, &mut &data[..])
+    }
+
+    /// As [`TraceWriter::payload`], for data that need not fit in memory.
+    ///
+    /// # Errors
+    /// Those of [`TraceWriter::payload`]; `Input` when `source` fails or ends before `len` bytes.
+    pub fn payload_from(&mut self, len: u64, source: &mut dyn Read) -> Result<PayloadRef> {
+        if len > PAYLOAD_BYTES_MAX {
+            return Err(self.refuse(&format!("a payload of {len} bytes is too long")));
+        }
+        let mut list = Vec::new();
+        let mut buf = vec![0; len.min(PAYLOAD_PIECE_BYTES as u64) as usize];
+        let mut left = len;
+        while left > 0 {
+            let piece = &mut buf[..left.min(PAYLOAD_PIECE_BYTES as u64) as usize];
+            source.read_exact(piece).map_err(|e| {
+                Error::input(format!("the source ends {left} bytes before its payload does"))
+                    .source(e)
+            })?;
+            left -= piece.len() as u64;
+            let stored = self.store(PAYLOAD_DATA, piece)?;
+            if len <= PAYLOAD_PIECE_BYTES as u64 {
+                return Ok(stored);
+            }
+            list.extend_from_slice(&stored.to_raw().to_le_bytes());
+        }
+        self.store(PAYLOAD_LIST, &list)
+    }
+
+    /// Appends an event.
+    ///
+    /// # Errors
+    /// `Input` for an event that refers to a stream or payload that the trace does not have or
+    /// names an impossible range; `Incomplete` when the file cannot be written.
+    pub fn event(&mut self, event: &Event) -> Result<()> {
+        let bounds = RecordBounds {
+            streams: self.streams.len() as u32,
+            next_payload: self.collector.next(),
+        };
+        let record = Record::encode(event, bounds)
+            .map_err(|why| self.refuse(&format!("event {} has {why}", self.events)))?;
+        if let Some(totals) = self.totals.get_mut(record.stream.get() as usize) {
+            totals.add(event);
+        }
+        self.records.extend_from_slice(record.as_bytes());
+        self.time_min = self.time_min.min(record.time.get());
+        self.time_max = self.time_max.max(record.time.get());
+        self.events += 1;
+        if self.records.len() >= FRAME_EVENTS_MAX * RECORD_BYTES {
+            self.flush_events()?;
+        }
+        Ok(())
+    }
+
+    /// Events appended so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Writes what is left, makes the file durable and gives it its name. The totals in `summary`
+    /// are replaced with the writer's own.
+    ///
+    /// # Errors
+    /// `Incomplete` when that fails; nothing is left behind then.
+    pub fn finish(mut self, mut summary: TraceSummary) -> Result<()> {
+        self.flush_events()?;
+        self.flush_payloads()?;
+        summary.streams = std::mem::take(&mut self.totals);
+        let streams = std::mem::take(&mut self.streams);
+        self.index.summary_offset =
+            self.metadata(KIND_SUMMARY, &SummaryBody { summary, streams })?;
+        let index = std::mem::take(&mut self.index);
+        let index_offset = self.metadata(KIND_INDEX, &index)?;
+        let trailer = Trailer {
+            index_offset: index_offset.into(),
+            file_len: (self.sink.at() + TRAILER_BYTES as u64).into(),
+        };
+        self.frame(FrameHeader::new(KIND_TRAILER, 1), trailer.as_bytes().to_vec())?;
+        self.sink.commit()
+    }
+
+    fn store(&mut self, kind: u32, data: &[u8]) -> Result<PayloadRef> {
+        if data.is_empty() {
+            return Ok(PayloadRef::Absent);
+        }
+        let entry = Collector::describe(kind, data);
+        let known = self
+            .collector
+            .find(&entry, self.sink.file(), &self.index)
+            .writing(self.sink.path(), "cannot read back what was written")?;
+        if let Some(number) = known {
+            return Ok(PayloadRef::Stored(number));
+        }
+        if self.collector.is_full_for(data.len()) {
+            self.flush_payloads()?;
+        }
+        let number = self.collector.add(entry, data);
+        number
+            .map(PayloadRef::Stored)
+            .ok_or_else(|| self.refuse("a trace has at most 2^32 distinct payloads"))
+    }
+
+    fn flush_payloads(&mut self) -> Result<()> {
+        if self.collector.is_empty() {
+            return Ok(());
+        }
+        let (mut header, body) =
+            self.collector.take_frame().writing(self.sink.path(), "cannot compress a payload")?;
+        header.event = self.index.events.into();
+        let (offset, header) = self.frame(header, body)?;
+        self.index.add_payloads(offset, &header).map_err(|why| self.too_large(&why))
+    }
+
+    fn flush_events(&mut self) -> Result<()> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        self.flush_payloads()?;
+        let count = self.records.len() / RECORD_BYTES;
+        let mut header = FrameHeader::new(KIND_EVENTS, count as u32);
+        header.event = self.index.events.into();
+        header.payload = self.collector.next().into();
+        header.time_min = self.time_min.into();
+        header.time_max = self.time_max.into();
+        let mut records = std::mem::take(&mut self.records);
+        let offset = self.sink.frame(&mut header, &mut records)?;
+        records.clear();
+        self.records = records;
+        (self.time_min, self.time_max) = (u64::MAX, 0);
+        self.index.add_events(offset, &header).map_err(|why| self.too_large(&why))
+    }
+
+    /// Writes a bincode frame.
+    fn metadata<T: serde::Serialize>(&mut self, kind: u16, value: &T) -> Result<u64> {
+        let body = meta::encode(value).map_err(|why| self.too_large(&why))?;
+        if body.len() as u64 > body_limit(kind) {
+            return Err(self.too_large("its description is too long"));
+        }
+        let mut header = FrameHeader::new(kind, 1);
+        header.event = self.index.events.into();
+        header.payload = self.collector.next().into();
+        Ok(self.frame(header, body)?.0)
+    }
+
+    fn frame(&mut self, mut header: FrameHeader, mut body: Vec<u8>) -> Result<(u64, FrameHeader)> {
+        let offset = self.sink.frame(&mut header, &mut body)?;
+        Ok((offset, header))
+    }
+
+    #[cold]
+    fn refuse(&self, what: &str) -> Error {
+        Error::input(format!("cannot be stored in a trace: {what}")).path(self.sink.path())
+    }
+
+    #[cold]
+    fn too_large(&self, why: &str) -> Error {
+        Error::incomplete(format!("the trace is too large: {why}")).path(self.sink.path())
+    }
+}
