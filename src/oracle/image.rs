@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::classify::{Case, diagnose};
+use super::classify::{Case, Diagnosis, diagnose};
 use super::data::{SectorBytes, is_zero};
 use super::extents::Piece;
-use super::finding::{Finding, FindingKind};
+use super::finding::{Fault, Finding, FindingKind};
 use super::ranges::{self, Range};
 use super::read::{data_finding, known};
 use super::verdict::Unverifiable;
@@ -17,6 +17,9 @@ use crate::image::{self, ExtentKind, Image};
 
 /// Bytes compared at once.
 const WINDOW_BYTES: u64 = 1 << 20;
+
+/// A gap of this many unwritten sectors ends a window: asking for a hole is cheaper than reading it.
+const GAP_SECTORS: u64 = 128;
 
 /// Wrong ranges kept apart for one write; what follows is only counted.
 const RANGES_PER_WRITE_MAX: usize = 4096;
@@ -71,7 +74,7 @@ fn read_target(image: &dyn Image, buf: &mut [u8], offset: u64) -> Result<()> {
 impl Oracle {
     /// Compares the whole target with the model: every sector that the trace defined, and, on a
     /// target made for this run, zeros everywhere else. One finding for each write that is wrong.
-    /// `progress` gets the byte offset reached.
+    /// `progress` gets the byte offset reached. See [`Oracle::stop_when`].
     ///
     /// # Errors
     /// The target, the trace or the temporary file cannot be read.
@@ -82,12 +85,12 @@ impl Oracle {
         let size = image.size() / SECTOR_SIZE * SECTOR_SIZE;
         let mut buf = vec![0; usize::try_from(WINDOW_BYTES.min(size)).unwrap_or(0)];
         let mut at = 0;
-        while at < size {
+        while at < size && !self.is_stopped() {
             let len = self.unwritten_ahead(image, at, size)?;
             if len > 0 {
                 at += len;
             } else {
-                let len = WINDOW_BYTES.min(size - at);
+                let len = self.window_bytes(at, size)?;
                 let window = buf.get_mut(..usize::try_from(len).unwrap_or(0)).unwrap_or_default();
                 read_target(image, window, at)?;
                 self.check_window(at / SECTOR_SIZE, window, &mut groups)?;
@@ -122,6 +125,17 @@ impl Oracle {
         };
         self.count_image(zero);
         Ok(zero)
+    }
+
+    /// Bytes to read from `at` on: up to a gap that may be a hole, or to the largest window.
+    fn window_bytes(&mut self, at: u64, size: u64) -> Result<u64> {
+        let (first, end) = (at / SECTOR_SIZE, (at + WINDOW_BYTES).min(size) / SECTOR_SIZE);
+        let mut pieces = std::mem::take(&mut self.pieces);
+        self.model.lookup(first, end, &mut pieces)?;
+        let gap = |p: &&Piece| p.version.is_none() && p.sectors() >= GAP_SECTORS;
+        let cut = pieces.iter().skip(1).find(gap).map_or(end, |piece| piece.start);
+        self.pieces = pieces;
+        Ok((cut - first) * SECTOR_SIZE)
     }
 
     fn count_image(&mut self, bytes: u64) {
@@ -198,6 +212,9 @@ impl Oracle {
         let mut pieces = Vec::new();
         let mut at = 0;
         while let Some(start) = self.model.next_defined(at)? {
+            if self.is_stopped() {
+                break;
+            }
             at = start.saturating_add(WINDOW_BYTES);
             self.model.lookup(start, at, &mut pieces)?;
             for piece in &pieces {
@@ -213,13 +230,24 @@ impl Oracle {
         Ok(())
     }
 
+    /// A write that looks dropped under an earlier one that a read has missed meanwhile: the two
+    /// changed places.
+    pub(super) fn prefer_swap(&self, diagnosis: &mut Diagnosis) {
+        let missed = diagnosis.found.is_some_and(|w| self.known.contains_key(&Known::Write(w)));
+        if missed && diagnosis.alternatives.contains(&Fault::SwappedWrites) {
+            diagnosis.alternatives = vec![diagnosis.fault];
+            diagnosis.fault = Fault::SwappedWrites;
+        }
+    }
+
     fn report_group(&mut self, image: &dyn Image, group: &Group) -> Result<()> {
         let mut got = |sector: u64, out: &mut SectorBytes| {
             read_target(image, out, sector.saturating_mul(SECTOR_SIZE))
         };
         let (wrong, visible) = (&group.wrong, &group.visible);
         let mut case = Case { version: group.version, wrong, visible, got: &mut got };
-        let diagnosis = diagnose(&mut self.contents, &mut case)?;
+        let mut diagnosis = diagnose(&mut self.contents, &mut case)?;
+        self.prefer_swap(&mut diagnosis);
         let kind = FindingKind::ImageMismatch;
         let mut finding =
             data_finding(&mut self.contents, kind, "target after the run", &case, diagnosis)?;

@@ -24,6 +24,7 @@ pub mod version;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::{BlockOp, Result};
 use crate::driver::BlockStatus;
@@ -114,6 +115,7 @@ pub struct Oracle {
     /// Findings about wrong data by what defined the sectors: the same damage is one finding.
     known: HashMap<Known, Option<usize>>,
     pieces: Vec<Piece>,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// What a data finding is about.
@@ -140,6 +142,7 @@ impl Oracle {
             verdict: Verdict::new(config.verify),
             known: HashMap::new(),
             pieces: Vec::new(),
+            stop: None,
             config,
         })
     }
@@ -149,6 +152,16 @@ impl Oracle {
     pub fn with_placement(mut self, placement: Arc<dyn Placement>) -> Self {
         self.contents.set_placement(placement);
         self
+    }
+
+    /// Checks of whole images end early, without an error, once `stop` is set; the verdict then
+    /// says how far they came.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 
     /// Whether the data of reads is wanted.

@@ -325,6 +325,7 @@ impl Oracle {
         };
         let mut case = Case { version: piece.version, wrong, visible, got: &mut got };
         let mut diagnosis = diagnose(&mut self.contents, &mut case)?;
+        self.prefer_swap(&mut diagnosis);
         if let Some(recorded) = recorded {
             let sector = ranges::span(wrong).0;
             diagnosis = against_recording(sector, piece, &recorded, data, first);

@@ -104,6 +104,32 @@ fn swapped_writes_of_one_place_look_like_a_drop_and_say_so() {
 }
 
 #[test]
+fn a_read_in_between_tells_a_swap_from_a_drop() {
+    let mut trace = TestTrace::new();
+    trace.write(0, &noise(1, 4096));
+    trace.read(0, 4096);
+    trace.write(0, &noise(2, 4096));
+    let verdict = verdict(&trace, &[Damage::Delay(0, 2)]);
+    let names: Vec<_> = verdict.findings.iter().map(Finding::name).collect();
+    assert_eq!(names, ["dropped_write", "swapped_writes"]);
+    let both =
+        (verdict.findings[1].event, verdict.findings[1].found_writer.as_ref().unwrap().event);
+    assert_eq!(both, (Some(2), 0));
+}
+
+#[test]
+fn a_check_of_the_image_can_be_stopped() {
+    let trace = overlapping(false);
+    let mut run = Run::new(trace, config(false), &[]);
+    run.all();
+    let stop = Arc::new(AtomicBool::new(false));
+    run.oracle.stop_when(stop.clone());
+    run.oracle.check_image(&run.disk, &mut |_| stop.store(true, Ordering::Relaxed)).unwrap();
+    let checked = run.oracle.finish().image_bytes_checked.unwrap();
+    assert!(checked > 0 && checked < 1 << 20, "{checked}");
+}
+
+#[test]
 fn a_torn_write_at_a_sector_or_within_one_from_either_end() {
     for stamped in [false, true] {
         let trace = overlapping(stamped);

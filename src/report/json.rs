@@ -1,5 +1,10 @@
 //! A report as JSON, and back.
 
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
 use super::{Report, SCHEMA};
 use crate::base::{Error, Result};
 
@@ -8,10 +13,81 @@ use crate::base::{Error, Result};
 /// # Errors
 /// None that a report can cause; the serialiser's own.
 pub fn to_string(report: &Report) -> Result<String> {
-    let mut text = serde_json::to_string_pretty(report)
-        .map_err(|e| Error::incomplete("cannot write the report as JSON").source(e))?;
-    text.push('\n');
-    Ok(text)
+    to_text(report)
+}
+
+/// Any value in the same form.
+///
+/// # Errors
+/// As [`to_string`].
+pub fn to_text(value: &impl Serialize) -> Result<String> {
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::incomplete("cannot write the report as JSON").source(e)
+    };
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Layout::default());
+    value.serialize(&mut serializer).map_err(|e| failed(e.into()))?;
+    bytes.push(b'\n');
+    String::from_utf8(bytes).map_err(|e| failed(e.into()))
+}
+
+/// Objects indented, a line for each key; numbers and short words of an array on one line, so that
+/// the buckets of a histogram do not take thousands.
+#[derive(Default)]
+struct Layout {
+    /// For each open object or array: whether it is an array, and whether anything stands in it.
+    open: Vec<(bool, bool)>,
+}
+
+impl Layout {
+    fn new_line<W: ?Sized + Write>(&self, out: &mut W, depth: usize) -> io::Result<()> {
+        out.write_all(b"\n")?;
+        (0..depth).try_for_each(|_| out.write_all(b"  "))
+    }
+
+    /// Marks that something stands in the innermost; whether something did before.
+    fn used(&mut self) -> bool {
+        self.open.last_mut().is_some_and(|(_, used)| std::mem::replace(used, true))
+    }
+}
+
+impl Formatter for Layout {
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open.push((true, false));
+        out.write_all(b"[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open.pop();
+        out.write_all(b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, _: bool) -> io::Result<()> {
+        if self.used() { out.write_all(b", ") } else { Ok(()) }
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open.push((false, false));
+        out.write_all(b"{")
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        if let Some((_, true)) = self.open.pop() {
+            self.new_line(out, self.open.len())?;
+        }
+        out.write_all(b"}")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, _: bool) -> io::Result<()> {
+        if self.used() {
+            out.write_all(b",")?;
+        }
+        self.new_line(out, self.open.len())
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
 }
 
 /// Whether `first_bytes` of a file may be a report at all: a JSON object.

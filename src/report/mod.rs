@@ -280,3 +280,6 @@ pub struct WallReport {
     /// How long it took by the host's clock, checks included.
     pub elapsed_ns: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,10 +225,10 @@ fn dump(out: &mut String, finding: &Finding) {
     let lines = expected.chunks(DUMP_LINE).zip(got.chunks(DUMP_LINE));
     for (offset, (expected, got)) in (finding.shown_from..).step_by(DUMP_LINE).zip(lines) {
         if expected == got {
-            let _ = writeln!(out, "    {offset:#012x}  {}", dump_line(expected));
+            let _ = writeln!(out, "    {offset:#012x} {}", dump_line(expected));
         } else {
-            let _ = writeln!(out, "  - {offset:#012x}  {}", dump_line(expected));
-            let _ = writeln!(out, "  + {offset:#012x}  {}", dump_line(got));
+            let _ = writeln!(out, "  - {offset:#012x} {}", dump_line(expected));
+            let _ = writeln!(out, "  + {offset:#012x} {}", dump_line(got));
         }
     }
     if !expected.is_empty() {
