@@ -3,6 +3,10 @@
 //! A driver owns pages of guest RAM and talks to its device through the machine's facets. What
 //! every machine kind shares is the [`BlockDriver`]: it takes requests and gives completions.
 
+pub mod alloc;
+pub mod pci;
+pub mod virtio;
+
 use crate::base::{BlockOp, GuestAddr, Nanos, Result};
 use crate::machine::Machine;
 

@@ -1,0 +1,101 @@
+//! MSI-X (PCI 3.0 §6.8.2): the table, the messages, the masks.
+
+use super::caps::{CAP_ID_MSIX, Capability};
+use super::function::Function;
+use super::window::Window;
+use crate::base::Result;
+use crate::machine::{Bus, IrqSource};
+
+/// Message control: the function's mask.
+const CONTROL_FUNCTION_MASK: u16 = 1 << 14;
+/// Message control: MSI-X in use, INTx off.
+const CONTROL_ENABLE: u16 = 1 << 15;
+/// Bytes of a table entry.
+const ENTRY_BYTES: u64 = 16;
+/// Vector control: masked.
+const VECTOR_MASKED: u32 = 1;
+
+/// Local APIC message address (Intel SDM vol. 3 §11.11.1).
+const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
+/// Shift of the destination id in the message address.
+const DESTINATION_SHIFT: u32 = 12;
+/// First interrupt vector given to a device; lower ones are exceptions and INTx.
+const FIRST_VECTOR: u32 = 0x30;
+
+/// A function's MSI-X table.
+#[derive(Clone, Debug)]
+pub struct Msix {
+    function: Function,
+    control: u16,
+    table: Window,
+    vectors: u16,
+}
+
+impl Msix {
+    /// The function's MSI-X capability, or `None` when it has none.
+    ///
+    /// # Errors
+    /// A machine error when the table or the pending bits lie outside their BAR.
+    pub fn find(
+        bus: &mut dyn Bus,
+        function: &Function,
+        capabilities: &[Capability],
+    ) -> Result<Option<Self>> {
+        let Some(cap) = capabilities.iter().find(|cap| cap.id == CAP_ID_MSIX) else {
+            return Ok(None);
+        };
+        let control = cap.offset + 2;
+        let vectors = (function.read16(bus, control) & 0x7ff) + 1;
+        let table = function.read(bus, cap.offset + 4, 4);
+        let pending = function.read(bus, cap.offset + 8, 4);
+        let describe = |e| function.error("its MSI-X capability is wrong").source(e);
+        let bytes = u64::from(vectors) * ENTRY_BYTES;
+        let window =
+            function.window((table & 7) as u8, u64::from(table & !7), bytes).map_err(describe)?;
+        let bytes = u64::from(vectors).div_ceil(64) * 8;
+        function.window((pending & 7) as u8, u64::from(pending & !7), bytes).map_err(describe)?;
+        Ok(Some(Self { function: function.clone(), control, table: window, vectors }))
+    }
+
+    /// Entries of the table.
+    pub fn vectors(&self) -> u16 {
+        self.vectors
+    }
+
+    /// The message of `vector`: distinct for every function on bus 0 and every vector below 208.
+    pub fn message(&self, vector: u16) -> (u64, u32) {
+        let destination = u64::from(self.function.address.routing_id() & 0xff);
+        (MESSAGE_ADDRESS | destination << DESTINATION_SHIFT, FIRST_VECTOR + u32::from(vector))
+    }
+
+    /// The message of `vector` as a source to watch.
+    pub fn source(&self, vector: u16) -> IrqSource {
+        let (addr, data) = self.message(vector);
+        IrqSource::Msi { addr, data }
+    }
+
+    /// Programs and unmasks the first `count` entries and turns MSI-X on. The function is masked
+    /// meanwhile, as an entry must not change while it may be used (§6.8.3.1).
+    pub fn enable(&self, bus: &mut dyn Bus, count: u16) {
+        self.set_control(bus, CONTROL_ENABLE | CONTROL_FUNCTION_MASK, 0);
+        for vector in 0..count.min(self.vectors) {
+            let (addr, data) = self.message(vector);
+            let entry = u64::from(vector) * ENTRY_BYTES;
+            self.table.write(bus, entry + 12, 4, VECTOR_MASKED);
+            self.table.write_u64(bus, entry, addr);
+            self.table.write(bus, entry + 8, 4, data);
+            self.table.write(bus, entry + 12, 4, 0);
+        }
+        self.set_control(bus, 0, CONTROL_FUNCTION_MASK);
+    }
+
+    /// Turns MSI-X off.
+    pub fn disable(&self, bus: &mut dyn Bus) {
+        self.set_control(bus, CONTROL_FUNCTION_MASK, CONTROL_ENABLE);
+    }
+
+    fn set_control(&self, bus: &mut dyn Bus, set: u16, clear: u16) {
+        let control = self.function.read16(bus, self.control);
+        self.function.write(bus, self.control, 2, u32::from((control & !clear) | set));
+    }
+}

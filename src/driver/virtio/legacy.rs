@@ -1,0 +1,126 @@
+//! The legacy PCI transport (virtio 1.2 §4.1.4.10): one structure in I/O BAR 0, in the guest's own
+//! byte order, which is little endian on the machines driven here.
+
+use super::modern::check_vector;
+use super::queue::QueueLayout;
+use super::spec::LEGACY_QUEUE_ALIGN;
+use super::transport::{DeviceTransport, Doorbell};
+use crate::base::Result;
+use crate::driver::pci::{BarKind, Function, Window};
+use crate::machine::Bus;
+
+const DEVICE_FEATURES: u64 = 0;
+const DRIVER_FEATURES: u64 = 4;
+/// `QUEUE_PFN`: the queue's address in units of 4096 bytes.
+const QUEUE_ADDRESS: u64 = 8;
+const QUEUE_SIZE: u64 = 12;
+const QUEUE_SELECT: u64 = 14;
+const QUEUE_NOTIFY: u64 = 16;
+const DEVICE_STATUS: u64 = 18;
+const ISR_STATUS: u64 = 19;
+const QUEUE_VECTOR: u64 = 22;
+/// Where the device configuration begins without MSI-X …
+const CONFIG_WITHOUT_MSIX: u64 = 20;
+/// … and with it, when the two vector registers come before.
+const CONFIG_WITH_MSIX: u64 = 24;
+
+/// The registers of a legacy or transitional device.
+#[derive(Debug)]
+pub struct Legacy {
+    function: Function,
+    registers: Window,
+}
+
+impl Legacy {
+    /// The legacy interface of `function`, or `None` when BAR 0 is not I/O space.
+    ///
+    /// # Errors
+    /// A machine error when BAR 0 is too short.
+    pub fn find(function: &Function) -> Result<Option<Self>> {
+        let Some(bar) = function.bars[0].filter(|bar| bar.kind == BarKind::Io) else {
+            return Ok(None);
+        };
+        function.window(0, 0, CONFIG_WITH_MSIX)?;
+        let registers = function.window(0, 0, bar.size)?;
+        Ok(Some(Self { function: function.clone(), registers }))
+    }
+
+    fn select(&self, bus: &mut dyn Bus, queue: u16) {
+        self.registers.write(bus, QUEUE_SELECT, 2, u32::from(queue));
+    }
+}
+
+impl DeviceTransport for Legacy {
+    fn is_legacy(&self) -> bool {
+        true
+    }
+
+    fn device_features(&mut self, bus: &mut dyn Bus) -> u64 {
+        u64::from(self.registers.read(bus, DEVICE_FEATURES, 4))
+    }
+
+    fn set_driver_features(&mut self, bus: &mut dyn Bus, features: u64) {
+        self.registers.write(bus, DRIVER_FEATURES, 4, features as u32);
+    }
+
+    fn status(&mut self, bus: &mut dyn Bus) -> u8 {
+        self.registers.read(bus, DEVICE_STATUS, 1) as u8
+    }
+
+    fn set_status(&mut self, bus: &mut dyn Bus, status: u8) {
+        self.registers.write(bus, DEVICE_STATUS, 1, u32::from(status));
+    }
+
+    fn isr(&mut self, bus: &mut dyn Bus) -> u8 {
+        self.registers.read(bus, ISR_STATUS, 1) as u8
+    }
+
+    fn queues(&mut self, _bus: &mut dyn Bus) -> u16 {
+        u16::MAX
+    }
+
+    fn queue_size_max(&mut self, bus: &mut dyn Bus, index: u16) -> u16 {
+        self.select(bus, index);
+        self.registers.read(bus, QUEUE_SIZE, 2) as u16
+    }
+
+    fn queue_size_is_ours(&self) -> bool {
+        false
+    }
+
+    fn queue_setup(
+        &mut self,
+        bus: &mut dyn Bus,
+        index: u16,
+        layout: &QueueLayout,
+        vector: Option<u16>,
+    ) -> Result<Doorbell> {
+        self.select(bus, index);
+        if let Some(vector) = vector {
+            self.registers.write(bus, QUEUE_VECTOR, 2, u32::from(vector));
+            let got = self.registers.read(bus, QUEUE_VECTOR, 2) as u16;
+            check_vector(&self.function, index, vector, got)?;
+        }
+        let page = u32::try_from(layout.desc.0 / LEGACY_QUEUE_ALIGN).map_err(|e| {
+            self.function.error("its legacy interface cannot address the ring").source(e)
+        })?;
+        self.registers.write(bus, QUEUE_ADDRESS, 4, page);
+        let got = self.registers.read(bus, QUEUE_ADDRESS, 4);
+        if got != page {
+            return Err(self.function.error(format_args!(
+                "reads back ring page {got:#x} of queue {index} where {page:#x} was set"
+            )));
+        }
+        self.registers
+            .doorbell(QUEUE_NOTIFY, index)
+            .ok_or_else(|| self.function.error("its BAR 0 ends before QueueNotify"))
+    }
+
+    fn config_generation(&mut self, _bus: &mut dyn Bus) -> u8 {
+        0
+    }
+
+    fn config(&self, msix: bool) -> Window {
+        self.registers.skip(if msix { CONFIG_WITH_MSIX } else { CONFIG_WITHOUT_MSIX })
+    }
+}
