@@ -7,6 +7,9 @@ pub mod alloc;
 pub mod pci;
 pub mod virtio;
 
+#[cfg(test)]
+mod fake;
+
 use crate::base::{BlockOp, GuestAddr, Nanos, Result};
 use crate::machine::Machine;
 

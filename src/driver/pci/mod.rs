@@ -16,3 +16,6 @@ pub use assign::enumerate;
 pub use config::{ConfigAccess, PciAddress};
 pub use function::{Bar, BarKind, Function};
 pub use window::Window;
+
+#[cfg(test)]
+mod tests;

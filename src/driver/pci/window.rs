@@ -43,10 +43,11 @@ impl Window {
     /// The 16-bit register at `offset` as a queue's doorbell, or `None` when it is outside.
     pub fn doorbell(&self, offset: u64, queue: u16) -> Option<Doorbell> {
         let addr = self.base.saturating_add(offset);
-        self.contains(offset, 2).then(|| match self.io {
+        let doorbell = match self.io {
             true => Doorbell::Port(addr as u16, queue),
             false => Doorbell::Memory(GuestAddr(addr), queue),
-        })
+        };
+        self.contains(offset, 2).then_some(doorbell)
     }
 
     /// Reads 1, 2 or 4 bytes; all ones outside the window, as a bus answers where nothing is.

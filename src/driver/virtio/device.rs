@@ -280,7 +280,7 @@ fn boxed<T: DeviceTransport + 'static>(found: Option<T>) -> Option<Box<dyn Devic
 
 /// Writes status 0 and waits until the device reads back 0 (§4.1.4.3.2). A device that runs in
 /// this thread is given time by polling the machine, one with its own thread by yielding.
-fn reset(
+pub(super) fn reset(
     machine: &mut dyn Machine,
     function: &Function,
     transport: &mut dyn DeviceTransport,

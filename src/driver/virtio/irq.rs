@@ -17,7 +17,7 @@ pub enum Interrupts {
     /// None: the driver looks at the used rings.
     Polled,
     /// One event for each vector in use; queue n has vector n modulo their number.
-    Msix(Msix, Vec<Arc<IrqEvent>>),
+    Msix(Box<Msix>, Vec<Arc<IrqEvent>>),
     /// The pin, shared by all queues.
     Intx(Arc<IrqEvent>),
 }
@@ -48,7 +48,7 @@ impl Interrupts {
                 .map(|vector| machine.interrupts()?.watch(msix.source(vector)))
                 .collect::<Result<Vec<_>>>()?;
             msix.enable(machine.bus()?, count);
-            return Ok(Self::Msix(msix, events));
+            return Ok(Self::Msix(Box::new(msix), events));
         }
         let bus = machine.bus()?;
         let pin = function.read(bus, reg::INTERRUPT_PIN, 1);

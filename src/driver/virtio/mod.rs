@@ -15,3 +15,6 @@ mod blk_queue;
 mod blk_wait;
 
 pub use blk::{CompletionMode, Transport, VirtioBlk, VirtioBlkOptions};
+
+#[cfg(test)]
+mod tests;

@@ -398,3 +398,6 @@ fn passed(event: u16, new: u16, old: u16) -> bool {
 fn not_in_flight(id: u32) -> Error {
     Error::machine(format!("device returned descriptor id {id} which is not in flight"))
 }
+
+#[cfg(test)]
+mod tests;
