@@ -4,6 +4,7 @@
 //! memory, interrupts, a clock. A test module says what it needs and is skipped, with the reason,
 //! where the machine lacks it.
 
+pub mod builtin;
 pub mod ram;
 
 use std::os::fd::BorrowedFd;
