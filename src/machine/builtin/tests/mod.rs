@@ -5,4 +5,5 @@ mod malformed;
 mod requests;
 mod rig;
 mod rings;
+mod threads;
 mod transport;

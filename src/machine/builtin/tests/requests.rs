@@ -28,6 +28,9 @@ fn reads_and_writes_reach_the_image() {
     assert_eq!(rig.image.flushes(), 1);
 }
 
+/// What it is; type, sector, data out, bytes in; the status it gets.
+type Case<'a> = (&'a str, u32, u64, &'a [u8], u32, u8);
+
 #[test]
 fn wrong_requests_get_their_status_and_change_nothing() {
     let mut rig = Rig::new();
@@ -36,7 +39,7 @@ fn wrong_requests_get_their_status_and_change_nothing() {
     let long = range_bytes(0, RANGE_SECTORS_MAX + 1, 0);
     let good_then_bad = [range_bytes(0, 8, 0), range_bytes(1020, 5, 0)].concat();
     let many = range_bytes(0, 1, 0).repeat(RANGES_MAX + 1);
-    let cases: &[(&str, u32, u64, &[u8], u32, u8)] = &[
+    let cases: &[Case<'_>] = &[
         ("read past the end", VIRTIO_BLK_T_IN, 1023, &[], 1024, IOERR),
         ("read at an overflowing sector", VIRTIO_BLK_T_IN, u64::MAX, &[], 512, IOERR),
         ("read at an overflowing byte", VIRTIO_BLK_T_IN, 1 << 55, &[], 512, IOERR),

@@ -297,7 +297,10 @@ impl Rig {
         change(&mut disk);
         let config =
             BuiltinConfig { ram_bytes: RAM_BYTES, board, disks: vec![disk], ..Default::default() };
-        let machine = BuiltinMachine::new(config).unwrap();
+        Self::of(BuiltinMachine::new(config).unwrap(), image)
+    }
+
+    pub fn of(machine: BuiltinMachine, image: TestImage) -> Self {
         let ram = machine.ram().unwrap();
         let mut rig = Self { machine, image, ram };
         rig.assign();
