@@ -1,12 +1,235 @@
 //! `qtrace import`.
 
-use crate::base::{Error, Result};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::Format;
+use super::progress::Progress;
+use crate::base::units::human_bytes;
+use crate::base::{BlockOp, Error, ErrorKind, Result};
+use crate::import::{ImportOptions, ImportReport, Stage, WaitUnit, import, registry};
+
+const EXAMPLES: &str = "\
+Examples:
+  qtrace import vda.blklogwrites.gz -o t.qtrace         the format is found by content
+  qtrace import sda.blktrace.* -o t.qtrace              per-CPU files become one trace
+  qtrace import sda -o t.qtrace --stage D               the same, as the device saw it
+  zcat hm_0.csv.gz | qtrace import - -o t.qtrace --from msr-csv";
 
 /// Arguments of `qtrace import`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(before_help = EXAMPLES, after_help = formats())]
+pub struct Args {
+    /// The trace to read: a file (plain, gzip, xz or zstd), - for standard input, several
+    /// per-CPU files of blktrace, or DEV for all of DEV.blktrace.N.
+    #[arg(required = true, value_name = "IN")]
+    inputs: Vec<PathBuf>,
+
+    /// The trace to write; it appears whole or not at all.
+    #[arg(short, long, value_name = "OUT.qtrace")]
+    output: PathBuf,
+
+    /// Read the input as this format instead of finding it by content.
+    #[arg(long, value_name = "FORMAT")]
+    from: Option<String>,
+
+    /// blktrace: the moment that becomes the issue; Q keeps PREFLUSH and FUA [default: Q].
+    #[arg(long, value_name = "Q|D", ignore_case = true, hide_possible_values = true)]
+    stage: Option<Stage>,
+
+    /// Import this device only, named as the source names it (8,0 for blktrace, a file for fio).
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+
+    /// fio-iolog version 2: what wait counts: ms since the job's start, as fio does, or us since
+    /// the wait before, as its manual says.
+    #[arg(long, value_name = "ms|us", default_value = "ms", hide_possible_values = true)]
+    iolog_wait: WaitUnit,
+
+    /// dm-log-writes: also read entries after the superblock's count (the log of a killed run).
+    #[arg(long)]
+    uncounted: bool,
+
+    /// Replace OUT.qtrace when it exists.
+    #[arg(long)]
+    force: bool,
+
+    /// How the summary is printed.
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    format: Format,
+}
+
+fn formats() -> String {
+    let mut text = String::from("Formats:\n");
+    for importer in registry::IMPORTERS {
+        let _ = writeln!(text, "  {:<14} {}", importer.name(), importer.description());
+    }
+    text.push_str(
+        "\nExit codes: 0 done; 2 wrong usage; 3 the input cannot be read; 4 it holds no request \
+         (nothing is\nwritten); 7 the input is cut (what stands before the cut is written), or \
+         OUT cannot be written.",
+    );
+    text
+}
 
 /// Runs the command; returns the exit code.
-pub fn run(_args: &Args) -> Result<u8> {
-    Err(Error::usage("not built yet"))
+///
+/// # Errors
+/// Those of [`import`], and Incomplete when the input was cut.
+pub fn run(args: &Args) -> Result<u8> {
+    if let Some(name) = &args.from {
+        registry::by_name(name)?;
+    }
+    check_output(args)?;
+    let options = ImportOptions {
+        from: args.from.clone(),
+        stage: args.stage,
+        device: args.device.clone(),
+        iolog_wait: args.iolog_wait,
+        uncounted: args.uncounted,
+        stop: Some(stop_on_signal()?),
+    };
+    let mut progress = Progress::new("import", total_bytes(&args.inputs), true);
+    let report =
+        import(&args.inputs, &args.output, &options, &mut |bytes| progress.set(bytes))?;
+    drop(progress);
+    let text = match args.format {
+        Format::Text => text(&report, &args.output),
+        Format::Json => json(&report, &args.output),
+    };
+    print(&text)?;
+    match &report.cut {
+        None => Ok(0),
+        Some(cut) => Err(Error::incomplete(format!("{cut}; what stands before it was imported"))
+            .path(args.inputs.first().map_or(Path::new("-"), PathBuf::as_path))
+            .hint(format!("{} can be used", args.output.display()))),
+    }
+}
+
+/// Refuses an output that would destroy something.
+fn check_output(args: &Args) -> Result<()> {
+    let output = &args.output;
+    let Ok(meta) = std::fs::metadata(output) else { return Ok(()) };
+    if !meta.is_file() {
+        return Err(Error::usage("the output exists and is no file").path(output));
+    }
+    if !args.force {
+        return Err(Error::usage("the output exists").path(output).hint("--force replaces it"));
+    }
+    let output = std::fs::canonicalize(output).ok();
+    if args.inputs.iter().any(|input| std::fs::canonicalize(input).ok() == output) {
+        return Err(Error::usage("the output is one of the inputs").path(&args.output));
+    }
+    Ok(())
+}
+
+/// The size of all inputs; `None` when one has none (a pipe).
+fn total_bytes(inputs: &[PathBuf]) -> Option<u64> {
+    let size = |path: &PathBuf| {
+        std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len())
+    };
+    inputs.iter().map(size).sum()
+}
+
+/// Becomes true at Ctrl-C or SIGTERM, so that the temporary output is removed.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(|error| {
+        Error::new(ErrorKind::Incomplete, "cannot watch for Ctrl-C").source(error)
+    })?;
+    Ok(stop)
+}
+
+/// Prints on stdout; a reader that has gone away is no error of ours.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::incomplete("cannot print the summary").source(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn text(report: &ImportReport, output: &Path) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    row("trace", &output.display().to_string());
+    row("format", &report.format);
+    rows(&mut row, "read as", &report.interpretation);
+    let ops = &report.ops;
+    row(
+        "events",
+        &format!(
+            "{} ({} requests, {} completions, {} marks)",
+            report.events,
+            ops.requests(),
+            ops.completes,
+            ops.marks
+        ),
+    );
+    let requests: Vec<_> = BlockOp::ALL
+        .into_iter()
+        .filter(|op| ops.issues_of(*op) > 0)
+        .map(|op| {
+            let (count, bytes) = (ops.issues_of(op), ops.bytes_of(op));
+            let size = if op.has_range() { human_bytes(bytes) } else { String::new() };
+            format!("{:<14} {count:>12}  {size}", op.name()).trim_end().to_owned()
+        })
+        .collect();
+    rows(&mut row, "requests", &requests);
+    let lacks = report.summary.not_recorded.names();
+    row("lacks", &if lacks.is_empty() { "nothing".to_owned() } else { lacks.join(", ") });
+    let losses: Vec<_> = report
+        .summary
+        .losses
+        .iter()
+        .map(|loss| format!("{} x {}, first at {}", loss.count, loss.reason, loss.first))
+        .collect();
+    if losses.is_empty() {
+        row("lost", "nothing");
+    }
+    rows(&mut row, "lost", &losses);
+    rows(&mut row, "notes", &report.summary.notes);
+    text
+}
+
+/// A row a value, the name on the first.
+fn rows(row: &mut impl FnMut(&str, &str), name: &str, values: &[String]) {
+    for (n, value) in values.iter().enumerate() {
+        row(if n == 0 { name } else { "" }, value);
+    }
+}
+
+fn json(report: &ImportReport, output: &Path) -> String {
+    let by_op = |value: &dyn Fn(BlockOp) -> u64| -> serde_json::Map<String, serde_json::Value> {
+        BlockOp::ALL
+            .into_iter()
+            .filter(|op| report.ops.issues_of(*op) > 0)
+            .map(|op| (op.name().to_owned(), value(op).into()))
+            .collect()
+    };
+    let document = json!({
+        "schema": "qtrace.import/1",
+        "trace": output.display().to_string(),
+        "format": report.format,
+        "interpretation": report.interpretation,
+        "events": report.events,
+        "ops": by_op(&|op| report.ops.issues_of(op)),
+        "bytes": by_op(&|op| report.ops.bytes_of(op)),
+        "completions": report.ops.completes,
+        "marks": report.ops.marks,
+        "not_recorded": report.summary.not_recorded.names(),
+        "losses": report.summary.losses,
+        "notes": report.summary.notes,
+        "cut": report.cut,
+    });
+    format!("{document:#}\n")
 }

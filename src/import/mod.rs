@@ -1,1 +1,160 @@
 //! Foreign traces in: one file per format, chosen by a probe of the content.
+//!
+//! - [`registry`]: what an importer is and the table of them; a new format is a file and a line;
+//! - [`job`]: the seam between importers and the trace that is written ([`job::Sink`]);
+//! - [`source`], [`decompress`], [`lines`]: inputs as bounded streams;
+//! - [`sort`]: the window that puts nearly sorted sources in time order;
+//! - [`summary`]: what was lost, by reason, with the first place.
+//!
+//! # What becomes of bad input
+//! A record that cannot be read is counted as lost, by reason, with the first place, and the
+//! import goes on; when not one request can be read the import fails with an Input error. An
+//! input that ends before its own end (a compressed stream, a log, a record) is imported up to
+//! the cut: the trace is written, the summary says where, and the command exits 7. A compressed
+//! stream whose checksum fails is refused whole: none of its content can be trusted.
+
+pub mod decompress;
+// mod file;
+pub mod inputs;
+pub mod job;
+pub mod lines;
+pub mod registry;
+pub mod sort;
+pub mod source;
+pub mod summary;
+
+pub mod blktrace;
+pub mod dm_log_writes;
+pub mod fio_iolog;
+pub mod msr_csv;
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+// pub use self::file::import;
+use self::job::{Counts, Job, Sink};
+use self::registry::{Importer, Probe};
+use self::source::{Meter, Source};
+use crate::base::{Error, Result};
+use crate::trace::TraceSummary;
+
+/// The moment of a request's life that becomes its issue, for sources that have several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// Queued by the file system: requests as they were meant, with PREFLUSH and FUA.
+    #[default]
+    #[value(name = "Q", alias = "q")]
+    Queue,
+    /// Dispatched to the driver: requests as the device saw them, merged and split.
+    #[value(name = "D", alias = "d")]
+    Dispatch,
+}
+
+/// What a `wait` of an fio v2 iolog means: the manual and the program disagree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WaitUnit {
+    /// Milliseconds since the job's start: what fio does (seen with 3.33 and its HEAD).
+    #[default]
+    Ms,
+    /// Microseconds since the wait before: what fio's manual says.
+    Us,
+}
+
+/// How to import.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// The format; `None` probes.
+    pub from: Option<String>,
+    /// The stage, for blktrace; `None` is Q.
+    pub stage: Option<Stage>,
+    /// Keep this device only.
+    pub device: Option<String>,
+    /// What an fio v2 `wait` means.
+    pub iolog_wait: WaitUnit,
+    /// Also read dm-log-writes entries past the superblock's count.
+    pub uncounted: bool,
+    /// Becomes true when the user wants to stop.
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+/// What an import did.
+#[derive(Clone, Debug)]
+pub struct ImportReport {
+    /// The format it was read as.
+    pub format: String,
+    /// How it was read, one `key: value` a line.
+    pub interpretation: Vec<String>,
+    /// What it lacks and lost, and notes.
+    pub summary: TraceSummary,
+    /// Events written.
+    pub events: u64,
+    /// Issues by operation.
+    pub ops: Counts,
+    /// Where the input was cut, when it was.
+    pub cut: Option<String>,
+}
+
+/// Imports open `sources` into `sink`.
+///
+/// # Errors
+/// As [`import`].
+pub fn run(
+    mut sources: Vec<Source>,
+    options: &ImportOptions,
+    meter: Meter,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ImportReport> {
+    let Some(first) = sources.first_mut() else {
+        return Err(Error::usage("no input").hint("name a trace file, or - for standard input"));
+    };
+    let path = first.path().to_path_buf();
+    let importer = choose(first, options).map_err(|error| error.path(&path))?;
+    if sources.len() > 1 && !importer.takes_several() {
+        return Err(Error::usage(format!("{} takes one input", importer.name()))
+            .hint("import them one by one"));
+    }
+    let mut job = Job::new(sink, importer.name(), options.device.clone(), meter, progress);
+    importer.import(sources, options, &mut job)?;
+    job.close(&path)?;
+    let summary = TraceSummary {
+        not_recorded: job.not_recorded,
+        losses: job.summary.losses().to_vec(),
+        notes: job.summary.notes().to_vec(),
+        streams: Vec::new(),
+    };
+    Ok(ImportReport {
+        format: importer.name().to_owned(),
+        interpretation: job.header.interpretation.clone(),
+        summary,
+        events: job.counts().events(),
+        ops: *job.counts(),
+        cut: job.summary.cut_text().map(str::to_owned),
+    })
+}
+
+fn choose(source: &mut Source, options: &ImportOptions) -> Result<&'static dyn Importer> {
+    if let Some(name) = &options.from {
+        return registry::by_name(name);
+    }
+    let head = source.head()?;
+    let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    registry::by_content(&Probe { head: &head, name: &name })
+}
+
+/// Says in the summary what was found out at the end of an input.
+fn note_condition(source: &Source, job: &mut Job<'_>) {
+    let condition = source.condition();
+    let place = || job::offset_place(source.path(), source.offset());
+    if let (true, Some(name)) = (condition.cut, condition.compression) {
+        job.summary.cut(&format!("{name} input ends before its own end"), place());
+    }
+    if condition.trailing {
+        job.summary.lose("bytes after the compressed data", place);
+    }
+}

@@ -1,0 +1,287 @@
+//! Every importer against input that was damaged on purpose: no panic, no hang, no event that the
+//! container would refuse.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::testing::{Memory, import_with, sample};
+use super::{ImportOptions, registry};
+use crate::base::limits::DISK_BYTES_MAX;
+use crate::base::{ErrorKind, Prng};
+use crate::trace::Event;
+
+/// Far more than any of these inputs takes, far less than a hang.
+const TIME_MAX: Duration = Duration::from_secs(60);
+
+fn blktrace(version: u32) -> Vec<u8> {
+    use super::blktrace::record::{Order, Record, Version};
+    let version = if version == 7 { Version::V7 } else { Version::V8 };
+    let acts = [(1, 0x12u64), (7, 0x42), (1, 0x1016), (6, 0x22), (8, 0x82), (2, 0x400), (8, 0x86)];
+    let mut out = Vec::new();
+    for n in 0..40u32 {
+        let (act, cats) = acts[n as usize % acts.len()];
+        let record = Record {
+            sequence: n,
+            time: u64::from(n) * 1000,
+            sector: u64::from(n / 4) * 8,
+            bytes: if n % 5 == 0 { 0 } else { 4096 },
+            action: cats << 16 | act,
+            device: 254 << 20,
+            cpu: n % 2,
+            error: 0,
+            pdu_len: 0,
+        };
+        out.extend(record.encode(version, Order::Little, if n % 6 == 5 { b"message" } else { b"" }));
+    }
+    out
+}
+
+fn log_writes() -> Vec<u8> {
+    let mut log = Vec::new();
+    let mut sector = |words: &[u64]| {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.resize(512, 0);
+        log.extend(bytes);
+    };
+    sector(&[0x006a_7366_7773_6872, 1, 5, 512]);
+    sector(&[8, 1, 0, 0]);
+    sector(&[0x1111; 64]);
+    sector(&[0, 0, 1, 0]);
+    sector(&[16, 1, 3, 0]);
+    sector(&[0x2222; 64]);
+    sector(&[0, 100, 4, 0]);
+    sector(&[0, 0, 8, 3, 0x61_6261]);
+    log
+}
+
+/// A small input of each format.
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let iolog2 = "fio version 2 iolog\n/d add\n/d open\n/d read 0 512\n/d wait 5 0\n\
+                  /d write 4096 4096\n/d sync 0 0\n/d trim 0 512\n/d close\n";
+    let iolog3 = "fio version 3 iolog\n1 /d add\n2 /d open\n5 /d read 0 512\n7 /d sync 9 0\n\
+                  fio version 3 iolog\n1 /d write 0 512\n9 /d trim 0 512\n";
+    let msr = "128166372003061629,hm,1,Read,383496192,32768,413\n\
+               128166372016382155,hm,1,Write,310382592,20480,1248\n";
+    vec![
+        ("fio-iolog", iolog2.into()),
+        ("fio-iolog", iolog3.into()),
+        ("msr-csv", msr.into()),
+        ("dm-log-writes", log_writes()),
+        ("blktrace", blktrace(7)),
+        ("blktrace", blktrace(8)),
+    ]
+}
+
+/// Imports damaged input; whatever comes out must be such that the container takes it.
+fn survive(format: &str, data: &[u8]) -> bool {
+    let options = ImportOptions {
+        from: Some(format.to_owned()),
+        uncounted: data.len() % 2 == 0,
+        ..ImportOptions::default()
+    };
+    match import_with(data, &options) {
+        Ok((_, out)) => {
+            check(&out);
+            true
+        }
+        Err(error) => {
+            let kind = error.kind();
+            assert!(matches!(kind, ErrorKind::Input | ErrorKind::Nothing), "{error}");
+            false
+        }
+    }
+}
+
+fn check(out: &Memory) {
+    let streams = out.streams.len() as u32;
+    for event in &out.events {
+        let stream = match event {
+            Event::Issue(issue) => {
+                let end = issue.offset.checked_add(issue.len);
+                assert!(end.is_some_and(|end| end <= DISK_BYTES_MAX));
+                assert!(!issue.op.has_range() || issue.len > 0);
+                issue.stream
+            }
+            Event::Complete(complete) => complete.stream,
+            Event::Mark(mark) => mark.stream,
+        };
+        assert!(stream.0 < streams);
+    }
+}
+
+#[test]
+fn the_seeds_are_good_and_every_importer_has_one() {
+    let seeds = seeds();
+    for importer in registry::IMPORTERS {
+        assert!(seeds.iter().any(|(format, _)| *format == importer.name()));
+    }
+    for (format, data) in seeds {
+        let (report, out) = import_with(&data, &ImportOptions::default()).unwrap();
+        assert_eq!(report.format, format, "probed");
+        assert!(out.issues().len() >= 2);
+        check(&out);
+    }
+}
+
+#[test]
+fn cut_at_every_byte() {
+    let start = Instant::now();
+    for (format, data) in seeds() {
+        for len in 0..data.len() {
+            survive(format, &data[..len]);
+        }
+    }
+    assert!(start.elapsed() < TIME_MAX);
+}
+
+#[test]
+fn every_byte_flipped_in_turn() {
+    let start = Instant::now();
+    for (format, data) in seeds() {
+        for at in 0..data.len() {
+            for mask in [0x01, 0x80, 0xff] {
+                let mut bad = data.clone();
+                bad[at] ^= mask;
+                survive(format, &bad);
+            }
+        }
+    }
+    assert!(start.elapsed() < TIME_MAX);
+}
+
+#[test]
+fn random_damage() {
+    let start = Instant::now();
+    let mut prng = Prng::new(0x71_7472_6163_65);
+    let mut readable = 0;
+    for (format, data) in seeds() {
+        for _ in 0..2000 {
+            let mut bad = data.clone();
+            for _ in 0..=prng.below(4) {
+                damage(&mut bad, &mut prng);
+            }
+            readable += u32::from(survive(format, &bad));
+        }
+    }
+    // Damage that leaves nothing to read would test nothing past the first bytes.
+    assert!(readable > 4000, "{readable} of 12000 readable");
+    assert!(start.elapsed() < TIME_MAX);
+}
+
+fn damage(data: &mut Vec<u8>, prng: &mut Prng) {
+    if data.is_empty() {
+        return;
+    }
+    let at = prng.below(data.len() as u64) as usize;
+    match prng.below(6) {
+        0 => data[at] = prng.next_u64() as u8,
+        1 => data.truncate(at),
+        2 => {
+            let piece = data[at..data.len().min(at + 100)].to_vec();
+            let to = prng.below(data.len() as u64) as usize;
+            data.splice(to..to, piece);
+        }
+        3 => drop(data.drain(at..(at + 1 + prng.below(60) as usize).min(data.len()))),
+        4 => {
+            // The numbers that break arithmetic.
+            let words = [0, 1, u64::MAX, 1 << 63, u64::MAX - 511, 1 << 32];
+            let word = words[prng.below(words.len() as u64) as usize].to_le_bytes();
+            let end = (at + 8).min(data.len());
+            data[at..end].copy_from_slice(&word[..end - at]);
+        }
+        _ => {
+            let digits: &[&[u8]] = &[b"18446744073709551615", b"-1", b"99999999999999999999", b""];
+            let digits = digits[prng.below(digits.len() as u64) as usize];
+            data.splice(at..at, digits.iter().copied());
+        }
+    }
+}
+
+#[test]
+fn noise_is_no_format() {
+    let mut prng = Prng::new(99);
+    for _ in 0..200 {
+        let mut noise = vec![0; 4096];
+        prng.fill(&mut noise);
+        for importer in registry::IMPORTERS {
+            assert!(!survive(importer.name(), &noise));
+        }
+        let error = import_with(&noise, &ImportOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+    }
+    assert_eq!(import_with(b"", &ImportOptions::default()).unwrap_err().kind(), ErrorKind::Input);
+}
+
+#[test]
+fn compressed_input_is_read_and_its_cut_is_said() {
+    for (format, data) in seeds() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&data).unwrap();
+        let gz = gz.finish().unwrap();
+        let (plain, packed) = (
+            import_with(&data, &ImportOptions::default()).unwrap().1,
+            import_with(&gz, &ImportOptions::default()).unwrap().1,
+        );
+        assert_eq!(plain.events, packed.events, "{format}");
+        // The checksum alone is missing: all is imported, and the cut is said.
+        let (report, out) = import_with(&gz[..gz.len() - 1], &ImportOptions::default()).unwrap();
+        assert_eq!(out.events, plain.events);
+        assert!(report.cut.unwrap().starts_with("gzip input ends before its own end"));
+        // A wrong checksum: nothing is.
+        let mut bad = gz.clone();
+        let at = bad.len() - 6;
+        bad[at] ^= 1;
+        let error = import_with(&bad, &ImportOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+    }
+}
+
+#[test]
+fn real_samples_damaged() {
+    let start = Instant::now();
+    let mut prng = Prng::new(5);
+    for (format, name) in [
+        ("blktrace", "traces/blktrace-binary-percpu-virtio/vdc.bin"),
+        ("fio-iolog", "traces/fio-iolog/fio333-v3-psync.iolog"),
+        ("msr-csv", "traces/msr-cambridge/msr-cambridge1-sample.csv"),
+        ("dm-log-writes", "traces/qemu-blklogwrites/qemu72-blklogwrites.log"),
+    ] {
+        let Some(data) = sample(name) else { continue };
+        for _ in 0..60 {
+            let mut bad = data.clone();
+            for _ in 0..=prng.below(20) {
+                damage(&mut bad, &mut prng);
+            }
+            survive(format, &bad);
+        }
+    }
+    assert!(start.elapsed() < TIME_MAX);
+}
+
+/// As many requests of one place, in flight at once, as a small file can hold: the search for the
+/// one that a completion answers must not look at all of them.
+#[test]
+fn crowded_requests_do_not_make_it_slow() {
+    use super::blktrace::record::{Order, Record, Version};
+    let start = Instant::now();
+    let mut data = Vec::new();
+    for (act, cats, count) in [(1u64, 0x12u64, 60_000u32), (8, 0x82, 60_000)] {
+        for n in 0..count {
+            let record = Record {
+                sequence: n,
+                time: u64::from(n) + act * 1_000_000,
+                sector: 4096,
+                bytes: 4096 - (n % 2) * 512,
+                action: cats << 16 | act,
+                device: 1,
+                cpu: 0,
+                error: 0,
+                pdu_len: 0,
+            };
+            data.extend(record.encode(Version::V7, Order::Little, b""));
+        }
+    }
+    let (report, _) = import_with(&data, &ImportOptions::default()).unwrap();
+    assert_eq!(report.ops.completes, 60_000);
+    assert!(start.elapsed() < TIME_MAX);
+}

@@ -1,0 +1,413 @@
+//! The seam between importers and where their events go.
+//!
+//! An importer talks to a [`Job`]; a job counts, checks and hands on to a [`Sink`]: a trace file,
+//! or memory in tests.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::source::Meter;
+use super::summary::Summary;
+use crate::base::limits::{DISK_BYTES_MAX, STREAMS_MAX};
+use crate::base::{BlockOp, Error, Nanos, OpFlags, Result, SECTOR_SIZE};
+use crate::trace::{
+    Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo, TraceHeader,
+};
+
+/// Where events go. Nothing may come to exist before [`Sink::begin`].
+pub trait Sink {
+    /// The header; called once, before anything else.
+    fn begin(&mut self, header: TraceHeader) -> Result<()>;
+    /// A stream; ids are dense from 0.
+    fn stream(&mut self, info: StreamInfo) -> Result<StreamId>;
+    /// Stores data that is in memory.
+    fn payload(&mut self, data: &[u8]) -> Result<PayloadRef>;
+    /// Stores `len` bytes of `source`, streaming; a short source is an Input error.
+    fn payload_from(&mut self, len: u64, source: &mut dyn Read) -> Result<PayloadRef>;
+    /// An event.
+    fn event(&mut self, event: &Event) -> Result<()>;
+}
+
+/// Issues by operation: how many and how many bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Issues, indexed by [`BlockOp::index`].
+    pub issues: [u64; 6],
+    /// Their bytes, likewise.
+    pub bytes: [u64; 6],
+    /// Completions.
+    pub completes: u64,
+    /// Marks.
+    pub marks: u64,
+}
+
+impl Counts {
+    /// Issues of `op`.
+    pub fn issues_of(&self, op: BlockOp) -> u64 {
+        self.issues[op.index()]
+    }
+
+    /// Bytes of `op`.
+    pub fn bytes_of(&self, op: BlockOp) -> u64 {
+        self.bytes[op.index()]
+    }
+
+    /// Issues of every operation.
+    pub fn requests(&self) -> u64 {
+        self.issues.iter().sum()
+    }
+
+    /// All events.
+    pub fn events(&self) -> u64 {
+        self.requests() + self.completes + self.marks
+    }
+}
+
+/// A request as a source names it; see [`Job::issue`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Nanoseconds since the time origin.
+    pub time: Nanos,
+    /// Joins it to its completion; unique among requests in flight.
+    pub tag: u64,
+    /// Device and queue.
+    pub stream: StreamId,
+    /// What is asked.
+    pub op: BlockOp,
+    /// Modifiers.
+    pub flags: OpFlags,
+    /// Byte offset.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Data written.
+    pub payload: PayloadRef,
+    /// The CPU that issued it, where known.
+    pub cpu: Option<u16>,
+}
+
+/// One import under way.
+pub struct Job<'a> {
+    sink: &'a mut dyn Sink,
+    /// The header: importers fill it in until the first event.
+    pub header: TraceHeader,
+    /// What the trace lacks, for the final word; starts as a copy of the header's when it begins.
+    pub not_recorded: NotRecorded,
+    /// Losses and notes.
+    pub summary: Summary,
+    counts: Counts,
+    begun: bool,
+    /// Streams named before the first event: the header is written with that.
+    waiting: Vec<StreamInfo>,
+    devices: HashMap<Vec<u8>, StreamId>,
+    names_bytes: usize,
+    device_wanted: Option<String>,
+    unaligned: u64,
+    meter: Meter,
+    progress: &'a mut dyn FnMut(u64),
+    ticks: u32,
+}
+
+/// Events and records between two looks at the progress and the stop flag.
+const TICKS_PER_LOOK: u32 = 1024;
+
+/// Longest device name: a path of `PATH_MAX` bytes.
+const DEVICE_NAME_BYTES_MAX: usize = 4096;
+
+/// All device names of a trace together; replacement characters may treble them, and the
+/// container takes 64 MiB.
+const DEVICE_NAMES_BYTES_MAX: usize = 16 << 20;
+
+impl<'a> Job<'a> {
+    /// A job that writes to `sink`; `device` keeps one device and counts the others as lost.
+    pub fn new(
+        sink: &'a mut dyn Sink,
+        format: &str,
+        device: Option<String>,
+        meter: Meter,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        let header = TraceHeader {
+            tool: concat!("qtrace ", env!("CARGO_PKG_VERSION")).to_owned(),
+            source_format: format.to_owned(),
+            ..TraceHeader::default()
+        };
+        Self {
+            sink,
+            header,
+            not_recorded: NotRecorded::empty(),
+            summary: Summary::default(),
+            counts: Counts::default(),
+            begun: false,
+            waiting: Vec::new(),
+            devices: HashMap::new(),
+            names_bytes: 0,
+            device_wanted: device,
+            unaligned: 0,
+            meter,
+            progress,
+            ticks: 0,
+        }
+    }
+
+    /// Adds an interpretation line, `key: value`.
+    pub fn interpret(&mut self, line: impl Into<String>) {
+        self.header.interpretation.push(line.into());
+    }
+
+    /// Sets what the source cannot say, in the header and for the final word.
+    pub fn lacks(&mut self, not_recorded: NotRecorded) {
+        self.header.not_recorded = not_recorded;
+        self.not_recorded = not_recorded;
+    }
+
+    /// Call it for every record read: it reports progress and notices a stop.
+    ///
+    /// # Errors
+    /// [`crate::base::ErrorKind::Interrupted`] when the user stopped the import.
+    pub fn tick(&mut self) -> Result<()> {
+        self.ticks += 1;
+        if self.ticks >= TICKS_PER_LOOK {
+            self.ticks = 0;
+            (self.progress)(self.meter.bytes());
+            self.meter.check_stop()?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if !self.begun {
+            self.begun = true;
+            self.sink.begin(self.header.clone())?;
+            for info in std::mem::take(&mut self.waiting) {
+                self.sink.stream(info)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream of a device named `device`, made on first sight; `None` when it is not the
+    /// device asked for, or when there are too many (the caller's record is then counted lost).
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn stream(
+        &mut self,
+        device: &[u8],
+        block_bytes: Option<u32>,
+        place: impl FnOnce() -> String,
+    ) -> Result<Option<StreamId>> {
+        if let Some(id) = self.devices.get(device) {
+            return Ok(Some(*id));
+        }
+        let name = String::from_utf8_lossy(device).into_owned();
+        if self.device_wanted.as_ref().is_some_and(|wanted| *wanted != name) {
+            self.summary.lose("another device than the one asked for", place);
+            return Ok(None);
+        }
+        self.names_bytes += device.len();
+        if device.len() > DEVICE_NAME_BYTES_MAX
+            || self.names_bytes > DEVICE_NAMES_BYTES_MAX
+            || self.devices.len() >= STREAMS_MAX
+        {
+            self.summary.lose("more devices, or longer names, than a trace can hold", place);
+            return Ok(None);
+        }
+        let info = StreamInfo { device: name, block_bytes, ..StreamInfo::default() };
+        let id = StreamId(self.devices.len() as u32);
+        if self.begun {
+            self.sink.stream(info)?;
+        } else {
+            self.waiting.push(info);
+        }
+        self.devices.insert(device.to_vec(), id);
+        Ok(Some(id))
+    }
+
+    /// The one stream of a source that names no devices.
+    ///
+    /// # Errors
+    /// Usage when a device was asked for.
+    pub fn only_stream(&mut self, block_bytes: Option<u32>) -> Result<StreamId> {
+        if self.device_wanted.is_some() {
+            let format = &self.header.source_format;
+            return Err(Error::usage(format!("--device: {format} names no devices")));
+        }
+        Ok(self.stream(b"", block_bytes, String::new)?.unwrap_or_default())
+    }
+
+    /// Whether a request can stand in a trace; counts it as lost otherwise.
+    pub fn accepts(
+        &mut self,
+        op: BlockOp,
+        offset: u64,
+        len: u64,
+        place: impl FnOnce() -> String,
+    ) -> bool {
+        match check_range(op, offset, len) {
+            Ok(()) => true,
+            Err(reason) => {
+                self.summary.lose(reason, place);
+                false
+            }
+        }
+    }
+
+    /// Writes the issue of a request that [`Job::accepts`] has taken.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn issue(&mut self, request: Request) -> Result<()> {
+        let Request { time, tag, stream, op, flags, offset, len, payload, cpu } = request;
+        let index = op.index();
+        self.counts.issues[index] += 1;
+        self.counts.bytes[index] = self.counts.bytes[index].saturating_add(len);
+        self.unaligned += u64::from((offset | len) % SECTOR_SIZE != 0);
+        self.event(Event::Issue(Issue {
+            time,
+            tag,
+            stream,
+            op,
+            flags,
+            offset,
+            len,
+            payload,
+            cpu,
+        }))
+    }
+
+    /// Writes a completion.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn complete(
+        &mut self,
+        time: Nanos,
+        stream: StreamId,
+        tag: u64,
+        status: u16,
+    ) -> Result<()> {
+        self.counts.completes += 1;
+        let payload = PayloadRef::Absent;
+        self.event(Event::Complete(Complete { time, tag, stream, status, payload }))
+    }
+
+    /// Writes a mark with `text` (made UTF-8 with replacement characters where it is not).
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn mark(&mut self, time: Nanos, stream: StreamId, text: &[u8]) -> Result<()> {
+        let text = String::from_utf8_lossy(text);
+        self.counts.marks += 1;
+        let (payload, text_len) = if text.is_empty() {
+            (PayloadRef::Absent, 0)
+        } else {
+            (self.payload(text.as_bytes())?, text.len() as u64)
+        };
+        self.event(Event::Mark(Mark { time, stream, text: payload, text_len }))
+    }
+
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.begin()?;
+        self.sink.event(&event)
+    }
+
+    /// Stores data; see [`Sink::payload`].
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn payload(&mut self, data: &[u8]) -> Result<PayloadRef> {
+        self.begin()?;
+        self.sink.payload(data)
+    }
+
+    /// Stores data, streaming; see [`Sink::payload_from`].
+    ///
+    /// # Errors
+    /// Those of the sink and of the source.
+    pub fn payload_from(&mut self, len: u64, source: &mut dyn Read) -> Result<PayloadRef> {
+        self.begin()?;
+        self.sink.payload_from(len, source)
+    }
+
+    /// What was written so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Ends the job: last notes, and an error when there was nothing to import.
+    ///
+    /// # Errors
+    /// [`crate::base::ErrorKind::Nothing`] when no request was found, or
+    /// [`crate::base::ErrorKind::Input`] when there were records and not one could be read.
+    pub fn close(&mut self, input: &Path) -> Result<()> {
+        (self.progress)(self.meter.bytes());
+        if self.unaligned > 0 {
+            let count = self.unaligned;
+            self.summary.note(format!("{count} requests are not multiples of 512 bytes"));
+        }
+        if self.counts.requests() > 0 {
+            return Ok(());
+        }
+        Err(self.nothing(input))
+    }
+
+    fn nothing(&self, input: &Path) -> Error {
+        let format = &self.header.source_format;
+        match self.summary.losses().first() {
+            Some(loss) if self.summary.is_damaged() => Error::input(format!(
+                "not one request could be read as {format}; {} records lost, first: {} at {}",
+                self.summary.lost(),
+                loss.reason,
+                loss.first
+            ))
+            .hint("force the right format with --from, see qtrace import --help"),
+            _ => Error::new(
+                crate::base::ErrorKind::Nothing,
+                format!("this {format} trace holds no block request"),
+            )
+            .hint("nothing was written"),
+        }
+        .path(input)
+    }
+}
+
+/// The reason why a range cannot stand in a trace.
+fn check_range(op: BlockOp, offset: u64, len: u64) -> Result<(), &'static str> {
+    if !op.has_range() {
+        return Ok(());
+    }
+    if len == 0 {
+        return Err("request of length 0");
+    }
+    match offset.checked_add(len) {
+        Some(end) if end <= DISK_BYTES_MAX => Ok(()),
+        _ => Err("range past the largest disk there can be (1 EiB)"),
+    }
+}
+
+/// A place in a text file.
+pub fn line_place(line: u64) -> String {
+    format!("line {line}")
+}
+
+/// A place in a binary file.
+pub fn offset_place(path: &Path, offset: u64) -> String {
+    let name = path.file_name().map_or_else(|| path.to_path_buf(), PathBuf::from);
+    format!("{} offset {offset}", name.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_cannot_be_are_refused() {
+        assert_eq!(check_range(BlockOp::Flush, u64::MAX, 0), Ok(()));
+        assert!(check_range(BlockOp::Read, 0, 0).is_err());
+        assert!(check_range(BlockOp::Read, u64::MAX, 1).is_err());
+        assert!(check_range(BlockOp::Discard, DISK_BYTES_MAX, 512).is_err());
+        assert_eq!(check_range(BlockOp::Write, DISK_BYTES_MAX - 512, 512), Ok(()));
+    }
+}

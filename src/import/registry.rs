@@ -1,0 +1,186 @@
+//! The formats: what an importer is, the table of all of them, and how one is chosen.
+
+use super::job::Job;
+use super::source::Source;
+use super::{ImportOptions, blktrace, dm_log_writes, fio_iolog, msr_csv};
+use crate::base::{Error, Result};
+
+/// What a probe may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// The first bytes, decompressed.
+    pub head: &'a [u8],
+    /// The file's name, a weak hint: it never decides alone.
+    pub name: &'a str,
+}
+
+/// How sure a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// The shape fits; others may fit too.
+    Possible,
+    /// The shape fits and little else has it.
+    Likely,
+    /// A magic number.
+    Certain,
+}
+
+/// Reads one foreign format.
+pub trait Importer: Sync {
+    /// The name for `--from` and in reports.
+    fn name(&self) -> &'static str;
+
+    /// One line for people.
+    fn description(&self) -> &'static str;
+
+    /// Whether several inputs make one trace (files per CPU).
+    fn takes_several(&self) -> bool {
+        false
+    }
+
+    /// Whether the content looks like this format.
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence>;
+
+    /// Reads `sources` (at least one) into `job`.
+    ///
+    /// # Errors
+    /// Input errors that nothing can be saved from; those of the job's sink.
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()>;
+}
+
+/// Every format, in the order in which help lists them. A further one is a file of this module
+/// and a line here.
+pub const IMPORTERS: &[&dyn Importer] = &[
+    &dm_log_writes::DmLogWrites,
+    &blktrace::Blktrace,
+    &fio_iolog::FioIolog,
+    &msr_csv::MsrCsv,
+];
+
+/// The importer named `name`.
+///
+/// # Errors
+/// Usage: there is none of that name.
+pub fn by_name(name: &str) -> Result<&'static dyn Importer> {
+    IMPORTERS.iter().find(|importer| importer.name() == name).copied().ok_or_else(|| {
+        let nearest = IMPORTERS
+            .iter()
+            .map(|importer| (strsim::jaro_winkler(name, importer.name()), importer.name()))
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let hint = match nearest {
+            Some((_, nearest)) => format!("did you mean {nearest}? formats: {}", names()),
+            None => format!("formats: {}", names()),
+        };
+        Error::usage(format!("no import format '{name}'")).hint(hint)
+    })
+}
+
+/// The importer whose probe is surest.
+///
+/// # Errors
+/// Input: none fits, or several fit equally well.
+pub fn by_content(probe: &Probe<'_>) -> Result<&'static dyn Importer> {
+    if probe.head.is_empty() {
+        return Err(Error::input("the input is empty"));
+    }
+    if probe.head.starts_with(QTRACE_MAGIC) {
+        return Err(Error::input("this is a .qtrace already").hint("see it with qtrace info"));
+    }
+    choose(probe, IMPORTERS)
+}
+
+/// The first bytes of our own container: what needs no import is told so.
+const QTRACE_MAGIC: &[u8] = b"QTRACE";
+
+fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i dyn Importer> {
+    let mut found: Vec<(Confidence, &dyn Importer)> = importers
+        .iter()
+        .filter_map(|importer| Some((importer.probe(probe)?, *importer)))
+        .collect();
+    found.sort_by_key(|(confidence, _)| std::cmp::Reverse(*confidence));
+    match found.as_slice() {
+        [] => Err(Error::input("no format that qtrace imports looks like this").hint(hint())),
+        [(first, _), (second, _), ..] if first == second => {
+            let all: Vec<_> = found
+                .iter()
+                .filter(|(confidence, _)| confidence == first)
+                .map(|(_, importer)| importer.name())
+                .collect();
+            Err(Error::input(format!("could be any of {}", all.join(", "))).hint(hint()))
+        }
+        [(_, importer), ..] => Ok(*importer),
+    }
+}
+
+fn hint() -> String {
+    format!("name the format with --from: {}", names())
+}
+
+/// The names of all formats, comma-separated.
+pub fn names() -> String {
+    IMPORTERS.iter().map(|importer| importer.name()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ErrorKind;
+
+    struct Fake(&'static str, Confidence);
+
+    impl Importer for Fake {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+        fn description(&self) -> &'static str {
+            "fake"
+        }
+        fn probe(&self, _: &Probe<'_>) -> Option<Confidence> {
+            Some(self.1)
+        }
+        fn import(&self, _: Vec<Source>, _: &ImportOptions, _: &mut Job<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_surest_wins_and_equals_are_an_error() {
+        let probe = Probe { head: b"x", name: "x" };
+        let (a, b) = (Fake("a", Confidence::Likely), Fake("b", Confidence::Certain));
+        assert_eq!(choose(&probe, &[&a, &b]).ok().unwrap().name(), "b");
+        let c = Fake("c", Confidence::Certain);
+        let error = choose(&probe, &[&a, &b, &c]).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        assert_eq!(error.to_string(), "could be any of b, c");
+        assert!(error.hint_text().unwrap().contains("--from"));
+    }
+
+    #[test]
+    fn what_fits_nothing_lists_the_formats() {
+        let error = by_content(&Probe { head: b"hello world\n", name: "x" }).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        let hint = error.hint_text().unwrap();
+        assert!(IMPORTERS.iter().all(|importer| hint.contains(importer.name())));
+    }
+
+    #[test]
+    fn a_mistyped_name_suggests_the_nearest() {
+        let error = by_name("blktrce").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.hint_text().unwrap().starts_with("did you mean blktrace?"));
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let mut names: Vec<_> = IMPORTERS.iter().map(|importer| importer.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), IMPORTERS.len());
+    }
+}

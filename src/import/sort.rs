@@ -1,0 +1,143 @@
+//! A bounded-window sorter: puts a nearly sorted source into time order.
+//!
+//! It holds the last `window` items in a min-heap keyed (key, arrival) and gives up the smallest
+//! when a further one comes. An item that comes later than the window can mend is given up as it
+//! is and counted: nothing is dropped and the result depends on the input alone.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// An item with its key; equal keys come out in order of arrival.
+struct Entry<K, T> {
+    key: K,
+    arrival: u64,
+    item: T,
+}
+
+impl<K: Ord, T> Entry<K, T> {
+    fn rank(&self) -> (&K, u64) {
+        (&self.key, self.arrival)
+    }
+}
+
+impl<K: Ord, T> PartialEq for Entry<K, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl<K: Ord, T> Eq for Entry<K, T> {}
+
+impl<K: Ord, T> PartialOrd for Entry<K, T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Ord, T> Ord for Entry<K, T> {
+    /// Reversed: the standard heap gives up its greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.rank().cmp(&self.rank())
+    }
+}
+
+/// The sorter. Stable and deterministic.
+pub struct Sorter<K, T> {
+    heap: BinaryHeap<Entry<K, T>>,
+    window: usize,
+    arrivals: u64,
+    last_in: Option<K>,
+    last_out: Option<K>,
+    disordered: u64,
+    late: u64,
+}
+
+impl<K: Ord + Clone, T> Sorter<K, T> {
+    /// A sorter that holds at most `window` items.
+    pub fn new(window: usize) -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            window: window.max(1),
+            arrivals: 0,
+            last_in: None,
+            last_out: None,
+            disordered: 0,
+            late: 0,
+        }
+    }
+
+    /// Takes an item; gives up the smallest one when the window is full.
+    pub fn push(&mut self, key: K, item: T) -> Option<T> {
+        if self.last_in.as_ref().is_some_and(|last| *last > key) {
+            self.disordered += 1;
+        }
+        self.last_in = Some(key.clone());
+        self.heap.push(Entry { key, arrival: self.arrivals, item });
+        self.arrivals += 1;
+        if self.heap.len() > self.window { self.pop() } else { None }
+    }
+
+    /// Gives up the smallest item held.
+    pub fn pop(&mut self) -> Option<T> {
+        let entry = self.heap.pop()?;
+        match &self.last_out {
+            Some(last) if *last > entry.key => self.late += 1,
+            _ => self.last_out = Some(entry.key),
+        }
+        Some(entry.item)
+    }
+
+    /// Items that came in below the one before them.
+    pub fn disordered(&self) -> u64 {
+        self.disordered
+    }
+
+    /// Items that came too late for the window: they stand out of order in the output.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Prng;
+
+    fn sort(window: usize, input: &[(u64, u32)]) -> (Vec<(u64, u32)>, u64, u64) {
+        let mut sorter = Sorter::new(window);
+        let mut out = Vec::new();
+        for item in input {
+            out.extend(sorter.push(item.0, *item));
+        }
+        while let Some(item) = sorter.pop() {
+            out.push(item);
+        }
+        (out, sorter.disordered(), sorter.late())
+    }
+
+    #[test]
+    fn disorder_within_the_window_is_mended_and_ties_keep_their_order() {
+        let (out, disordered, late) = sort(4, &[(3, 0), (1, 1), (2, 2), (1, 3), (9, 4), (8, 5)]);
+        assert_eq!(out, [(1, 1), (1, 3), (2, 2), (3, 0), (8, 5), (9, 4)]);
+        assert_eq!((disordered, late), (3, 0));
+    }
+
+    #[test]
+    fn an_item_past_the_window_is_kept_and_counted() {
+        let (out, _, late) = sort(2, &[(5, 0), (6, 1), (7, 2), (8, 3), (1, 4), (9, 5)]);
+        assert_eq!(out.len(), 6);
+        assert_eq!(late, 1);
+        assert!(out.contains(&(1, 4)));
+    }
+
+    #[test]
+    fn random_disorder_below_the_window_sorts_like_a_stable_sort() {
+        let mut prng = Prng::new(7);
+        let input: Vec<_> = (0..5000).map(|n| (u64::from(n) / 4 + prng.below(20), n)).collect();
+        let mut want = input.clone();
+        want.sort_by_key(|item| item.0);
+        let (out, _, late) = sort(128, &input);
+        assert_eq!(late, 0);
+        assert_eq!(out, want);
+    }
+}
