@@ -76,7 +76,7 @@ fn lacks() -> NotRecorded {
         | N::HINTS
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Version {
     V2,
     V3,
@@ -154,7 +154,7 @@ struct Reader {
     timed: bool,
     sorter: Sorter<u64, Timed>,
     origin: Option<u64>,
-    versions: HashSet<u8>,
+    versions: HashSet<Version>,
 }
 
 impl Reader {
@@ -176,11 +176,6 @@ impl Reader {
     fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
         job.interpret("offsets and lengths: bytes");
         job.interpret("sync and datasync: flush; trim: discard");
-        job.interpret("version 3 times: microseconds since the start of the log");
-        job.interpret(match self.wait_unit {
-            WaitUnit::Ms => "version 2 wait: milliseconds since the start of the job, as fio does",
-            WaitUnit::Us => "version 2 wait: microseconds since the wait before, as fio's manual",
-        });
         let mut lines = Lines::new(source);
         while let Some((line, text)) = lines.next()? {
             job.tick()?;
@@ -200,7 +195,7 @@ impl Reader {
             return Ok(());
         }
         if let Some(version) = version(text) {
-            self.begin_run(version);
+            self.begin_run(version, job);
             return Ok(());
         }
         let parsed = match self.version {
@@ -227,9 +222,19 @@ impl Reader {
     }
 
     /// A header: another run, placed after what came before it.
-    fn begin_run(&mut self, version: Version) {
+    fn begin_run(&mut self, version: Version, job: &mut Job<'_>) {
+        if self.versions.insert(version) {
+            job.interpret(match (version, self.wait_unit) {
+                (Version::V3, _) => "version 3 times: microseconds since the start of the log",
+                (Version::V2, WaitUnit::Ms) => {
+                    "version 2 wait: milliseconds since the start of the job, as fio does"
+                }
+                (Version::V2, WaitUnit::Us) => {
+                    "version 2 wait: microseconds since the wait before, as fio's manual says"
+                }
+            });
+        }
         self.version = Some(version);
-        self.versions.insert(version as u8);
         self.runs += 1;
         self.run_base = self.clock;
     }

@@ -14,7 +14,7 @@
 //! stream whose checksum fails is refused whole: none of its content can be trusted.
 
 pub mod decompress;
-// mod file;
+mod file;
 pub mod inputs;
 pub mod job;
 pub mod lines;
@@ -36,7 +36,7 @@ mod testing;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-// pub use self::file::import;
+pub use self::file::import;
 use self::job::{Counts, Job, Sink};
 use self::registry::{Importer, Probe};
 use self::source::{Meter, Source};
