@@ -95,8 +95,7 @@ pub fn run(args: &Args) -> Result<u8> {
         stop: Some(stop_on_signal()?),
     };
     let mut progress = Progress::new("import", total_bytes(&args.inputs), true);
-    let report =
-        import(&args.inputs, &args.output, &options, &mut |bytes| progress.set(bytes))?;
+    let report = import(&args.inputs, &args.output, &options, &mut |bytes| progress.set(bytes))?;
     drop(progress);
     let text = match args.format {
         Format::Text => text(&report, &args.output),

@@ -198,8 +198,11 @@ impl Reader {
             if !self.counted_entry(&place, job)? {
                 let left = self.counted - number;
                 job.summary.cut("the log cannot be read to its last entry", place.as_str());
-                job.summary
-                    .lose_many("entries that the superblock counts are missing", left, || place);
+                job.summary.lose_many(
+                    "entries that the superblock counts are missing",
+                    left,
+                    || place,
+                );
                 whole = false;
                 break;
             }

@@ -177,7 +177,7 @@ impl Reader {
         job.interpret("offsets and lengths: bytes");
         job.interpret("sync and datasync: flush; trim: discard");
         let mut lines = Lines::new(source);
-        while let Some((line, text)) = lines.next()? {
+        while let Some((line, text)) = lines.read_line()? {
             job.tick()?;
             self.line(line, text, job)?;
         }
@@ -213,8 +213,7 @@ impl Reader {
         if let Action::Request { file, op, offset, len } = action
             && job.accepts(op, offset, len, || line_place(line))
             && let Some(stream) = job.stream(file, None, || line_place(line))?
-            && let Some(timed) =
-                self.sorter.push(time, Timed { time, stream, op, offset, len })
+            && let Some(timed) = self.sorter.push(time, Timed { time, stream, op, offset, len })
         {
             self.emit(timed, job)?;
         }
@@ -260,9 +259,7 @@ impl Reader {
                 WaitUnit::Ms => {
                     amount.checked_mul(1_000_000).and_then(|ns| ns.checked_add(self.run_base))
                 }
-                WaitUnit::Us => {
-                    amount.checked_mul(1_000).and_then(|ns| ns.checked_add(self.clock))
-                }
+                WaitUnit::Us => amount.checked_mul(1_000).and_then(|ns| ns.checked_add(self.clock)),
             };
             // A wait for a time that has passed waits for nothing.
             self.clock = self.clock.max(until.ok_or("time out of range")?);

@@ -264,30 +264,14 @@ impl<'a> Job<'a> {
         self.counts.issues[index] += 1;
         self.counts.bytes[index] = self.counts.bytes[index].saturating_add(len);
         self.unaligned += u64::from((offset | len) % SECTOR_SIZE != 0);
-        self.event(Event::Issue(Issue {
-            time,
-            tag,
-            stream,
-            op,
-            flags,
-            offset,
-            len,
-            payload,
-            cpu,
-        }))
+        self.event(Event::Issue(Issue { time, tag, stream, op, flags, offset, len, payload, cpu }))
     }
 
     /// Writes a completion.
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn complete(
-        &mut self,
-        time: Nanos,
-        stream: StreamId,
-        tag: u64,
-        status: u16,
-    ) -> Result<()> {
+    pub fn complete(&mut self, time: Nanos, stream: StreamId, tag: u64, status: u16) -> Result<()> {
         self.counts.completes += 1;
         let payload = PayloadRef::Absent;
         self.event(Event::Complete(Complete { time, tag, stream, status, payload }))

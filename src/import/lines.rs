@@ -24,7 +24,7 @@ impl Lines {
     ///
     /// # Errors
     /// Input errors: unreadable, or a line that is too long.
-    pub fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
+    pub fn read_line(&mut self) -> Result<Option<(u64, &[u8])>> {
         self.line.clear();
         let limit = LINE_BYTES_MAX as u64 + 1;
         let read = self.source.by_ref().take(limit).read_until(b'\n', &mut self.line);
@@ -108,7 +108,7 @@ mod tests {
     fn ends_of_lines() {
         let mut lines = Lines::new(source(b"one\r\n\ntwo\rx\nlast"));
         let mut got = Vec::new();
-        while let Some((number, line)) = lines.next().unwrap() {
+        while let Some((number, line)) = lines.read_line().unwrap() {
             got.push((number, line.to_vec()));
         }
         let want: [(u64, &[u8]); 4] = [(1, b"one"), (2, b""), (3, b"two\rx"), (4, b"last")];
@@ -119,8 +119,8 @@ mod tests {
     fn a_line_without_end_is_an_error_with_its_number() {
         let text = [b"ok\n".to_vec(), vec![b'x'; LINE_BYTES_MAX * 4]].concat();
         let mut lines = Lines::new(source(&text));
-        assert!(lines.next().unwrap().is_some());
-        let error = lines.next().unwrap_err();
+        assert!(lines.read_line().unwrap().is_some());
+        let error = lines.read_line().unwrap_err();
         assert_eq!(error.to_string(), "t: line 2: line longer than 65536 bytes");
         let error = LineLimit::new(source(&text)).read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "line 2: line longer than 65536 bytes");

@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn a_row_is_an_issue_and_a_completion() {
-        let text = format!("{T},hm,1,Read,383496192,32768,413\r\n{},hm,0,write,0,512,0\r\n", T + 10);
+        let text =
+            format!("{T},hm,1,Read,383496192,32768,413\r\n{},hm,0,write,0,512,0\r\n", T + 10);
         let (report, out) = import_bytes(text.as_bytes()).unwrap();
         assert_eq!(report.format, "msr-csv");
         assert_eq!(

@@ -55,12 +55,8 @@ pub trait Importer: Sync {
 
 /// Every format, in the order in which help lists them. A further one is a file of this module
 /// and a line here.
-pub const IMPORTERS: &[&dyn Importer] = &[
-    &dm_log_writes::DmLogWrites,
-    &blktrace::Blktrace,
-    &fio_iolog::FioIolog,
-    &msr_csv::MsrCsv,
-];
+pub const IMPORTERS: &[&dyn Importer] =
+    &[&dm_log_writes::DmLogWrites, &blktrace::Blktrace, &fio_iolog::FioIolog, &msr_csv::MsrCsv];
 
 /// The importer named `name`.
 ///
@@ -99,10 +95,8 @@ pub fn by_content(probe: &Probe<'_>) -> Result<&'static dyn Importer> {
 const QTRACE_MAGIC: &[u8] = b"QTRACE";
 
 fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i dyn Importer> {
-    let mut found: Vec<(Confidence, &dyn Importer)> = importers
-        .iter()
-        .filter_map(|importer| Some((importer.probe(probe)?, *importer)))
-        .collect();
+    let mut found: Vec<(Confidence, &dyn Importer)> =
+        importers.iter().filter_map(|importer| Some((importer.probe(probe)?, *importer))).collect();
     found.sort_by_key(|(confidence, _)| std::cmp::Reverse(*confidence));
     match found.as_slice() {
         [] => Err(Error::input("no format that qtrace imports looks like this").hint(hint())),

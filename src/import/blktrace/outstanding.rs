@@ -310,7 +310,7 @@ impl Outstanding {
     }
 
     /// Requests whose completion has not been seen.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.held
     }
 }
@@ -354,7 +354,7 @@ mod tests {
         issue(&mut out, 2, 0, 4096, cat::WRITE);
         issue(&mut out, 3, 24, 4096, cat::WRITE);
         assert_eq!(complete(&mut out, 0, 3 * 4096, cat::WRITE), [0, 1, 2]);
-        assert_eq!(out.len(), 1);
+        assert_eq!(out.count(), 1);
     }
 
     #[test]
@@ -399,10 +399,9 @@ mod tests {
             issue(&mut out, tag, tag * 8, 4096, cat::WRITE);
         }
         let record = record(1, 512, cat::READ);
-        let more =
-            Request::new(1 << 40, StreamId(0), BlockOp::Read, OpFlags::empty(), &record);
+        let more = Request::new(1 << 40, StreamId(0), BlockOp::Read, OpFlags::empty(), &record);
         assert_eq!(out.insert(more, &record).map(|request| request.tag), Some(0));
-        assert_eq!(out.len(), OUTSTANDING_MAX);
+        assert_eq!(out.count(), OUTSTANDING_MAX);
     }
 
     #[test]

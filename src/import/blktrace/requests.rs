@@ -93,7 +93,8 @@ impl Requests {
         if self.dispatched_again(stream, op, record) {
             return Ok(());
         }
-        let (sector, len) = if op.has_range() { (record.sector, record.bytes.into()) } else { (0, 0) };
+        let (sector, len) =
+            if op.has_range() { (record.sector, record.bytes.into()) } else { (0, 0) };
         let offset = sector.saturating_mul(crate::base::SECTOR_SIZE);
         if !job.accepts(op, offset, len, || record.place()) {
             return Ok(());
@@ -114,9 +115,8 @@ impl Requests {
         })?;
         let request = Request::new(tag, stream, op, flags, record);
         if self.outstanding.insert(request, record).is_some() {
-            job.summary.lose("completion not looked for: too many requests in flight", || {
-                record.place()
-            });
+            job.summary
+                .lose("completion not looked for: too many requests in flight", || record.place());
         }
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Requests {
         if self.completions == 0 {
             job.not_recorded |= NotRecorded::COMPLETIONS | NotRecorded::STATUS;
         } else {
-            let open = self.outstanding.len() + self.requeued.len();
+            let open = self.outstanding.count() + self.requeued.len();
             if open > 0 {
                 job.summary.note(format!("{open} requests have no completion in the capture"));
             }

@@ -93,12 +93,7 @@ fn operations_and_flags_in_both_versions_and_orders() {
         (cat::WRITE | cat::SYNC | cat::META, 512, BlockOp::Write, OpFlags::SYNC | OpFlags::META),
         (cat::WRITE | cat::FUA, 512, BlockOp::Write, OpFlags::FUA),
         (cat::WRITE | cat::FLUSH, 512, BlockOp::Write, OpFlags::PREFLUSH),
-        (
-            cat::WRITE | cat::FLUSH | cat::FUA,
-            512,
-            BlockOp::Write,
-            OpFlags::PREFLUSH | OpFlags::FUA,
-        ),
+        (cat::WRITE | cat::FLUSH | cat::FUA, 512, BlockOp::Write, OpFlags::PREFLUSH | OpFlags::FUA),
         (cat::WRITE | cat::FLUSH | cat::SYNC, 0, BlockOp::Flush, OpFlags::SYNC),
         (cat::FLUSH, 0, BlockOp::Flush, f),
         (cat::WRITE | cat::DISCARD, 1 << 20, BlockOp::Discard, f),

@@ -1,0 +1,245 @@
+//! `qtrace import` as a user meets it: exit codes, output, what it leaves behind.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const IOLOG: &str = "fio version 3 iolog\n1 /d add\n5 /d read 0 512\n9 /d write 512 4096\n";
+
+fn qtrace(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qtrace"));
+    command.current_dir(dir).arg("import").args(args).stdin(Stdio::null());
+    command.output().expect("the program starts")
+}
+
+fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for (name, content) in files {
+        std::fs::write(dir.path().join(name), content).expect("a file");
+    }
+    dir
+}
+
+/// Everything in `dir`, sorted: an import must leave its output there and nothing else.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("a folder");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name());
+    let mut names: Vec<_> = entries
+        .map(|entry| name(entry).expect("an entry").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).expect("one JSON document on stdout")
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(data).expect("gzip");
+    gz.finish().expect("gzip")
+}
+
+#[test]
+fn a_summary_says_what_was_read_and_what_it_lacks() {
+    let dir = folder(&[("a.iolog", IOLOG.as_bytes())]);
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "t.qtrace"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for wanted in
+        ["format     fio-iolog", "2 requests", "lacks      write-data", "lost       nothing"]
+    {
+        assert!(text.contains(wanted), "{wanted} in {text}");
+    }
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "u.qtrace", "--format", "json"]);
+    let document = json(&output);
+    assert_eq!(document["events"], 2);
+    assert_eq!(document["ops"], serde_json::json!({"read": 1, "write": 1}));
+    assert_eq!(document["bytes"]["write"], 4096);
+    assert_eq!(names(dir.path()), ["a.iolog", "t.qtrace", "u.qtrace"]);
+}
+
+#[test]
+fn the_written_trace_holds_what_the_summary_says() {
+    let dir = folder(&[("a.iolog", IOLOG.as_bytes())]);
+    assert!(qtrace(dir.path(), &["a.iolog", "-o", "t.qtrace"]).status.success());
+    let trace = qtrace::trace::Trace::open(&dir.path().join("t.qtrace")).expect("a trace");
+    assert_eq!(trace.events(), 2);
+    assert_eq!(trace.header().source_format, "fio-iolog");
+    assert_eq!(trace.streams()[0].device, "/d");
+    assert!(trace.truncation().is_none());
+}
+
+#[test]
+fn an_existing_output_is_kept_unless_forced() {
+    let dir = folder(&[("a.iolog", IOLOG.as_bytes()), ("t.qtrace", b"precious")]);
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "t.qtrace"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--force"), "{}", stderr(&output));
+    assert_eq!(std::fs::read(dir.path().join("t.qtrace")).expect("kept"), b"precious");
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "t.qtrace", "--force"]);
+    assert_eq!(output.status.code(), Some(0));
+    // Neither the input itself nor what is no file is ever replaced.
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "./a.iolog", "--force"]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "/dev/null", "--force"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read(dir.path().join("a.iolog")).expect("kept"), IOLOG.as_bytes());
+}
+
+#[test]
+fn exit_codes_of_bad_input() {
+    let empty = "fio version 3 iolog\n1 /d add\n";
+    let garbage = "fio version 3 iolog\nwhat\nis\nthis\n";
+    let dir = folder(&[
+        ("noise", b"\x00\x01\x02 nothing anybody knows"),
+        ("empty", b""),
+        ("no-requests", empty.as_bytes()),
+        ("garbage", garbage.as_bytes()),
+        ("own.qtrace", b"QTRACE\r\n and so on"),
+    ]);
+    let before = names(dir.path());
+    for (args, code, says) in [
+        (&["noise"][..], 3, "--from"),
+        (&["empty"], 3, "empty"),
+        (&["missing"], 3, "no such file"),
+        (&["no-requests"], 4, "no block request"),
+        (&["garbage"], 3, "malformed line at line 2"),
+        (&["own.qtrace"], 3, "already"),
+        (&["noise", "--from", "blktrace"], 3, "wrong magic"),
+        (&["noise", "--from", "fio-iolg"], 2, "did you mean fio-iolog?"),
+        (&["garbage", "no-requests"], 2, "takes one input"),
+        (&["."], 2, "is a folder"),
+    ] {
+        let mut args = args.to_vec();
+        args.extend(["-o", "t.qtrace"]);
+        let output = qtrace(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+        assert_eq!(names(dir.path()), before, "{args:?} leaves nothing");
+    }
+}
+
+#[test]
+fn a_cut_input_is_imported_to_the_cut_and_exits_7() {
+    let gz = gzip(IOLOG.as_bytes());
+    let dir = folder(&[("a.gz", &gz[..gz.len() - 4])]);
+    let output = qtrace(dir.path(), &["a.gz", "-o", "t.qtrace", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(7));
+    assert!(stderr(&output).contains("gzip input ends before its own end"), "{}", stderr(&output));
+    assert_eq!(json(&output)["events"], 2);
+    assert_eq!(names(dir.path()), ["a.gz", "t.qtrace"]);
+}
+
+#[test]
+fn standard_input_is_an_input() {
+    let dir = folder(&[]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_qtrace"))
+        .current_dir(dir.path())
+        .args(["import", "-", "-o", "t.qtrace"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(&gzip(IOLOG.as_bytes())).expect("written");
+    drop(stdin);
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(names(dir.path()), ["t.qtrace"]);
+}
+
+#[test]
+fn a_stop_leaves_nothing_behind() {
+    let dir = folder(&[]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_qtrace"))
+        .current_dir(dir.path())
+        .args(["import", "-", "-o", "t.qtrace", "--from", "fio-iolog"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // More than the sorter holds, so that the temporary output exists when the stop comes.
+    stdin.write_all(b"fio version 3 iolog\n").expect("written");
+    let line = b"5 /d write 0 512\n".repeat(1000);
+    for _ in 0..300 {
+        stdin.write_all(&line).expect("written");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("sent");
+    // The pipe stays open: the program must notice while it has nothing to read.
+    let status = child.wait().expect("it ends");
+    drop(stdin);
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(names(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing() {
+    // Its own mount namespace: nothing stays mounted, whatever happens.
+    let mut iolog = String::from("fio version 3 iolog\n");
+    for n in 0..20_000u32 {
+        iolog.push_str(&format!("{n} /d write {} 512\n", u64::from(n.wrapping_mul(40_503)) * 512));
+    }
+    let dir = folder(&[("a.iolog", iolog.as_bytes())]);
+    std::fs::create_dir(dir.path().join("small")).expect("a folder");
+    let script = "mount -t tmpfs -o size=64k none small || exit 99
+        \"$0\" import a.iolog -o small/t.qtrace
+        code=$?
+        ls -A small
+        exit $code";
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_qtrace")])
+        .current_dir(dir.path())
+        .output();
+    let output = match output {
+        Ok(output) if !matches!(output.status.code(), Some(1 | 99)) => output,
+        _ => return eprintln!("skipped: cannot mount a small tmpfs here"),
+    };
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert!(stderr(&output).contains("free space"), "{}", stderr(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "nothing is left there");
+}
+
+/// The folder of real samples, when this machine has it.
+fn samples() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = root.ancestors().skip(1).take(3).map(|up| up.join("shared/data"));
+    let found = found.into_iter().find(|path| path.is_dir());
+    if found.is_none() {
+        eprintln!("skipped: no real samples beside this checkout");
+    }
+    found
+}
+
+#[test]
+fn per_cpu_files_and_their_merge_give_the_same_bytes() {
+    let Some(samples) = samples() else { return };
+    let real = samples.join("traces/blktrace-binary-percpu-virtio");
+    let dir = folder(&[]);
+    for stage in ["Q", "D"] {
+        let mut traces = Vec::new();
+        for (n, names) in
+            [&["vdc"][..], &["vdc.blktrace.1", "vdc.blktrace.0"], &["vdc.bin"]].iter().enumerate()
+        {
+            let out = format!("{stage}{n}.qtrace");
+            let inputs: Vec<_> =
+                names.iter().map(|name| real.join(name).display().to_string()).collect();
+            let mut args: Vec<_> = inputs.iter().map(String::as_str).collect();
+            args.extend(["-o", &out, "--stage", stage]);
+            let output = qtrace(dir.path(), &args);
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            traces.push(std::fs::read(dir.path().join(out)).expect("a trace"));
+        }
+        assert!(traces.windows(2).all(|pair| pair[0] == pair[1]), "stage {stage}");
+    }
+    // One file of two is imported, and the other is spoken of.
+    let one = real.join("vdc.blktrace.0").display().to_string();
+    let output = qtrace(dir.path(), &[&one, "-o", "one.qtrace"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 files of other CPUs"));
+}
