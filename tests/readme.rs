@@ -1,0 +1,82 @@
+//! Every command in the README is run here, in order, as a newcomer would run it.
+//!
+//! The inputs that the recipes name (`vda.blklogwrites.gz`, `sda.blktrace.0`, …) are made by the
+//! test; what the commands make is what the later ones use.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{QTRACE, repo};
+
+/// The commands in the README's `sh` blocks.
+fn commands() -> Vec<String> {
+    let text = std::fs::read_to_string(repo().join("README.md")).expect("README");
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside && !line.trim().is_empty() => commands.push(line.trim().to_owned()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+/// What a command should exit with: a comment behind it may say.
+fn expected_code(command: &str) -> i32 {
+    command.split_once("# exits with ").map_or(0, |(_, code)| code.trim().parse().expect("a code"))
+}
+
+fn run(command: &str, dir: &Path) {
+    let program = command.replace("cargo run --release --", QTRACE);
+    let path = format!(
+        "{}:{}",
+        Path::new(QTRACE).parent().expect("a folder").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let out = Command::new("sh")
+        .arg("-c")
+        .arg(&program)
+        .current_dir(dir)
+        .env("PATH", path)
+        .output()
+        .expect("sh runs");
+    assert_eq!(
+        out.status.code(),
+        Some(expected_code(command)),
+        "README: {command}\nstdout: {}\nstderr: {}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+#[test]
+fn every_command_works_in_order() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    common::inputs::write_all(dir);
+    std::os::unix::fs::symlink(repo().join("traces"), dir.join("traces")).expect("linked");
+    let commands = commands();
+    assert!(commands.len() >= 14, "the README lost its commands: {commands:?}");
+    for command in &commands {
+        if command == "bash .ci/test" {
+            // It is what runs this test; that the gate uses it is checked below.
+            continue;
+        }
+        run(command, dir);
+        if command.contains("report=before.json") {
+            run(&command.replace("before.json", "after.json"), dir);
+        }
+    }
+}
+
+#[test]
+fn the_gate_runs_the_readmes_test_command() {
+    let gate = std::fs::read_to_string(repo().join(".ci/run")).expect("the gate");
+    assert!(gate.contains("bash .ci/test"));
+    assert!(commands().iter().any(|command| command == "bash .ci/test"));
+}
