@@ -9,7 +9,8 @@ pub const METADATA_BYTES_MAX: usize = 256 << 20;
 /// computed at full speed and the most that a truncation loses beyond the last flush.
 pub const FRAME_EVENTS_MAX: usize = 1365;
 
-/// Largest body of any frame; a bigger length in a frame header is corruption.
+/// Largest body of a frame, but for summary and index ([`METADATA_BYTES_MAX`]); a bigger length in a
+/// frame header is corruption.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A payload longer than this is stored as a list of pieces of this size, so that a write of

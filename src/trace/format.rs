@@ -416,3 +416,74 @@ pub mod meta {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a record says, as bincode sees it.
+    #[derive(serde::Serialize)]
+    struct Fields {
+        time: u64,
+        offset: u64,
+        len: u64,
+        tag: u64,
+        payload: u32,
+        stream: u32,
+        status: u16,
+        flags: u16,
+        kind: u8,
+        op: u8,
+        cpu: u16,
+    }
+
+    #[test]
+    fn a_record_is_the_bytes_that_bincode_gives() {
+        let fields = Fields {
+            time: 0x0102_0304_0506_0708,
+            offset: 0x1112_1314_1516_1718,
+            len: 0x2122_2324_2526_2728,
+            tag: 0x3132_3334_3536_3738,
+            payload: 0x4142_4344,
+            stream: 0x5152_5354,
+            status: 0x6162,
+            flags: 0x7172,
+            kind: 0x81,
+            op: 0x91,
+            cpu: 0xa1a2,
+        };
+        let record = Record {
+            time: fields.time.into(),
+            offset: fields.offset.into(),
+            len: fields.len.into(),
+            tag: fields.tag.into(),
+            payload: fields.payload.into(),
+            stream: fields.stream.into(),
+            status: fields.status.into(),
+            flags: fields.flags.into(),
+            kind: fields.kind,
+            op: fields.op,
+            cpu: fields.cpu.into(),
+        };
+        assert_eq!(record.as_bytes(), meta::encode(&fields).unwrap());
+    }
+
+    #[test]
+    fn lengths_that_overflow_saturate() {
+        let mut header = FrameHeader::new(KIND_EVENTS, 1);
+        assert_eq!(header.frame_bytes(), 64);
+        header.body_len = 1.into();
+        assert_eq!(header.frame_bytes(), 72);
+        header.body_len = u64::MAX.into();
+        assert_eq!(header.frame_bytes(), u64::MAX / 8 * 8);
+    }
+
+    #[test]
+    fn metadata_with_bytes_left_over_is_refused() {
+        let mut bytes = meta::encode(&7u64).unwrap();
+        assert_eq!(meta::decode::<u64>(&bytes), Ok(7));
+        bytes.push(0);
+        assert!(meta::decode::<u64>(&bytes).is_err());
+        assert!(meta::decode::<u64>(&bytes[..7]).is_err());
+    }
+}

@@ -1,6 +1,7 @@
 //! Reading a trace: opened through its footer, records read in place from a map of the file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -80,7 +81,9 @@ impl Trace {
     /// # Errors
     /// Those of [`Trace::open`].
     pub fn open_with(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Self> {
-        let file = File::open(path).reading(path, "cannot open the trace")?;
+        // Without O_NONBLOCK, opening a FIFO waits for a writer; regular files ignore it.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.reading(path, "cannot open the trace")?;
         check_file(&file, path)?;
         let map = Map::new(&file, path)?;
         check_preamble(map.bytes()).map_err(|e| e.path(path))?;

@@ -22,6 +22,8 @@ pub(super) struct Sink {
     path: PathBuf,
     /// Bytes written.
     at: u64,
+    /// A write failed or something was left out: the file may never get its name.
+    broken: bool,
 }
 
 impl Sink {
@@ -36,7 +38,7 @@ impl Sink {
             .permissions(Permissions::from_mode(CREATE_MODE))
             .tempfile_in(folder)
             .writing(&path, "cannot create a temporary file beside it")?;
-        let mut sink = Self { temporary, path, at: 0 };
+        let mut sink = Self { temporary, path, at: 0, broken: false };
         sink.write(Preamble::current().as_bytes())?;
         Ok(sink)
     }
@@ -67,15 +69,30 @@ impl Sink {
         Ok(offset)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let file = self.temporary.as_file_mut();
-        file.write_all(bytes).writing(&self.path, "cannot write the trace")?;
-        self.at += bytes.len() as u64;
+    /// Makes sure that a trace which lacks something is never taken for a whole one.
+    pub(super) fn break_off(&mut self) {
+        self.broken = true;
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.broken {
+            return Err(Error::incomplete("writing the trace failed before").path(&self.path));
+        }
         Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        let file = self.temporary.as_file_mut();
+        let written = file.write_all(bytes).writing(&self.path, "cannot write the trace");
+        self.broken = written.is_err();
+        self.at += bytes.len() as u64;
+        written
     }
 
     /// Makes everything durable, then visible under the final name.
     pub(super) fn commit(self) -> Result<()> {
+        self.check()?;
         let Self { temporary, path, .. } = self;
         temporary.as_file().sync_all().writing(&path, "cannot sync the trace")?;
         temporary

@@ -154,14 +154,23 @@ impl TraceWriter {
         self.events
     }
 
+    /// Writes what waits in memory as whole frames, so that a reader of what is in the file by now
+    /// finds every event. For recorders; a file of many small frames takes more space.
+    ///
+    /// # Errors
+    /// `Incomplete` when the file cannot be written.
+    pub fn flush(&mut self) -> Result<()> {
+        self.flush_events()?;
+        self.flush_payloads()
+    }
+
     /// Writes what is left, makes the file durable and gives it its name. The totals in `summary`
     /// are replaced with the writer's own.
     ///
     /// # Errors
     /// `Incomplete` when that fails; nothing is left behind then.
     pub fn finish(mut self, mut summary: TraceSummary) -> Result<()> {
-        self.flush_events()?;
-        self.flush_payloads()?;
+        self.flush()?;
         summary.streams = std::mem::take(&mut self.totals);
         let streams = std::mem::take(&mut self.streams);
         self.index.summary_offset =
@@ -205,7 +214,8 @@ impl TraceWriter {
             self.collector.take_frame().writing(self.sink.path(), "cannot compress a payload")?;
         header.event = self.index.events.into();
         let (offset, header) = self.frame(header, body)?;
-        self.index.add_payloads(offset, &header).map_err(|why| self.too_large(&why))
+        let added = self.index.add_payloads(offset, &header);
+        added.map_err(|why| self.too_large(&why))
     }
 
     fn flush_events(&mut self) -> Result<()> {
@@ -224,7 +234,8 @@ impl TraceWriter {
         records.clear();
         self.records = records;
         (self.time_min, self.time_max) = (u64::MAX, 0);
-        self.index.add_events(offset, &header).map_err(|why| self.too_large(&why))
+        let added = self.index.add_events(offset, &header);
+        added.map_err(|why| self.too_large(&why))
     }
 
     /// Writes a bincode frame.
@@ -250,7 +261,8 @@ impl TraceWriter {
     }
 
     #[cold]
-    fn too_large(&self, why: &str) -> Error {
+    fn too_large(&mut self, why: &str) -> Error {
+        self.sink.break_off();
         Error::incomplete(format!("the trace is too large: {why}")).path(self.sink.path())
     }
 }

@@ -1,0 +1,160 @@
+//! `qtrace info`, as a user runs it.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use qtrace::base::{BlockOp, Nanos, OpFlags};
+use qtrace::trace::{
+    Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo, TraceHeader,
+    TraceSummary, TraceWriter,
+};
+
+fn header() -> TraceHeader {
+    TraceHeader {
+        tool: "qtrace 0.1.0".into(),
+        source_format: "made-up".into(),
+        interpretation: vec!["stage: Q".into()],
+        ..TraceHeader::default()
+    }
+}
+
+fn issue(time: u64, op: BlockOp, flags: OpFlags, payload: PayloadRef) -> Event {
+    let len = if op.has_range() { 4096 } else { 0 };
+    let (time, stream) = (Nanos(time), StreamId(0));
+    Event::Issue(Issue { time, tag: 1, stream, op, flags, offset: len, len, payload, cpu: None })
+}
+
+/// Two writes (one with PREFLUSH and FUA, one with data), a flush, a failed answer and a mark.
+fn write(path: &Path) {
+    let mut writer = TraceWriter::create(path, header()).unwrap();
+    let device = "evil\x1b[2Jdisk".to_owned();
+    let stream = writer.stream(StreamInfo { device, ..StreamInfo::default() }).unwrap();
+    let data = writer.payload(&[7; 4096]).unwrap();
+    let both = OpFlags::PREFLUSH | OpFlags::FUA;
+    let payload = PayloadRef::Absent;
+    let events = [
+        issue(500, BlockOp::Write, both, payload),
+        issue(600, BlockOp::Write, OpFlags::empty(), data),
+        issue(700, BlockOp::Flush, OpFlags::empty(), payload),
+        Event::Complete(Complete { time: Nanos(800), tag: 1, stream, status: 5, payload }),
+        Event::Mark(Mark { time: Nanos(900), stream, text: data, text_len: 4096 }),
+    ];
+    for event in &events {
+        writer.event(event).unwrap();
+    }
+    let loss = Loss { reason: "bad line".into(), count: 2, first: "line 7".into() };
+    let summary = TraceSummary {
+        not_recorded: NotRecorded::READ_DATA,
+        losses: vec![loss],
+        ..TraceSummary::default()
+    };
+    writer.finish(summary).unwrap();
+}
+
+fn info(arguments: &[&str]) -> assert_cmd::assert::Assert {
+    Command::cargo_bin("qtrace").unwrap().arg("info").args(arguments).assert()
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    let output = info(&[path.to_str().unwrap(), "--format", "json"]).code(0);
+    serde_json::from_slice(&output.get_output().stdout).unwrap()
+}
+
+fn text(path: &Path) -> String {
+    let output = info(&[path.to_str().unwrap()]).code(0);
+    String::from_utf8(output.get_output().stdout.clone()).unwrap()
+}
+
+#[test]
+fn json_counts_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.qtrace");
+    write(&path);
+    let facts = json(&path);
+    assert_eq!(facts["schema"], "qtrace.info/1");
+    assert_eq!(facts["events"], 5);
+    let ops = serde_json::json!({
+        "read": 0, "write": 2, "flush": 1, "discard": 0, "write-zeroes": 0, "get-id": 0
+    });
+    assert_eq!(facts["ops"], ops);
+    assert_eq!(facts["bytes"]["write"], 8192);
+    assert_eq!(facts["flags"], serde_json::json!({ "write+preflush+fua": 1 }));
+    assert_eq!((&facts["completions"], &facts["failures"]), (&1.into(), &1.into()));
+    assert_eq!((&facts["marks"], &facts["issues_with_payload"]), (&1.into(), &1.into()));
+    assert_eq!(facts["duration_ns"], 400);
+    assert_eq!(facts["end_bytes"], 8192);
+    assert_eq!(facts["payloads"]["count"], 1);
+    assert_eq!(facts["payloads"]["raw_bytes"], 4096);
+    assert_eq!(facts["not_recorded"], serde_json::json!(["read-data"]));
+    assert_eq!(facts["losses"][0]["first"], "line 7");
+    assert_eq!(facts["streams"][0]["ops"], ops);
+    assert_eq!((&facts["complete"], &facts["truncation"]), (&true.into(), &().into()));
+}
+
+#[test]
+fn text_is_safe_for_a_terminal_and_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.qtrace");
+    write(&path);
+    let page = text(&path);
+    for want in ["5 events", "with preflush+fua", "read-data", "2 × bad line, first at line 7"] {
+        assert!(page.contains(want), "no {want:?} in:\n{page}");
+    }
+    assert!(page.contains("evil\\u{1b}[2Jdisk"), "{page}");
+    assert!(!page.contains('\x1b'), "{page:?}");
+}
+
+#[test]
+fn a_cut_trace_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.qtrace");
+    write(&path);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
+    let facts = json(&path);
+    assert_eq!((&facts["complete"], &facts["events"]), (&false.into(), &5.into()));
+    let offset = facts["truncation"]["offset"].as_u64().unwrap();
+    assert!(offset <= bytes.len() as u64 - 100, "{offset}");
+    assert!(text(&path).contains("CUT SHORT"));
+}
+
+#[test]
+fn an_empty_trace_counts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.qtrace");
+    TraceWriter::create(&path, header()).unwrap().finish(TraceSummary::default()).unwrap();
+    let facts = json(&path);
+    assert_eq!((&facts["events"], &facts["ops"]["write"]), (&0.into(), &0.into()));
+    assert!(text(&path).contains("0 events"));
+}
+
+#[test]
+fn what_is_no_trace_is_an_input_error_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("iolog");
+    fs::write(&path, "fio version 2 iolog\n").unwrap();
+    let output = info(&[path.to_str().unwrap()]).code(3);
+    let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(stderr.contains("hint: import it first: qtrace import"), "{stderr}");
+    info(&[folder.path().join("missing").to_str().unwrap()]).code(3);
+    info(&[folder.path().to_str().unwrap()]).code(3);
+}
+
+#[test]
+fn a_run_log_is_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.log");
+    let mut log = b"QTRUNLOG\x01\0\0\0\x38\0\0\0".to_vec();
+    log.resize(16 + 3 * 56, 0);
+    fs::write(&path, log).unwrap();
+    assert_eq!(json(&path)["requests"], 3);
+    assert!(text(&path).contains("run log, version 1, 3 requests"));
+}
+
+#[test]
+fn help_begins_with_examples() {
+    let output = info(&["--help"]).code(0);
+    let help = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+    assert!(help.starts_with("Examples:\n  qtrace info"), "{help}");
+}
