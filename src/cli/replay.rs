@@ -1,12 +1,156 @@
 //! `qtrace replay`.
 
-use crate::base::{Error, Result};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Format;
+use super::progress::Progress;
+use crate::base::options::nearest;
+use crate::base::{Error, ErrorKind, Result};
+use crate::replay::options::{self, Config};
+use crate::replay::session::{self, Phase, TEST};
+use crate::report::{Report, json, text};
+
+const EXAMPLES: &str = "\
+Examples:
+  qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
+  qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_fmt=mem,pacing=recorded
+  qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.raw,snapshot=on \\
+                --test-opts clock=virtual,report=r.json,runlog=r.log
+  qtrace replay --test block-trace-virtio help        every option, with its default
+  qtrace replay --test '?'                            every test";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  the device was right                        5  the machine is not available
+  1  divergence: the report says where           6  on_lag=fail and the run was too late
+  2  wrong usage                                 7  could not be brought to its end
+  3  an input is not what it should be           130  interrupted; the report is partial
+  4  nothing to replay";
+
+/// Every test module: name and what it does.
+const TESTS: &[(&str, &str)] =
+    &[(TEST, "replay a block trace through a virtio-blk device and check the result")];
+
+/// Every machine that can be replayed on.
+const MACHINES: &[&str] = &["builtin"];
 
 /// Arguments of `qtrace replay`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
+pub struct Args {
+    /// The test module to run; '?' lists them.
+    #[arg(long, value_name = "NAME")]
+    pub test: String,
+    /// Options of the test, key=value,key=value; 'help' lists them.
+    #[arg(value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// More options of the test, in the same form.
+    #[arg(long, value_name = "OPTIONS")]
+    pub test_opts: Vec<String>,
+    /// The machine that holds the device.
+    #[arg(long, value_name = "NAME", default_value = "builtin")]
+    pub machine: String,
+    /// How the report is printed on stdout.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
 
 /// Runs the command; returns the exit code.
-pub fn run(_args: &Args) -> Result<u8> {
-    Err(Error::usage("not built yet"))
+///
+/// # Errors
+/// Whatever kept the replay from being done.
+pub fn run(args: &Args) -> Result<u8> {
+    if is_help(&args.test) {
+        let list: String = TESTS.iter().map(|(name, what)| format!("{name}  {what}\n")).collect();
+        print(list.as_bytes())?;
+        return Ok(0);
+    }
+    check_names(args)?;
+    let texts: Vec<String> = args.options.iter().chain(&args.test_opts).cloned().collect();
+    if texts.iter().any(|text| is_help(text)) {
+        print(options::help().as_bytes())?;
+        return Ok(0);
+    }
+    let config = Config::parse(&texts)?;
+    let stop = stop_on_signal()?;
+    let report = with_progress(|tick| session::run(&config, &stop, tick))?;
+    show(&report, args.format)?;
+    let code = session::exit_code(&config, &report);
+    if code == ErrorKind::Interrupted.exit_code() {
+        let what = if report.target.created { "; the new target was removed" } else { "" };
+        eprintln!("qtrace: interrupted: the report is partial{what}");
+    }
+    Ok(code)
+}
+
+fn is_help(text: &str) -> bool {
+    matches!(text, "?" | "help" | "list")
+}
+
+fn check_names(args: &Args) -> Result<()> {
+    if !TESTS.iter().any(|(name, _)| *name == args.test) {
+        let names: Vec<&str> = TESTS.iter().map(|(name, _)| *name).collect();
+        let hint = match nearest(&args.test, names.iter().copied()) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("tests: {}", names.join(", ")),
+        };
+        return Err(Error::usage(format!("there is no test '{}'", args.test)).hint(hint));
+    }
+    if !MACHINES.contains(&args.machine.as_str()) {
+        return Err(Error::machine(format!("machine '{}' is not available", args.machine))
+            .hint(format!("available: {}", MACHINES.join(", "))));
+    }
+    Ok(())
+}
+
+/// A flag that the first Ctrl-C or SIGTERM raises. The second one ends the process at once.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raise = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if raise.swap(true, Ordering::Relaxed) {
+            std::process::exit(ErrorKind::Interrupted.exit_code().into());
+        }
+    })
+    .map_err(|e| Error::machine("cannot watch for Ctrl-C").source(e))?;
+    Ok(stop)
+}
+
+fn with_progress<T>(work: impl FnOnce(session::OnProgress<'_>) -> T) -> T {
+    let mut bar: Option<(Phase, Progress)> = None;
+    let mut tick = |phase, done, total| {
+        if bar.as_ref().is_none_or(|(shown, _)| *shown != phase) {
+            let name = match phase {
+                Phase::Replay => "replaying",
+                Phase::CheckImage => "checking the image",
+                Phase::Compare => "comparing",
+                Phase::Digest => "hashing the image",
+            };
+            bar = Some((phase, Progress::new(name, total, phase != Phase::Replay)));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.set(done);
+        }
+    };
+    work(&mut tick)
+}
+
+fn show(report: &Report, format: Format) -> Result<()> {
+    match format {
+        Format::Text => print(text::render(report).as_bytes()),
+        Format::Json => print(json::to_string(report)?.as_bytes()),
+    }
+}
+
+/// Writes to stdout; a reader that went away (a pager, `head`) is no failure.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::incomplete("cannot write to stdout").source(e))
+        }
+        _ => Ok(()),
+    }
 }

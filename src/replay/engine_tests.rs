@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::engine::{Done, End, Engine, EngineConfig, Outcome};
+use super::engine::{Done, End, Engine, EngineConfig, Outcome, Parts};
 use super::pacing::Pacer;
 use super::placement::{Layout, PlanPolicy};
 use super::plan::{PlanCounts, Planner};
@@ -64,17 +64,15 @@ impl Rig {
         let layout = Layout::new(self.policy, capacity, block, [true, false].into());
         let mut planner = Planner::new(layout, limits, [None, None].into_iter());
         let mut machine = FakeMachine(self.clock.clone());
-        let outcome = Engine::new(
-            self.config,
-            Pacer::new(self.pacing),
-            &mut source,
-            &mut self.ledger,
-            &mut planner,
-            &mut self.device,
-            &mut machine,
-            &self.stop,
-        )
-        .run();
+        let parts = Parts {
+            source: &mut source,
+            accounts: &mut self.ledger,
+            planner: &mut planner,
+            driver: &mut self.device,
+            machine: &mut machine,
+            stop: &self.stop,
+        };
+        let outcome = Engine::new(self.config, Pacer::new(self.pacing), parts).run();
         self.counts = planner.counts;
         outcome
     }

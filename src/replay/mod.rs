@@ -1,21 +1,29 @@
 //! Replay: from a trace to requests on a device, at the right moment and in the right order.
 //!
-//! - `options`, [`policy`]: what `--test block-trace-virtio` understands; `session`: a whole run of it;
-//! - `target`: the disk it writes; `streams`: the part of the trace that belongs there;
-//! - [`source`], `trace_source`: where events come from; [`plan`], [`placement`]: what each becomes on this device;
+//! - [`options`], [`policy`]: what `--test block-trace-virtio` understands; [`session`]: a whole
+//!   run of it;
+//! - [`target`]: the disk it writes; [`streams`]: the part of the trace that belongs there;
+//! - [`source`], [`trace_source`]: where events come from; [`plan`], [`placement`]: what each
+//!   becomes on this device;
 //! - [`pacing`]: when it is issued; [`inflight`]: what is under way, and what must wait for it;
 //! - [`engine`]: the test thread's loop; [`run_log`]: what it saw, byte for byte;
-//!   [`books`]: who is told of it.
+//!   [`books`]: who is told of it; [`summary`]: what the report says.
 
 pub mod books;
 pub mod engine;
 pub mod inflight;
+pub mod options;
 pub mod pacing;
 pub mod placement;
 pub mod plan;
 pub mod policy;
 pub mod run_log;
+pub mod session;
 pub mod source;
+pub mod streams;
+pub mod summary;
+pub mod target;
+pub mod trace_source;
 
 #[cfg(test)]
 mod engine_tests;

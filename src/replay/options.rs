@@ -1,0 +1,540 @@
+//! What `--test block-trace-virtio` understands.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::policy::{
+    ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, UnalignedPolicy, Window,
+};
+use crate::base::limits::{DISK_BYTES_MAX, IODEPTH_MAX};
+use crate::base::options::{OptionSpec, Options};
+use crate::base::units::{parse_nanos, parse_size};
+use crate::base::{Error, Nanos, Result};
+use crate::driver::virtio::{CompletionMode, Transport};
+use crate::image::fault::FaultSpec;
+use crate::image::{AioMode, CacheMode};
+use crate::machine::builtin::Board;
+use crate::oracle::Verify;
+
+/// Everything a replay is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The trace.
+    pub trace: PathBuf,
+    /// The target image; `None` for `null` and `mem`.
+    pub target: Option<PathBuf>,
+    /// The target's format; `None` probes an existing one.
+    pub target_format: Option<String>,
+    /// The image that the target must equal in the end.
+    pub comparison: Option<PathBuf>,
+    /// Its format; `None` probes.
+    pub comparison_format: Option<String>,
+    /// Size of a new target.
+    pub target_bytes: Option<u64>,
+    /// Writes go to a temporary overlay.
+    pub snapshot: bool,
+    /// How the target's bytes reach the disk.
+    pub cache: CacheMode,
+    /// How a raw target is read and written.
+    pub aio: AioMode,
+    /// Backing files outside the target's folder are allowed.
+    pub allow_backing: bool,
+    /// Device requests in flight at most.
+    pub iodepth: usize,
+    /// Queues of the device.
+    pub queues: u16,
+    /// Entries in each of its rings.
+    pub queue_size: u16,
+    /// The device runs in a thread of its own.
+    pub iothread: bool,
+    /// When requests are issued.
+    pub pacing: Pacing,
+    /// Where time comes from.
+    pub clock: ClockKind,
+    /// Passes over the trace.
+    pub loops: u64,
+    /// The part that is replayed.
+    pub window: Window,
+    /// Requests past the end.
+    pub offset: OffsetPolicy,
+    /// Requests that are not whole blocks.
+    pub unaligned: UnalignedPolicy,
+    /// Requests that overlap one in flight.
+    pub overlap: OverlapPolicy,
+    /// What is checked.
+    pub verify: Verify,
+    /// Nothing is, because the target keeps nothing and nobody asked.
+    pub verify_defaulted: bool,
+    /// The target's SHA-256 is computed after the run.
+    pub image_digest: bool,
+    /// Memory of the oracle before it spills.
+    pub oracle_bytes: u64,
+    /// p99 lateness that a timed run may have.
+    pub lag_budget_ns: u64,
+    /// What a later one means.
+    pub on_lag: OnLag,
+    /// Device of the trace, when it holds several; `all` is `Some("all")`.
+    pub device: Option<String>,
+    /// How completions are noticed.
+    pub completion: CompletionMode,
+    /// The virtio transport.
+    pub transport: Transport,
+    /// The builtin machine's board.
+    pub board: Board,
+    /// Indirect descriptors.
+    pub indirect: bool,
+    /// Event index.
+    pub event_idx: bool,
+    /// Largest read or write.
+    pub transfer_bytes: usize,
+    /// Seed of the stamps.
+    pub seed: u64,
+    /// Where the JSON report goes.
+    pub report: Option<PathBuf>,
+    /// Where the run log goes.
+    pub runlog: Option<PathBuf>,
+    /// A fault to inject below the device.
+    pub fault: Option<FaultSpec>,
+    /// Guest RAM.
+    pub ram_bytes: u64,
+    /// No completion for so long means that the device hangs.
+    pub hang_ns: u64,
+    /// A trace that is cut short makes the run incomplete.
+    pub strict: bool,
+    /// The options as they were given.
+    pub given: BTreeMap<String, String>,
+    /// Every option that has a value, given or not.
+    pub settings: BTreeMap<String, String>,
+}
+
+const fn spec(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec { name, value, default, help }
+}
+
+/// The options, in the order help lists them.
+pub const SPECS: &[OptionSpec] = &[
+    spec("tracefile", "FILE", "", "the trace to replay (required)"),
+    spec(
+        "target_img",
+        "FILE",
+        "",
+        "the disk it is replayed onto: created when missing, else written in place",
+    ),
+    spec(
+        "target_fmt",
+        "FORMAT",
+        "",
+        "raw, qcow2, ..., or null or mem, which need no target_img; an existing target is probed",
+    ),
+    spec("target_size", "SIZE", "", "size of a new target; as the trace says when not given"),
+    spec(
+        "snapshot",
+        "on|off",
+        "off",
+        "leave an existing target untouched: writes go to a temporary overlay",
+    ),
+    spec("comparison_img", "FILE", "", "the image that the target must equal after the run"),
+    spec("comparison_fmt", "FORMAT", "", "its format; probed when not given"),
+    spec(
+        "verify",
+        "full|reads|none",
+        "full",
+        "check every read and the final image, only the reads, or nothing",
+    ),
+    spec(
+        "image_sha256",
+        "auto|on|off",
+        "auto",
+        "SHA-256 of the target after the run; auto: with verify=full",
+    ),
+    spec("oracle_memory", "SIZE", "1G", "memory of the model before it spills to a temporary file"),
+    spec("iodepth", "N", "32", "device requests in flight at most"),
+    spec(
+        "pacing",
+        "no_stall|recorded|closed",
+        "no_stall",
+        "as fast as iodepth allows; at recorded times; after what had completed before",
+    ),
+    spec("time_scale", "PERCENT", "100", "50 is twice as fast; implies pacing=recorded"),
+    spec("lag_budget", "TIME", "1ms", "p99 lateness past which a timed run is INVALID for timing"),
+    spec("on_lag", "warn|fail", "warn", "fail: such a run exits with 6"),
+    spec(
+        "clock",
+        "host|virtual",
+        "host",
+        "virtual: deterministic, run log and report repeat byte for byte",
+    ),
+    spec("loops", "N", "1", "passes over the trace; each writes new stamps"),
+    spec("events", "A-B", "", "only events A up to, not including, B; either may be left out"),
+    spec("time", "A-B", "", "only this part of the recorded time (s; ms, us, ns as suffix)"),
+    spec("device", "NAME|all", "", "which device, where the trace holds several"),
+    spec("offset", "error|wrap|clip", "error", "requests past the end of the disk"),
+    spec("unaligned", "round|error", "round", "requests that are not whole blocks"),
+    spec("overlap", "hold|allow", "hold", "requests that overlap one in flight wait for it, or go"),
+    spec(
+        "cache",
+        "none|writeback|unsafe",
+        "writeback",
+        "O_DIRECT; page cache; page cache and no flush",
+    ),
+    spec("aio", "auto|sync|io_uring", "auto", "how a raw target is read and written"),
+    spec("allow_backing", "on|off", "off", "open backing files outside the image's own folder"),
+    spec("num_queues", "N", "1", "request queues of the device"),
+    spec("queue_size", "N", "256", "entries of each ring, a power of two"),
+    spec("iothread", "on|off", "off", "the device runs in its own thread"),
+    spec("completion", "poll|irq", "poll", "notice completions in the used ring, or by interrupt"),
+    spec("transport", "auto|modern|legacy", "auto", "the virtio PCI interface to use"),
+    spec("board", "pc|q35", "pc", "the builtin machine's board"),
+    spec("indirect", "on|off", "on", "negotiate indirect descriptors"),
+    spec("event_idx", "on|off", "on", "negotiate the event index"),
+    spec("transfer_max", "SIZE", "1M", "largest read or write; larger ones are cut into pieces"),
+    spec("ram", "SIZE", "128M", "guest memory"),
+    spec("seed", "N", "1", "seed of the stamps that stand for data the trace lacks"),
+    spec("deadline", "TIME", "30s", "no completion for so long means that the device hangs"),
+    spec("report", "FILE", "", "write the JSON report there too"),
+    spec("runlog", "FILE", "", "write the run log there"),
+    spec("strict", "on|off", "off", "a trace that is cut short makes the exit code 7"),
+    spec("fault", "KIND:N", "", "inject a fault at the N-th write: drop, tear, flip, swap, error"),
+];
+
+impl Config {
+    /// Parses the options of one or more `key=value,...` texts.
+    ///
+    /// # Errors
+    /// Usage errors, naming the option and what it takes.
+    pub fn parse(texts: &[String]) -> Result<Self> {
+        let options = Options::parse(&texts.join(","), SPECS)?;
+        let config = Self::read(&options)?;
+        config.check(&options)?;
+        Ok(config)
+    }
+
+    fn read(options: &Options) -> Result<Self> {
+        let volatile = options.get("target_fmt") == Some("null");
+        let verify_default = if volatile { Verify::None } else { Verify::Full };
+        let verify = options.choice("verify", VERIFIES, verify_default)?;
+        let path = |key: &str| options.get(key).map(PathBuf::from);
+        let text = |key: &str| options.get(key).map(str::to_owned);
+        let trace = path("tracefile").filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| {
+            Error::usage("option tracefile= is missing")
+                .hint("tracefile=T.qtrace,target_img=D.qcow2,target_fmt=qcow2")
+        })?;
+        Ok(Self {
+            trace,
+            target: path("target_img"),
+            target_format: text("target_fmt"),
+            comparison: path("comparison_img"),
+            comparison_format: text("comparison_fmt"),
+            target_bytes: target_bytes(options)?,
+            snapshot: options.switch("snapshot", false)?,
+            cache: options.choice("cache", CACHES, CacheMode::Writeback)?,
+            aio: options.choice("aio", AIOS, AioMode::Auto)?,
+            allow_backing: options.switch("allow_backing", false)?,
+            iodepth: between(options, "iodepth", 1, IODEPTH_MAX as u64, 32)? as usize,
+            queues: between(options, "num_queues", 1, 256, 1)? as u16,
+            queue_size: queue_size(options)?,
+            iothread: options.switch("iothread", false)?,
+            pacing: pacing(options)?,
+            clock: options.choice("clock", CLOCKS, ClockKind::Host)?,
+            loops: between(options, "loops", 1, u64::MAX, 1)?,
+            window: window(options)?,
+            offset: options.choice("offset", OFFSETS, OffsetPolicy::Error)?,
+            unaligned: options.choice("unaligned", UNALIGNED, UnalignedPolicy::Round)?,
+            overlap: options.choice("overlap", OVERLAPS, OverlapPolicy::Hold)?,
+            verify,
+            verify_defaulted: volatile && options.get("verify").is_none(),
+            image_digest: options
+                .choice("image_sha256", DIGESTS, None)?
+                .unwrap_or(verify == Verify::Full),
+            oracle_bytes: size(options, "oracle_memory", 1 << 20, 1 << 50, 1 << 30)?,
+            lag_budget_ns: time(options, "lag_budget", MILLISECOND_NS, MILLISECOND_NS)?,
+            on_lag: options.choice("on_lag", ON_LAGS, OnLag::Warn)?,
+            device: text("device"),
+            completion: options.choice("completion", COMPLETIONS, CompletionMode::Poll)?,
+            transport: options.choice("transport", TRANSPORTS, Transport::Auto)?,
+            board: options.choice("board", BOARDS, Board::Pc)?,
+            indirect: options.switch("indirect", true)?,
+            event_idx: options.switch("event_idx", true)?,
+            transfer_bytes: size(options, "transfer_max", 4096, 64 << 20, 1 << 20)? as usize,
+            seed: options.number("seed", 1)?,
+            report: path("report"),
+            runlog: path("runlog"),
+            fault: options.get("fault").map(str::parse).transpose()?,
+            ram_bytes: size(options, "ram", 8 << 20, 0xb000_0000, 128 << 20)?,
+            hang_ns: time(options, "deadline", SECOND_NS, 30 * SECOND_NS)?.max(1),
+            strict: options.switch("strict", false)?,
+            given: values(options, false),
+            settings: values(options, true),
+        })
+    }
+
+    /// Combinations that make no sense together.
+    fn check(&self, options: &Options) -> Result<()> {
+        let refuse = |what: &str, hint: &str| Err(Error::usage(what).hint(hint));
+        if options.get("time_scale").is_some()
+            && options.get("pacing").is_some_and(|p| p != "recorded")
+        {
+            return refuse(
+                "time_scale= needs pacing=recorded",
+                "leave pacing= out, or set it to recorded",
+            );
+        }
+        if self.iothread && self.clock == ClockKind::Virtual {
+            return refuse(
+                "iothread=on cannot run under clock=virtual: a second thread is not deterministic",
+                "use clock=host, or leave iothread= out",
+            );
+        }
+        if self.is_volatile() {
+            if self.target.is_some() {
+                return refuse(
+                    "target_fmt=null and mem take no target_img",
+                    "leave target_img= out",
+                );
+            }
+            if self.snapshot {
+                return refuse(
+                    "snapshot=on has nothing to leave untouched here",
+                    "leave snapshot= out",
+                );
+            }
+        } else if self.target.is_none() {
+            return refuse(
+                "option target_img= is missing",
+                "name the image, or measure without one: target_fmt=null, target_fmt=mem",
+            );
+        }
+        if self.target_format.as_deref() == Some("null")
+            && (self.verify != Verify::None || self.comparison.is_some())
+        {
+            return refuse(
+                "target_fmt=null keeps nothing, so nothing can be checked",
+                "use target_fmt=mem, or verify=none without comparison_img=",
+            );
+        }
+        if self.comparison_format.is_some() && self.comparison.is_none() {
+            return refuse("comparison_fmt= without comparison_img=", "name the image");
+        }
+        Ok(())
+    }
+
+    /// The value in force of the option `name`; empty when it has none.
+    pub fn setting(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether the target is `null` or `mem`, which no file holds.
+    pub fn is_volatile(&self) -> bool {
+        matches!(self.target_format.as_deref(), Some("null" | "mem"))
+    }
+}
+
+const MILLISECOND_NS: u64 = 1_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+const CACHES: &[(&str, CacheMode)] = &[
+    ("none", CacheMode::None),
+    ("writeback", CacheMode::Writeback),
+    ("unsafe", CacheMode::Unsafe),
+];
+const AIOS: &[(&str, AioMode)] =
+    &[("auto", AioMode::Auto), ("sync", AioMode::Sync), ("io_uring", AioMode::IoUring)];
+const CLOCKS: &[(&str, ClockKind)] = &[("host", ClockKind::Host), ("virtual", ClockKind::Virtual)];
+const OFFSETS: &[(&str, OffsetPolicy)] =
+    &[("error", OffsetPolicy::Error), ("wrap", OffsetPolicy::Wrap), ("clip", OffsetPolicy::Clip)];
+const UNALIGNED: &[(&str, UnalignedPolicy)] =
+    &[("round", UnalignedPolicy::Round), ("error", UnalignedPolicy::Error)];
+const OVERLAPS: &[(&str, OverlapPolicy)] =
+    &[("hold", OverlapPolicy::Hold), ("allow", OverlapPolicy::Allow)];
+const VERIFIES: &[(&str, Verify)] =
+    &[("full", Verify::Full), ("reads", Verify::Reads), ("none", Verify::None)];
+const DIGESTS: &[(&str, Option<bool>)] =
+    &[("auto", None), ("on", Some(true)), ("off", Some(false))];
+const ON_LAGS: &[(&str, OnLag)] = &[("warn", OnLag::Warn), ("fail", OnLag::Fail)];
+const COMPLETIONS: &[(&str, CompletionMode)] =
+    &[("poll", CompletionMode::Poll), ("irq", CompletionMode::Interrupt)];
+const TRANSPORTS: &[(&str, Transport)] =
+    &[("auto", Transport::Auto), ("modern", Transport::Modern), ("legacy", Transport::Legacy)];
+const BOARDS: &[(&str, Board)] = &[("pc", Board::Pc), ("q35", Board::Q35)];
+
+/// Options by name: those given, and with `defaults` also those that have a default.
+fn values(options: &Options, defaults: bool) -> BTreeMap<String, String> {
+    let value = |spec: &OptionSpec| {
+        let default = (defaults && !spec.default.is_empty()).then_some(spec.default);
+        Some((spec.name.to_owned(), options.get(spec.name).or(default)?.to_owned()))
+    };
+    SPECS.iter().filter_map(value).collect()
+}
+
+fn between(options: &Options, key: &str, min: u64, max: u64, default: u64) -> Result<u64> {
+    let form = match max {
+        u64::MAX => format!("a whole number from {min}"),
+        _ => format!("a whole number from {min} to {max}"),
+    };
+    let parse = |v: &str| v.parse().ok().filter(|n| (min..=max).contains(n));
+    Ok(options.parse_with(key, &form, parse)?.unwrap_or(default))
+}
+
+fn size(options: &Options, key: &str, min: u64, max: u64, default: u64) -> Result<u64> {
+    let form = format!("a size from {min} to {max} bytes, such as 64k, 16M or 1G");
+    let parse = |v: &str| parse_size(v).filter(|n| (min..=max).contains(n));
+    Ok(options.parse_with(key, &form, parse)?.unwrap_or(default))
+}
+
+fn time(options: &Options, key: &str, unit_ns: u64, default: u64) -> Result<u64> {
+    let parse = |v: &str| parse_nanos(v, unit_ns);
+    Ok(options.parse_with(key, "a time such as 500us, 1ms or 2s", parse)?.unwrap_or(default))
+}
+
+fn target_bytes(options: &Options) -> Result<Option<u64>> {
+    let form = "a size in whole 512-byte sectors, such as 16M or 4G";
+    options.parse_with("target_size", form, |v| {
+        parse_size(v).filter(|n| *n > 0 && *n <= DISK_BYTES_MAX && n.is_multiple_of(512))
+    })
+}
+
+fn queue_size(options: &Options) -> Result<u16> {
+    // Virtio 1.2 §2.7: a power of two, 32768 at most; a request takes three descriptors.
+    let form = "a power of two from 4 to 32768";
+    let parse =
+        |v: &str| v.parse().ok().filter(|n: &u16| n.is_power_of_two() && (4..=32768).contains(n));
+    Ok(options.parse_with("queue_size", form, parse)?.unwrap_or(256))
+}
+
+fn pacing(options: &Options) -> Result<Pacing> {
+    let percent = between(options, "time_scale", 1, 1_000_000, 100)?;
+    let recorded = Pacing::Recorded { percent };
+    let choices =
+        [("no_stall", Pacing::NoStall), ("recorded", recorded), ("closed", Pacing::Closed)];
+    let default = if options.get("time_scale").is_some() { recorded } else { Pacing::NoStall };
+    options.choice("pacing", &choices, default)
+}
+
+/// `A-B`, either end of which may be left out.
+fn span(text: &str, parse: impl Fn(&str) -> Option<u64>) -> Option<(u64, u64)> {
+    let (first, end) = text.split_once('-')?;
+    let first = if first.is_empty() { 0 } else { parse(first)? };
+    let end = if end.is_empty() { u64::MAX } else { parse(end)? };
+    (first < end).then_some((first, end))
+}
+
+fn window(options: &Options) -> Result<Window> {
+    let events =
+        options.parse_with("events", "A-B with A below B, such as 100-200, 100- or -200", |v| {
+            span(v, |n| n.parse().ok())
+        })?;
+    let times = options.parse_with(
+        "time",
+        "A-B with A before B, such as 1s-2.5s, 250ms- or -10s",
+        |v| span(v, |n| parse_nanos(n, SECOND_NS)),
+    )?;
+    let (event_first, event_end) = events.unwrap_or((0, u64::MAX));
+    let (time_first, time_end) = times.unwrap_or((0, u64::MAX));
+    Ok(Window { event_first, event_end, time_first: Nanos(time_first), time_end: Nanos(time_end) })
+}
+
+/// The options as help prints them.
+pub fn help() -> String {
+    let width = SPECS.iter().map(|s| s.name.len() + s.value.len() + 1).max().unwrap_or(0);
+    let mut text = String::from(
+        "block-trace-virtio: replay a block trace through a virtio-blk device and check the result\n\n\
+         Options (key=value,key=value; write ,, for a comma inside a value):\n",
+    );
+    for spec in SPECS {
+        let form = format!("{}={}", spec.name, spec.value);
+        let default = match spec.default {
+            "" => String::new(),
+            default => format!(" [{default}]"),
+        };
+        text.push_str(&format!("  {form:width$}  {}{default}\n", spec.help));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse(&[text.to_owned()])
+    }
+
+    fn error(text: &str) -> String {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 2);
+        format!("{error}; {}", error.hint_text().unwrap_or_default())
+    }
+
+    #[test]
+    fn the_documented_defaults_are_what_leaving_out_gives() {
+        let left_out = parse("tracefile=t,target_img=d").unwrap();
+        let defaults = SPECS.iter().filter(|s| !s.default.is_empty() && s.name != "time_scale");
+        let spelled: String = defaults.map(|s| format!(",{}={}", s.name, s.default)).collect();
+        let spelled = parse(&format!("tracefile=t,target_img=d{spelled}")).unwrap();
+        assert!(left_out.settings.iter().all(|(name, value)| spelled.setting(name) == value));
+        let config = Config {
+            given: left_out.given.clone(),
+            settings: left_out.settings.clone(),
+            ..spelled
+        };
+        assert_eq!(format!("{left_out:?}"), format!("{config:?}"));
+    }
+
+    #[test]
+    fn several_texts_are_one_list() {
+        let texts = ["tracefile=t".to_owned(), "target_fmt=null,iodepth=8".to_owned()];
+        assert_eq!(Config::parse(&texts).unwrap().iodepth, 8);
+    }
+
+    #[test]
+    fn time_scale_implies_recorded_pacing() {
+        let config = parse("tracefile=t,target_fmt=null,time_scale=50").unwrap();
+        assert_eq!(config.pacing, Pacing::Recorded { percent: 50 });
+        assert!(
+            error("tracefile=t,target_fmt=null,time_scale=50,pacing=closed").contains("recorded")
+        );
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_right() {
+        for (text, want) in [
+            ("target_img=d", "tracefile= is missing"),
+            ("tracefile=t", "target_img= is missing"),
+            ("tracefile=t,target_img=d,target_fmt=null", "take no target_img"),
+            ("tracefile=t,target_img=d,iodepth=0", "from 1 to 4096"),
+            ("tracefile=t,target_img=d,queue_size=100", "power of two"),
+            ("tracefile=t,target_img=d,events=9-3", "A below B"),
+            ("tracefile=t,target_img=d,target_size=1000", "512-byte sectors"),
+            ("tracefile=t,target_img=d,iothread=on,clock=virtual", "not deterministic"),
+            ("tracefile=t,target_img=d,pacing=no-stall", "pacing=no_stall"),
+            ("tracefile=t,target_img=d,comparison_fmt=raw", "comparison_img"),
+            ("tracefile=t,target_img=d,loop=3", "did you mean 'loops'"),
+        ] {
+            let got = error(text);
+            assert!(got.contains(want), "{text}: {got}");
+        }
+    }
+
+    #[test]
+    fn windows_are_half_open() {
+        let window = parse("tracefile=t,target_fmt=mem,events=2-4,time=1us-").unwrap().window;
+        let at = |event, ns| window.place(event, Nanos(ns));
+        assert_eq!(at(1, 5000), Ordering::Less);
+        assert_eq!(at(2, 999), Ordering::Less);
+        assert_eq!(at(2, 1000), Ordering::Equal);
+        assert_eq!(at(3, u64::MAX), Ordering::Equal);
+        assert_eq!(at(4, 1000), Ordering::Greater);
+    }
+
+    #[test]
+    fn help_lists_every_option() {
+        let help = help();
+        assert!(SPECS.iter().all(|spec| help.contains(&format!("  {}=", spec.name))));
+    }
+}

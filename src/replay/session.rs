@@ -1,0 +1,373 @@
+//! A whole replay: open everything, run the engine, check the result, write the report.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tempfile::NamedTempFile;
+
+use super::books::Books;
+use super::engine::{End, Engine, EngineConfig, Outcome, Parts};
+use super::options::Config;
+use super::pacing::Pacer;
+use super::placement::{Layout, PlanPolicy};
+use super::plan::{PlanCounts, Planner};
+use super::policy::{ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, Window};
+use super::run_log::{RunLog, persist};
+use super::streams::Selection;
+use super::summary::{count_in, machine_report};
+use super::target::{Target, check_files};
+use super::trace_source::TraceSource;
+use crate::base::error::IoContext;
+use crate::base::{Clock, Error, ErrorKind, HostClock, Result, SECTOR_SIZE, VirtualClock};
+use crate::driver::BlockDriver;
+use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
+use crate::image::digest::{guest_sha256, hex};
+use crate::image::{self, AioMode, Image, OpenOptions};
+use crate::machine::Machine;
+use crate::machine::builtin::{BuiltinConfig, BuiltinMachine, DiskConfig};
+use crate::oracle::{Finding, FindingKind, Oracle, OracleConfig, Verify};
+use crate::report::{MachineReport, Report, RunStats, TimingStatus, json};
+use crate::trace::{NotRecorded, Trace};
+
+/// The name of this test module.
+pub const TEST: &str = "block-trace-virtio";
+
+/// What a run is doing, for a progress bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Replaying; in events.
+    Replay,
+    /// Comparing the target with the model; in bytes.
+    CheckImage,
+    /// Comparing the target with the comparison image; in bytes.
+    Compare,
+    /// Hashing the target; in bytes.
+    Digest,
+}
+
+/// Told of progress: phase, position, and total where it is known.
+pub type OnProgress<'a> = &'a mut dyn FnMut(Phase, u64, Option<u64>);
+
+/// Replays a trace as `config` says. `stop` ends it early.
+///
+/// # Errors
+/// Whatever kept the job from being done. A device that was wrong is no error: see the report.
+pub fn run(config: &Config, stop: &Arc<AtomicBool>, progress: OnProgress<'_>) -> Result<Report> {
+    check_files(config)?;
+    let report_file = config.report.as_deref().map(Output::create).transpose()?;
+    let log = RunLog::create(config.runlog.as_deref())?;
+    let trace = Arc::new(Trace::open(&config.trace)?);
+    check_trace(config, &trace)?;
+    let selection = Selection::new(&trace, config.device.as_deref())?;
+    let comparison = open_comparison(config)?;
+    let target = Target::open(config, selection.disk_bytes)?;
+    check_size(config, &selection, &target)?;
+    let session = Session { config, trace, selection, target, comparison, stop };
+    let report = session.run(log, progress)?;
+    if let Some(file) = report_file {
+        file.write(json::to_string(&report)?.as_bytes())?;
+    }
+    Ok(report)
+}
+
+/// The exit code that a report stands for.
+pub fn exit_code(config: &Config, report: &Report) -> u8 {
+    if report.interrupted {
+        return ErrorKind::Interrupted.exit_code();
+    }
+    if !report.verdict.pass {
+        return 1;
+    }
+    if report.timing.status == TimingStatus::Invalid && config.on_lag == OnLag::Fail {
+        return ErrorKind::Timing.exit_code();
+    }
+    if config.strict && report.trace.truncated.is_some() {
+        return ErrorKind::Incomplete.exit_code();
+    }
+    0
+}
+
+/// A file that appears whole, at the end; its folder is known to be writable from the start.
+struct Output(NamedTempFile, PathBuf);
+
+impl Output {
+    fn create(path: &Path) -> Result<Self> {
+        let file =
+            NamedTempFile::new_in(image::home_of(path)).writing(path, "creating the report")?;
+        Ok(Self(file, path.to_path_buf()))
+    }
+
+    fn write(self, bytes: &[u8]) -> Result<()> {
+        use std::io::Write;
+        let Self(mut file, path) = self;
+        file.write_all(bytes).writing(&path, "writing the report")?;
+        persist(file, &path, "the report")
+    }
+}
+
+/// What the options need and the trace does not have.
+fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
+    let lacks = trace.summary().not_recorded;
+    let refuse = |what: String, hint: &str| Err(Error::usage(what).path(&config.trace).hint(hint));
+    let timed = matches!(config.pacing, Pacing::Recorded { .. }) || config.window.is_timed();
+    if timed && lacks.contains(NotRecorded::TIMES) {
+        return refuse(
+            "the trace has no times (not recorded: times)".into(),
+            "use pacing=no_stall and a window of events=A-B",
+        );
+    }
+    let completes: u64 = trace.totals().iter().map(|totals| totals.completes).sum();
+    if config.pacing == Pacing::Closed
+        && (lacks.contains(NotRecorded::COMPLETIONS) || completes == 0)
+    {
+        return refuse(
+            "pacing=closed needs completions, and the trace has none (not recorded: completions)"
+                .into(),
+            "use pacing=no_stall or pacing=recorded",
+        );
+    }
+    Ok(())
+}
+
+/// A disk too small for the whole trace is refused before anything is written to it.
+fn check_size(config: &Config, selection: &Selection, target: &Target) -> Result<()> {
+    let size = target.image().size();
+    if selection.end_bytes <= size
+        || config.offset != OffsetPolicy::Error
+        || config.window != Window::ALL
+    {
+        return Ok(());
+    }
+    let end = selection.end_bytes;
+    let error = Error::usage(format!("the trace reaches to byte {end}, the disk has {size} bytes"))
+        .hint("offset=wrap or offset=clip makes it fit; target_size= makes a new disk larger");
+    Err(match &config.target {
+        Some(path) => error.path(path),
+        None => error,
+    })
+}
+
+fn open_comparison(config: &Config) -> Result<Option<Arc<dyn Image>>> {
+    let Some(path) = &config.comparison else {
+        return Ok(None);
+    };
+    let options = OpenOptions {
+        format: config.comparison_format.clone(),
+        writable: false,
+        allow_backing: config.allow_backing,
+        ..OpenOptions::default()
+    };
+    image::open(path, &options).map(Some)
+}
+
+/// Everything opened, nothing replayed.
+pub(super) struct Session<'a> {
+    pub(super) config: &'a Config,
+    pub(super) trace: Arc<Trace>,
+    pub(super) selection: Selection,
+    pub(super) target: Target,
+    pub(super) comparison: Option<Arc<dyn Image>>,
+    pub(super) stop: &'a Arc<AtomicBool>,
+}
+
+/// What the engine's part left behind.
+pub(super) struct Replayed {
+    pub(super) outcome: Outcome,
+    pub(super) stats: RunStats,
+    pub(super) oracle: Oracle,
+    pub(super) counts: PlanCounts,
+    pub(super) log_sha256: [u8; 32],
+    pub(super) recorded_errors: u64,
+    pub(super) errors: u64,
+    pub(super) machine: MachineReport,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Session<'_> {
+    fn run(self, log: RunLog, progress: OnProgress<'_>) -> Result<Report> {
+        let started = (Instant::now(), SystemTime::now());
+        let mut replayed = self.replay(log, progress)?;
+        if replayed.outcome.end == End::Complete && replayed.outcome.requests == 0 {
+            let what = "the trace holds no request for this replay";
+            return Err(Error::new(ErrorKind::Nothing, what)
+                .path(&self.config.trace)
+                .hint("see `qtrace info`, and events=, time=, device="));
+        }
+        let mut report = Report::new(TEST, replayed.clock.grade());
+        self.hang_finding(&mut replayed);
+        let checked = self.check(&mut replayed, &mut report, progress)?;
+        self.fill(&mut report, replayed, checked);
+        let keep = !report.interrupted;
+        if self.target.is_new() && !keep {
+            report.notes.push("interrupted: the new target was removed".into());
+        }
+        report.wall.elapsed_ns = u64::try_from(started.0.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let unix = started.1.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        report.wall.started_unix = unix;
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        report.wall.host = host.trim_end().to_owned();
+        if keep {
+            self.target.commit()?;
+        }
+        Ok(report)
+    }
+
+    fn build(&self) -> Result<(BuiltinMachine, VirtioBlk)> {
+        let config = self.config;
+        let clock: Arc<dyn Clock> = match config.clock {
+            ClockKind::Host => Arc::new(HostClock::new()),
+            ClockKind::Virtual => Arc::new(VirtualClock::new()),
+        };
+        // Completion order of asynchronous I/O is the host's: not under a virtual clock.
+        let synchronous = config.clock == ClockKind::Virtual
+            || config.aio == AioMode::Sync
+            || (config.iodepth == 1 && config.aio == AioMode::Auto);
+        let disk = DiskConfig {
+            queues: config.queues,
+            queue_size: config.queue_size,
+            iothread: config.iothread,
+            aio_depth: if synchronous { 0 } else { config.iodepth },
+            ..DiskConfig::new(self.target.device_image())
+        };
+        let mut machine = BuiltinMachine::new(BuiltinConfig {
+            ram_bytes: config.ram_bytes,
+            clock,
+            board: config.board,
+            disks: vec![disk],
+        })?;
+        let driver = VirtioBlk::probe(
+            &mut machine,
+            &VirtioBlkOptions {
+                index: 0,
+                transport: config.transport,
+                queues: config.queues,
+                queue_size: config.queue_size,
+                completion: config.completion,
+                indirect: config.indirect,
+                event_idx: config.event_idx,
+                transfer_bytes_max: config.transfer_bytes,
+            },
+        )?;
+        Ok((machine, driver))
+    }
+
+    fn replay(&self, log: RunLog, progress: OnProgress<'_>) -> Result<Replayed> {
+        let config = self.config;
+        let (mut machine, mut driver) = self.build()?;
+        let limits = driver.limits().clone();
+        let policy = PlanPolicy { offset: config.offset, unaligned: config.unaligned };
+        let selected = Arc::clone(&self.selection.selected);
+        let layout = Layout::new(policy, limits.capacity_sectors, limits.block_bytes, selected);
+        let mut oracle = Oracle::new(
+            Arc::clone(&self.trace) as Arc<dyn crate::oracle::TraceView>,
+            OracleConfig {
+                verify: config.verify,
+                seed: config.seed,
+                memory_bytes: config.oracle_bytes,
+                initially_zero: self.target.is_new() || config.is_volatile(),
+                target_bytes: limits.capacity_sectors.saturating_mul(SECTOR_SIZE),
+                overlap: config.overlap == OverlapPolicy::Allow,
+            },
+        )?
+        .with_placement(Arc::new(layout.clone()));
+        oracle.stop_when(Arc::clone(self.stop));
+        let queues = self.trace.streams().iter().map(|info| info.queue);
+        let mut planner = Planner::new(layout, limits, queues);
+        let total = self.trace.events().checked_mul(config.loops);
+        let mut on_progress = |events| progress(Phase::Replay, events, total);
+        let mut books = Books::new(oracle, log, &mut on_progress);
+        let mut source = TraceSource::new(Arc::clone(&self.trace));
+        let parts = Parts {
+            source: &mut source,
+            accounts: &mut books,
+            planner: &mut planner,
+            driver: &mut driver,
+            machine: &mut machine,
+            stop: self.stop,
+        };
+        let outcome = Engine::new(self.engine_config()?, Pacer::new(config.pacing), parts).run()?;
+        driver.shutdown(&mut machine)?;
+        let clock = machine.clock();
+        let machine = machine_report(config, &machine, &driver);
+        let Books { mut stats, oracle, log, recorded_errors, errors, .. } = books;
+        let counts = planner.counts;
+        count_in(&mut stats, &counts, &outcome);
+        let log_sha256 = log.finish()?;
+        Ok(Replayed {
+            outcome,
+            stats,
+            oracle,
+            counts,
+            log_sha256,
+            recorded_errors,
+            errors,
+            machine,
+            clock,
+        })
+    }
+
+    fn engine_config(&self) -> Result<EngineConfig> {
+        let config = self.config;
+        let lacks = self.trace.summary().not_recorded;
+        let completions = !lacks.contains(NotRecorded::COMPLETIONS);
+        let mut first_event = config.window.event_first;
+        if config.window.time_first.0 > 0 {
+            first_event = first_event.max(self.trace.seek_time(config.window.time_first)?);
+        }
+        Ok(EngineConfig {
+            iodepth: config.iodepth,
+            overlap: config.overlap,
+            window: config.window,
+            first_event,
+            loops: config.loops,
+            seed: config.seed,
+            hang_ns: config.hang_ns,
+            recorded_latencies: completions && !lacks.contains(NotRecorded::TIMES),
+            recorded_status: completions && !lacks.contains(NotRecorded::STATUS),
+        })
+    }
+
+    fn hang_finding(&self, replayed: &mut Replayed) {
+        let End::Hung { in_flight, oldest_event, waited } = replayed.outcome.end else {
+            return;
+        };
+        let seconds = waited.0 as f64 / 1e9;
+        let message = format!(
+            "device hung: {in_flight} requests in flight, none answered for {seconds:.1} s, \
+             oldest from event {oldest_event}"
+        );
+        let mut finding = Finding::new(FindingKind::DeviceHung, message);
+        finding.event = Some(oldest_event);
+        replayed.oracle.report(finding);
+    }
+
+    /// Checks of the target; whether all that were asked for were made.
+    fn check(
+        &self,
+        replayed: &mut Replayed,
+        report: &mut Report,
+        progress: OnProgress<'_>,
+    ) -> Result<bool> {
+        let image = &**self.target.image();
+        let stopped = || self.stop.load(Ordering::Relaxed);
+        let size = image.size();
+        if replayed.outcome.end == End::Interrupted {
+            return Ok(false);
+        }
+        if self.config.verify == Verify::Full && !stopped() {
+            let mut tick = |done| progress(Phase::CheckImage, done, Some(size));
+            replayed.oracle.check_image(image, &mut tick)?;
+        }
+        if let Some(comparison) = self.comparison.as_deref().filter(|_| !stopped()) {
+            let mut tick = |done| progress(Phase::Compare, done, Some(size));
+            let _ = (comparison, &mut tick);
+        }
+        if self.config.image_digest && !stopped() {
+            let mut tick = |done| progress(Phase::Digest, done, Some(size));
+            report.image_sha256 = Some(hex(&guest_sha256(image, &mut tick)?));
+        }
+        Ok(!stopped())
+    }
+}

@@ -1,0 +1,180 @@
+//! What a run comes to: its report, filled from the accounts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::engine::{End, Outcome};
+use super::options::Config;
+use super::plan::PlanCounts;
+use super::session::{Replayed, Session};
+use crate::base::units::human_nanos;
+use crate::driver::BlockDriver;
+use crate::driver::virtio::{VirtioBlk, spec};
+use crate::image::digest::hex;
+use crate::machine::Machine;
+use crate::machine::builtin::BuiltinMachine;
+use crate::report::{
+    ImageReport, MachineReport, Report, RunStats, TimingReport, TimingStatus, TraceReport,
+};
+use crate::trace::{NotRecorded, Trace};
+
+impl Session<'_> {
+    /// Fills the report from what the run left behind; `checked`: every check was made.
+    pub(super) fn fill(&self, report: &mut Report, replayed: Replayed, checked: bool) {
+        let config = self.config;
+        let outcome = &replayed.outcome;
+        report.complete = outcome.end == End::Complete && checked;
+        report.interrupted = outcome.end == End::Interrupted || self.stop.load(Ordering::Relaxed);
+        report.options = config.given.clone();
+        report.settings = config.settings.clone();
+        report.seed = config.seed;
+        report.trace = trace_report(config, &self.trace);
+        report.target = self.target.report(config);
+        report.comparison = self.comparison.as_deref().map(|image| ImageReport {
+            path: config.comparison.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
+            format: image.info().format.clone(),
+            via: image.info().via.clone(),
+            size: image.size(),
+            created: false,
+            snapshot: false,
+        });
+        report.duration_ns = outcome.finished - outcome.started;
+        report.set_stats(&replayed.stats);
+        report.timing = timing(config, &replayed.stats);
+        report.run_log_sha256 = Some(hex(&replayed.log_sha256));
+        self.notes(report, &replayed);
+        report.machine = replayed.machine;
+        report.verdict = replayed.oracle.finish();
+    }
+
+    fn notes(&self, report: &mut Report, replayed: &Replayed) {
+        let (counts, outcome) = (&replayed.counts, &replayed.outcome);
+        let mut note = |count: u64, what: &str| {
+            if count > 0 {
+                report.notes.push(format!("{count} {what}"));
+            }
+        };
+        note(
+            counts.flush_before,
+            "requests with PREFLUSH: a flush was sent and awaited before each",
+        );
+        note(counts.flush_after, "requests with FUA: a flush was sent after each");
+        note(
+            counts.write_zeroes_as_data,
+            "write-zeroes written as data: the device does not offer them",
+        );
+        note(counts.wrapped, "requests moved back into the disk (offset=wrap)");
+        note(counts.clipped, "requests shortened to the disk's end");
+        note(counts.rounded, "requests rounded to whole blocks (unaligned=round)");
+        note(
+            counts.rounded_restamped,
+            "of those were writes whose recorded data was replaced by stamps",
+        );
+        note(replayed.recorded_errors, "requests failed in the recording");
+        note(replayed.errors, "requests failed in the replay");
+        note(
+            outcome.held_ns / 1_000,
+            "us in all were spent holding back requests that overlapped one in flight",
+        );
+        note(
+            outcome.recorded_lost,
+            "requests of the recording have no completion, and no recorded latency",
+        );
+        if let Some(cut) = self.trace.truncation() {
+            let why = &cut.why;
+            report
+                .notes
+                .push(format!("the trace is cut short ({why}): what it holds was replayed"));
+        }
+        let lacks = self.trace.summary().not_recorded;
+        if lacks.contains(NotRecorded::ISSUE_ORDER) {
+            let text = "the recording has requests in order of completion: so were they issued";
+            report.notes.push(text.into());
+        }
+        if self.config.verify_defaulted {
+            report.notes.push("target null keeps nothing: verify=none".into());
+        }
+    }
+}
+
+/// Moves what the plan counted to where the report has it.
+pub(super) fn count_in(stats: &mut RunStats, counts: &PlanCounts, outcome: &Outcome) {
+    stats.held = outcome.held;
+    stats.splits = counts.split;
+    stats.expansions = counts.flush_before.saturating_add(counts.flush_after);
+    stats.skipped("of another device", counts.other_device);
+    stats.skipped("of no length", counts.empty);
+    stats.skipped("discard is not offered by the device", counts.discards_not_offered);
+    stats.skipped("flush is not offered by the device", counts.flushes_not_offered);
+    stats.skipped("wholly past the end of the disk (offset=clip)", counts.clipped_out);
+}
+
+/// The features that a driver can negotiate, by the specification's names.
+const FEATURES: &[(u64, &str)] = &[
+    (spec::VIRTIO_BLK_F_SIZE_MAX, "VIRTIO_BLK_F_SIZE_MAX"),
+    (spec::VIRTIO_BLK_F_SEG_MAX, "VIRTIO_BLK_F_SEG_MAX"),
+    (spec::VIRTIO_BLK_F_RO, "VIRTIO_BLK_F_RO"),
+    (spec::VIRTIO_BLK_F_BLK_SIZE, "VIRTIO_BLK_F_BLK_SIZE"),
+    (spec::VIRTIO_BLK_F_FLUSH, "VIRTIO_BLK_F_FLUSH"),
+    (spec::VIRTIO_BLK_F_MQ, "VIRTIO_BLK_F_MQ"),
+    (spec::VIRTIO_BLK_F_DISCARD, "VIRTIO_BLK_F_DISCARD"),
+    (spec::VIRTIO_BLK_F_WRITE_ZEROES, "VIRTIO_BLK_F_WRITE_ZEROES"),
+    (spec::VIRTIO_F_INDIRECT_DESC, "VIRTIO_F_INDIRECT_DESC"),
+    (spec::VIRTIO_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX"),
+    (spec::VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1"),
+    (spec::VIRTIO_F_ACCESS_PLATFORM, "VIRTIO_F_ACCESS_PLATFORM"),
+];
+
+fn feature_names(features: u64) -> Vec<String> {
+    let has = FEATURES.iter().filter(|(bit, _)| features & bit != 0);
+    has.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+pub(super) fn machine_report(
+    config: &Config,
+    machine: &BuiltinMachine,
+    driver: &VirtioBlk,
+) -> MachineReport {
+    let limits = driver.limits();
+    let mut details = BTreeMap::new();
+    details.insert("queues".to_owned(), limits.queues.to_string());
+    details.insert("requests a queue holds".to_owned(), limits.depth_max.to_string());
+    MachineReport {
+        kind: machine.name().to_owned(),
+        board: config.setting("board").to_owned(),
+        device: "virtio-blk-pci".to_owned(),
+        transport: if driver.is_legacy() { "legacy" } else { "modern" }.to_owned(),
+        features: feature_names(driver.features()),
+        details,
+    }
+}
+
+fn trace_report(config: &Config, trace: &Trace) -> TraceReport {
+    TraceReport {
+        path: config.trace.display().to_string(),
+        format: trace.header().source_format.clone(),
+        events: trace.events(),
+        sha256: None,
+        truncated: trace.truncation().map(|cut| {
+            format!("{} ({} bytes after offset {} lost)", cut.why, cut.bytes_lost, cut.offset)
+        }),
+        not_recorded: trace.summary().not_recorded.names(),
+    }
+}
+
+/// Whether a timed run kept to its plan.
+fn timing(config: &Config, stats: &RunStats) -> TimingReport {
+    if stats.lateness.count() == 0 {
+        return TimingReport::default();
+    }
+    let (p99, budget) = (stats.lateness.quantile(0.99), config.lag_budget_ns);
+    if p99 <= budget {
+        return TimingReport { status: TimingStatus::Valid, why: String::new() };
+    }
+    let max = human_nanos(stats.lateness.max());
+    let (p99, budget) = (human_nanos(p99), human_nanos(budget));
+    let why = format!(
+        "1 % of the requests were issued more than {p99} late (at most {max}); lag_budget is {budget}"
+    );
+    TimingReport { status: TimingStatus::Invalid, why }
+}
