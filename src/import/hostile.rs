@@ -172,6 +172,42 @@ fn random_damage() {
     assert!(start.elapsed() < TIME_MAX);
 }
 
+/// The container has rules of its own: whatever an importer makes of damaged input must fit them,
+/// and what was refused must leave no file.
+#[test]
+fn the_container_takes_what_comes_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("in"), dir.path().join("out.qtrace"));
+    let mut prng = Prng::new(11);
+    let mut written = 0;
+    for (format, data) in seeds() {
+        for _ in 0..40 {
+            let mut bad = data.clone();
+            damage(&mut bad, &mut prng);
+            std::fs::write(&input, &bad).unwrap();
+            let options =
+                ImportOptions { from: Some(format.to_owned()), ..ImportOptions::default() };
+            let result =
+                super::import(std::slice::from_ref(&input), &output, &options, &mut |_| {});
+            match result {
+                Ok(report) => {
+                    let trace = crate::trace::Trace::open(&output).unwrap();
+                    assert_eq!(trace.events(), report.events);
+                    assert!(trace.truncation().is_none());
+                    assert_eq!(trace.summary().losses, report.summary.losses);
+                    std::fs::remove_file(&output).unwrap();
+                    written += 1;
+                }
+                Err(error) => {
+                    assert!(matches!(error.kind(), ErrorKind::Input | ErrorKind::Nothing));
+                }
+            }
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the input is left");
+        }
+    }
+    assert!(written > 120, "{written} of 240 written");
+}
+
 fn damage(data: &mut Vec<u8>, prng: &mut Prng) {
     if data.is_empty() {
         return;

@@ -30,7 +30,7 @@ use super::sort::Sorter;
 use super::source::Source;
 use super::{ImportOptions, Stage, inputs, note_condition};
 use crate::base::limits::SORT_WINDOW_EVENTS;
-use crate::base::{Nanos, Result};
+use crate::base::{Error, ErrorKind, Nanos, Result};
 use crate::trace::NotRecorded;
 
 /// Message text held in the sorter at most; messages past it are lost, and counted.
@@ -119,6 +119,7 @@ fn describe(inputs: &[Input], stage: Stage, job: &mut Job<'_>) {
 type Key = (u64, u32, u32);
 
 struct Reader {
+    stage: Stage,
     inputs: Vec<Input>,
     clock: WallClock,
     sorter: Sorter<Key, Item>,
@@ -132,6 +133,7 @@ struct Reader {
 impl Reader {
     fn new(inputs: Vec<Input>, stage: Stage) -> Self {
         Self {
+            stage,
             inputs,
             clock: WallClock::default(),
             sorter: Sorter::new(SORT_WINDOW_EVENTS),
@@ -165,7 +167,7 @@ impl Reader {
             self.item(item, job)?;
         }
         self.finish(job);
-        Ok(())
+        self.check_stage(job)
     }
 
     fn sort(&mut self, item: Item, job: &mut Job<'_>) -> Result<()> {
@@ -227,6 +229,22 @@ impl Reader {
             job.summary.lose_many(reason, missing.into(), || {
                 format!("cpu {} after sequence {last}", record.cpu)
             });
+        }
+    }
+
+    /// A capture may leave out moments (`blktrace -a`): then the other stage may have requests.
+    fn check_stage(&self, job: &Job<'_>) -> Result<()> {
+        let (name, other, act) = match self.stage {
+            Stage::Queue => ("Q", "D", record::act::ISSUE),
+            Stage::Dispatch => ("D", "Q", record::act::QUEUE),
+        };
+        match self.unused.get(&act) {
+            Some(count) if job.counts().requests() == 0 => Err(Error::new(
+                ErrorKind::Nothing,
+                format!("the capture has no request at stage {name}"),
+            )
+            .hint(format!("--stage {other} finds {count}"))),
+            _ => Ok(()),
         }
     }
 

@@ -344,6 +344,16 @@ fn a_record_cut_short_is_said_with_its_offset() {
 }
 
 #[test]
+fn a_capture_of_one_stage_names_it_when_the_other_was_asked_for() {
+    let mut file = File::new();
+    file.dispatch(0, cat::READ, 0, 512).done(1, cat::READ, 0, 512);
+    let error = import_bytes(&file.bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Nothing);
+    assert_eq!(error.hint_text(), Some("--stage D finds 1"));
+    assert!(import_with(&file.bytes, &dispatch()).is_ok());
+}
+
+#[test]
 fn a_version_that_is_not_known_is_named() {
     let mut bytes = File::new().queue(0, cat::READ, 0, 512).bytes.clone();
     bytes[0] = 9;
