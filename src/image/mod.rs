@@ -3,16 +3,28 @@
 //! Everything above talks to an [`Image`]; `open` and `create` choose the implementation by format.
 //! An image that some other program has open is refused (QEMU's own locks are honoured).
 
+mod chain;
+pub mod compare;
 pub mod digest;
 mod direct;
 pub mod fault;
+mod foreign;
 mod host;
 mod iov;
 pub mod lock;
 mod mem;
+mod nbd;
+mod nbd_wire;
 mod null;
 mod open;
+pub mod overlay;
 pub mod probe;
+mod qcow2;
+mod qcow2_header;
+#[cfg(test)]
+mod qcow2_tests;
+mod qemu_nbd;
+mod ranges;
 mod raw;
 #[cfg(test)]
 pub(crate) mod testkit;

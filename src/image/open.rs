@@ -3,18 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::chain::{self, Layer};
 use super::host::HostFile;
 use super::raw::RawImage;
-use super::{Image, OpenOptions, home_of, lock, probe};
+use super::{Image, OpenOptions, foreign, home_of, lock, probe, qcow2, qemu_nbd};
 use crate::base::error::IoContext;
 use crate::base::limits::DISK_BYTES_MAX;
 use crate::base::{Error, Result, SECTOR_SIZE};
 
-/// Opens the image at `path`. Without a format its content decides, except that an image that is
-/// to be written is never taken for raw just because nothing else was recognised in a file that
-/// holds something else's header.
+/// Opens the image at `path`; without a format its content decides.
+///
+/// raw and qcow2 are opened here, with QEMU's locks; other formats, and features of qcow2 that
+/// only QEMU has, through a `qemu-nbd`, which takes the locks itself.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Image>> {
-    let host = HostFile::open(path, options.writable)?;
+    open_as(path, path, options)
+}
+
+/// Opens the image at `path`, which is called `name` (in the same folder) in what users read.
+fn open_as(path: &Path, name: &Path, options: &OpenOptions) -> Result<Arc<dyn Image>> {
+    let mut host = HostFile::open(path, options.writable)?;
+    host.path = name.to_path_buf();
     let format = match &options.format {
         Some(format) => format.clone(),
         None => probe::format_of_file(&host)?.to_string(),
@@ -24,10 +32,29 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Image>> {
             lock::take(&host, options.writable)?;
             Ok(Arc::new(RawImage::new(host, options)?))
         }
-        other => Err(Error::input(format!("images of format {other} cannot be opened"))
-            .path(path)
-            .hint("formats: raw")),
+        "qcow2" => open_qcow2(path, name, chain::resolve(host, options)?, options),
+        other => {
+            foreign::guard(&host, other, options)?;
+            // qemu-nbd takes its own locks, and ours would be in its way.
+            drop(host);
+            qemu_nbd::open(path, name, other, options)
+        }
     }
+}
+
+fn open_qcow2(
+    path: &Path,
+    name: &Path,
+    layers: Vec<Layer>,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Image>> {
+    let needs_qemu = layers.iter().find_map(|l| l.header.as_ref().and_then(|h| h.needs_qemu));
+    if let Some(feature) = needs_qemu {
+        tracing::info!(path = %name.display(), "{feature}: opened through qemu-nbd");
+        drop(layers);
+        return qemu_nbd::open(path, name, "qcow2", options);
+    }
+    qcow2::open(layers, options)
 }
 
 /// An image being made. Until [`PendingImage::commit`] it has a temporary name in the target's
@@ -51,14 +78,28 @@ pub fn create(path: &Path, format: &str, size: u64, options: &OpenOptions) -> Re
     let (file, temporary) = temporary.into_parts();
     match format {
         "raw" => file.set_len(size).writing(path, "cannot give the new image its size")?,
+        "qcow2" => {
+            let file = file.try_clone().writing(path, "cannot create the image")?;
+            qcow2::format(file, size).writing(path, "cannot create the qcow2 image")?;
+        }
+        other if foreign::FORMATS.contains(&other) => {
+            qemu_nbd::create(&temporary, path, other, size)?;
+        }
         other => {
             return Err(Error::usage(format!("images of format {other} cannot be created"))
-                .hint("formats: raw"));
+                .hint(format!("formats: raw, qcow2, {}", foreign::FORMATS.join(", "))));
         }
     }
     drop(file);
     let options = OpenOptions { format: Some(format.into()), writable: true, ..options.clone() };
-    let image = open(&temporary, &options)?;
+    let image = open_as(&temporary, path, &options)?;
+    if image.size() != size {
+        return Err(Error::usage(format!(
+            "a {format} image cannot have {size} bytes; the nearest is {}",
+            image.size()
+        ))
+        .path(path));
+    }
     Ok(PendingImage { image, temporary, target: path.to_path_buf() })
 }
 

@@ -287,8 +287,7 @@ mod tests {
     }
 
     fn with_image(options: &OpenOptions, body: impl FnOnce(&dyn Image)) {
-        // Not in /tmp, which may be a tmpfs: the real file system is what matters here.
-        let dir = tempfile::tempdir_in(".").unwrap();
+        let dir = testkit::folder_on_disk();
         let path = dir.path().join("disk.raw");
         let pending = match create(&path, "raw", SIZE, options) {
             Ok(pending) => pending,

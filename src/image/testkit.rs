@@ -184,6 +184,13 @@ pub fn qemu_ok(tool: &str, args: &[&str]) -> Option<String> {
     Some(text)
 }
 
+/// A temporary folder on the file system of the build, where /tmp may be in memory.
+pub fn folder_on_disk() -> tempfile::TempDir {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    std::fs::create_dir_all(&target).unwrap();
+    tempfile::tempdir_in(target).unwrap()
+}
+
 /// A path as an argument.
 pub fn arg(path: &Path) -> &str {
     path.to_str().unwrap()

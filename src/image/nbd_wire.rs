@@ -1,0 +1,476 @@
+//! One NBD connection: handshake, requests and replies, one at a time.
+//!
+//! Protocol: NetworkBlockDevice/nbd `doc/proto.md`; fixed newstyle, `NBD_OPT_GO`, structured
+//! replies and the `base:allocation` context where the server has them. All numbers are big
+//! endian. No length that the server sends is trusted before it is compared with what was asked.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::net::UnixStream;
+
+const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
+const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
+const NBD_OPT_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
+const NBD_REQUEST_MAGIC: u32 = 0x2560_9513;
+const NBD_SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+const NBD_STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+
+const NBD_FLAG_FIXED_NEWSTYLE: u16 = 1 << 0;
+const NBD_FLAG_NO_ZEROES: u16 = 1 << 1;
+
+const NBD_OPT_GO: u32 = 7;
+const NBD_OPT_STRUCTURED_REPLY: u32 = 8;
+const NBD_OPT_SET_META_CONTEXT: u32 = 10;
+const NBD_REP_ACK: u32 = 1;
+const NBD_REP_INFO: u32 = 3;
+const NBD_REP_META_CONTEXT: u32 = 4;
+const NBD_REP_FLAG_ERROR: u32 = 1 << 31;
+const NBD_INFO_EXPORT: u16 = 0;
+
+const NBD_REPLY_FLAG_DONE: u16 = 1 << 0;
+const NBD_REPLY_TYPE_NONE: u16 = 0;
+const NBD_REPLY_TYPE_OFFSET_DATA: u16 = 1;
+const NBD_REPLY_TYPE_OFFSET_HOLE: u16 = 2;
+const NBD_REPLY_TYPE_BLOCK_STATUS: u16 = 5;
+const NBD_REPLY_TYPE_ERROR_BIT: u16 = 1 << 15;
+
+const NBD_CMD_FLAG_REQ_ONE: u16 = 1 << 3;
+/// Write zeroes without giving the space back.
+pub const NBD_CMD_FLAG_NO_HOLE: u16 = 1 << 1;
+
+/// The export refuses writes.
+pub const NBD_FLAG_READ_ONLY: u16 = 1 << 1;
+/// The export knows flush.
+pub const NBD_FLAG_SEND_FLUSH: u16 = 1 << 2;
+/// The export knows trim.
+pub const NBD_FLAG_SEND_TRIM: u16 = 1 << 5;
+/// The export knows write-zeroes.
+pub const NBD_FLAG_SEND_WRITE_ZEROES: u16 = 1 << 6;
+
+/// The range reads as zeros (`base:allocation`).
+const NBD_STATE_ZERO: u32 = 1 << 1;
+
+/// Longest text or option reply that is read.
+const TEXT_BYTES_MAX: u32 = 64 << 10;
+/// Extents one block-status reply may hold; one was asked for.
+const STATUS_BYTES_MAX: u32 = 1 << 20;
+
+/// Requests. (`doc/proto.md`, "Request types".)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Command {
+    /// `NBD_CMD_READ`
+    Read = 0,
+    /// `NBD_CMD_WRITE`
+    Write = 1,
+    /// `NBD_CMD_DISC`
+    Disconnect = 2,
+    /// `NBD_CMD_FLUSH`
+    Flush = 3,
+    /// `NBD_CMD_TRIM`
+    Trim = 4,
+    /// `NBD_CMD_WRITE_ZEROES`
+    WriteZeroes = 6,
+    /// `NBD_CMD_BLOCK_STATUS`
+    BlockStatus = 7,
+}
+
+/// A connection past its handshake.
+pub struct Connection {
+    stream: UnixStream,
+    /// Bytes of the export.
+    pub size: u64,
+    /// `NBD_FLAG_*` of the export.
+    pub flags: u16,
+    structured: bool,
+    /// The server's number for `base:allocation`.
+    allocation: Option<u32>,
+    cookie: u64,
+    /// The stream is out of step: nothing more can be read from it.
+    broken: bool,
+}
+
+fn protocol(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("NBD server: {what}"))
+}
+
+fn number<const N: usize>(stream: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_u16(stream: &mut impl Read) -> io::Result<u16> {
+    Ok(u16::from_be_bytes(number(stream)?))
+}
+
+fn read_u32(stream: &mut impl Read) -> io::Result<u32> {
+    Ok(u32::from_be_bytes(number(stream)?))
+}
+
+fn read_u64(stream: &mut impl Read) -> io::Result<u64> {
+    Ok(u64::from_be_bytes(number(stream)?))
+}
+
+fn read_bytes(stream: &mut impl Read, len: u32, max: u32) -> io::Result<Vec<u8>> {
+    if len > max {
+        return Err(protocol("a reply is longer than it may be"));
+    }
+    let mut bytes = vec![0; len as usize];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Connection {
+    /// Shakes hands and enters the default export.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        let mut this = Self {
+            stream,
+            size: 0,
+            flags: 0,
+            structured: false,
+            allocation: None,
+            cookie: 0,
+            broken: false,
+        };
+        if read_u64(&mut this.stream)? != NBDMAGIC || read_u64(&mut this.stream)? != IHAVEOPT {
+            return Err(protocol("it does not speak the newstyle protocol"));
+        }
+        let offered = read_u16(&mut this.stream)?;
+        if offered & NBD_FLAG_FIXED_NEWSTYLE == 0 {
+            return Err(protocol("it does not speak the fixed newstyle protocol"));
+        }
+        let flags = u32::from(offered & (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES));
+        this.stream.write_all(&flags.to_be_bytes())?;
+        this.structured = this.option(NBD_OPT_STRUCTURED_REPLY, &[], |_, _| Ok(()))?;
+        if this.structured {
+            this.ask_for_allocation()?;
+        }
+        this.go()?;
+        Ok(this)
+    }
+
+    /// Sends an option and hands every reply but the last to `each`; `false` when it is refused.
+    fn option(
+        &mut self,
+        option: u32,
+        data: &[u8],
+        mut each: impl FnMut(u32, &[u8]) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let mut message = Vec::with_capacity(16 + data.len());
+        message.extend(IHAVEOPT.to_be_bytes());
+        message.extend(option.to_be_bytes());
+        message.extend((data.len() as u32).to_be_bytes());
+        message.extend(data);
+        self.stream.write_all(&message)?;
+        loop {
+            let magic = read_u64(&mut self.stream)?;
+            let (answered, kind) = (read_u32(&mut self.stream)?, read_u32(&mut self.stream)?);
+            let len = read_u32(&mut self.stream)?;
+            if magic != NBD_OPT_REPLY_MAGIC || answered != option {
+                return Err(protocol("an option's reply is not one"));
+            }
+            let data = read_bytes(&mut self.stream, len, TEXT_BYTES_MAX)?;
+            match kind {
+                NBD_REP_ACK => return Ok(true),
+                kind if kind & NBD_REP_FLAG_ERROR != 0 => return Ok(false),
+                kind => each(kind, &data)?,
+            }
+        }
+    }
+
+    fn ask_for_allocation(&mut self) -> io::Result<()> {
+        const CONTEXT: &[u8] = b"base:allocation";
+        let mut query = Vec::new();
+        query.extend(0u32.to_be_bytes()); // the default export's name
+        query.extend(1u32.to_be_bytes());
+        query.extend((CONTEXT.len() as u32).to_be_bytes());
+        query.extend(CONTEXT);
+        let mut id = None;
+        self.option(NBD_OPT_SET_META_CONTEXT, &query, |kind, data| {
+            if kind == NBD_REP_META_CONTEXT && data.get(4..) == Some(CONTEXT) {
+                id = Some(read_u32(&mut &*data)?);
+            }
+            Ok(())
+        })?;
+        self.allocation = id;
+        Ok(())
+    }
+
+    fn go(&mut self) -> io::Result<()> {
+        let mut export = None;
+        // The default export's name, and no information beyond the mandatory.
+        let accepted = self.option(NBD_OPT_GO, &[0; 6], |kind, data| {
+            let mut data = data;
+            if kind == NBD_REP_INFO && read_u16(&mut data)? == NBD_INFO_EXPORT {
+                export = Some((read_u64(&mut data)?, read_u16(&mut data)?));
+            }
+            Ok(())
+        })?;
+        match export {
+            Some((size, flags)) if accepted => (self.size, self.flags) = (size, flags),
+            _ => return Err(protocol("it refuses the export")),
+        }
+        Ok(())
+    }
+
+    /// Whether the server tells where there is data.
+    pub fn has_block_status(&self) -> bool {
+        self.allocation.is_some()
+    }
+
+    /// Runs `exchange`, after which, if it failed half-way, nothing else can be exchanged.
+    fn exchange<T>(
+        &mut self,
+        exchange: impl FnOnce(&mut Self) -> io::Result<Result<T, io::Error>>,
+    ) -> io::Result<T> {
+        if self.broken {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the connection to the NBD server is lost",
+            ));
+        }
+        match exchange(self) {
+            Ok(result) => result,
+            Err(e) => {
+                self.broken = true;
+                Err(e)
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        command: Command,
+        flags: u16,
+        offset: u64,
+        len: u32,
+        data: &[u8],
+    ) -> io::Result<()> {
+        self.cookie = self.cookie.wrapping_add(1);
+        let mut head = [0; 28];
+        head[0..4].copy_from_slice(&NBD_REQUEST_MAGIC.to_be_bytes());
+        head[4..6].copy_from_slice(&flags.to_be_bytes());
+        head[6..8].copy_from_slice(&(command as u16).to_be_bytes());
+        head[8..16].copy_from_slice(&self.cookie.to_be_bytes());
+        head[16..24].copy_from_slice(&offset.to_be_bytes());
+        head[24..28].copy_from_slice(&len.to_be_bytes());
+        let sent = self.stream.write_vectored(&[IoSlice::new(&head), IoSlice::new(data)])?;
+        if sent < head.len() {
+            self.stream.write_all(&head[sent..])?;
+        }
+        self.stream.write_all(&data[sent.saturating_sub(head.len()).min(data.len())..])
+    }
+
+    /// A command that carries no data either way.
+    pub fn command(
+        &mut self,
+        command: Command,
+        flags: u16,
+        offset: u64,
+        len: u32,
+    ) -> io::Result<()> {
+        self.exchange(|this| {
+            this.send(command, flags, offset, len, &[])?;
+            this.reply(&mut NoData)
+        })
+    }
+
+    /// Writes `data`.
+    pub fn write(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.exchange(|this| {
+            this.send(Command::Write, 0, offset, data.len() as u32, data)?;
+            this.reply(&mut NoData)
+        })
+    }
+
+    /// Fills `buf`.
+    pub fn read(&mut self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.exchange(|this| {
+            this.send(Command::Read, 0, offset, buf.len() as u32, &[])?;
+            this.reply(&mut Reading { buf, offset, got: 0 })
+        })
+    }
+
+    /// Whether the range from `offset` reads as zeros, and for how many bytes that is known.
+    pub fn block_status(&mut self, offset: u64, len: u32) -> io::Result<(bool, u64)> {
+        let Some(context) = self.allocation else { return Ok((false, len.into())) };
+        self.exchange(|this| {
+            this.send(Command::BlockStatus, NBD_CMD_FLAG_REQ_ONE, offset, len, &[])?;
+            let mut status = Status { context, first: None };
+            let result = this.reply(&mut status)?;
+            Ok(result.and_then(|()| match status.first {
+                Some((extent, flags)) if extent > 0 => {
+                    Ok((flags & NBD_STATE_ZERO != 0, extent.into()))
+                }
+                _ => Err(protocol("a block status without extents")),
+            }))
+        })
+    }
+
+    /// Says goodbye; there is no reply.
+    pub fn disconnect(&mut self) {
+        if !self.broken {
+            self.broken = true;
+            // The server may be gone already: there is nobody left to tell.
+            let _ = self.send(Command::Disconnect, 0, 0, 0, &[]);
+        }
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// The reply to the request just sent: the outer error breaks the connection, the inner one
+    /// is the server's answer.
+    fn reply(&mut self, into: &mut dyn Payload) -> io::Result<Result<(), io::Error>> {
+        let mut failure = None;
+        loop {
+            match read_u32(&mut self.stream)? {
+                NBD_SIMPLE_REPLY_MAGIC => {
+                    let error = read_u32(&mut self.stream)?;
+                    self.check_cookie()?;
+                    if error != 0 {
+                        return Ok(Err(server_error(error)));
+                    }
+                    into.simple(&mut self.stream)?;
+                    return Ok(Ok(()));
+                }
+                NBD_STRUCTURED_REPLY_MAGIC if self.structured => {
+                    let flags = read_u16(&mut self.stream)?;
+                    let kind = read_u16(&mut self.stream)?;
+                    self.check_cookie()?;
+                    let len = read_u32(&mut self.stream)?;
+                    if kind & NBD_REPLY_TYPE_ERROR_BIT != 0 {
+                        let data = read_bytes(&mut self.stream, len, TEXT_BYTES_MAX)?;
+                        failure = Some(read_u32(&mut &*data)?);
+                    } else if kind != NBD_REPLY_TYPE_NONE {
+                        into.chunk(kind, len, &mut self.stream)?;
+                    } else if len != 0 {
+                        return Err(protocol("an empty chunk with content"));
+                    }
+                    if flags & NBD_REPLY_FLAG_DONE == 0 {
+                        continue;
+                    }
+                    return match failure {
+                        Some(error) => Ok(Err(server_error(error))),
+                        None => into.done().map(Ok),
+                    };
+                }
+                _ => return Err(protocol("a reply is not one")),
+            }
+        }
+    }
+
+    fn check_cookie(&mut self) -> io::Result<()> {
+        if read_u64(&mut self.stream)? == self.cookie {
+            Ok(())
+        } else {
+            Err(protocol("a reply to something else"))
+        }
+    }
+}
+
+/// NBD's error numbers are Linux's.
+fn server_error(error: u32) -> io::Error {
+    io::Error::from_raw_os_error(i32::try_from(error).unwrap_or(libc::EIO))
+}
+
+/// Where a reply's content goes.
+trait Payload {
+    /// What follows a simple reply.
+    fn simple(&mut self, stream: &mut UnixStream) -> io::Result<()>;
+    /// One chunk of a structured reply.
+    fn chunk(&mut self, kind: u16, len: u32, stream: &mut UnixStream) -> io::Result<()>;
+    /// All chunks have come.
+    fn done(&mut self) -> io::Result<()>;
+}
+
+struct NoData;
+
+impl Payload for NoData {
+    fn simple(&mut self, _stream: &mut UnixStream) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn chunk(&mut self, _kind: u16, _len: u32, _stream: &mut UnixStream) -> io::Result<()> {
+        Err(protocol("content that was not asked for"))
+    }
+
+    fn done(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Reading<'a> {
+    buf: &'a mut [u8],
+    offset: u64,
+    got: u64,
+}
+
+impl Reading<'_> {
+    /// The part of the buffer for `len` bytes at `at`.
+    fn part(&mut self, at: u64, len: u64) -> io::Result<&mut [u8]> {
+        let from = at.checked_sub(self.offset);
+        let to = from.and_then(|from| from.checked_add(len));
+        let part = match (from, to) {
+            (Some(from), Some(to)) => self.buf.get_mut(from as usize..to as usize),
+            _ => None,
+        };
+        self.got = self.got.saturating_add(len);
+        part.ok_or_else(|| protocol("data that was not asked for"))
+    }
+}
+
+impl Payload for Reading<'_> {
+    fn simple(&mut self, stream: &mut UnixStream) -> io::Result<()> {
+        stream.read_exact(self.buf)
+    }
+
+    fn chunk(&mut self, kind: u16, len: u32, stream: &mut UnixStream) -> io::Result<()> {
+        match kind {
+            NBD_REPLY_TYPE_OFFSET_DATA if len > 8 => {
+                let at = read_u64(stream)?;
+                stream.read_exact(self.part(at, u64::from(len) - 8)?)
+            }
+            NBD_REPLY_TYPE_OFFSET_HOLE if len == 12 => {
+                let (at, len) = (read_u64(stream)?, read_u32(stream)?);
+                self.part(at, len.into())?.fill(0);
+                Ok(())
+            }
+            _ => Err(protocol("a chunk of an unknown kind")),
+        }
+    }
+
+    fn done(&mut self) -> io::Result<()> {
+        // Chunks must not overlap, so their sum says whether all has come.
+        if self.got == self.buf.len() as u64 {
+            Ok(())
+        } else {
+            Err(protocol("a part of the data is missing"))
+        }
+    }
+}
+
+struct Status {
+    context: u32,
+    first: Option<(u32, u32)>,
+}
+
+impl Payload for Status {
+    fn simple(&mut self, _stream: &mut UnixStream) -> io::Result<()> {
+        Err(protocol("a block status without content"))
+    }
+
+    fn chunk(&mut self, kind: u16, len: u32, stream: &mut UnixStream) -> io::Result<()> {
+        if kind != NBD_REPLY_TYPE_BLOCK_STATUS {
+            return Err(protocol("a chunk of an unknown kind"));
+        }
+        let data = read_bytes(stream, len, STATUS_BYTES_MAX)?;
+        let mut data = &*data;
+        if read_u32(&mut data)? == self.context {
+            self.first = Some((read_u32(&mut data)?, read_u32(&mut data)?));
+        }
+        Ok(())
+    }
+
+    fn done(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
