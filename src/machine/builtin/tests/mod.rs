@@ -1,6 +1,8 @@
 //! Tests of the whole machine, by hand-made rings and register accesses: no driver of ours in
 //! between that could share a mistake.
 
+mod bench;
+mod fuzz;
 mod malformed;
 mod requests;
 mod rig;

@@ -322,7 +322,7 @@ impl Rig {
     }
 
     /// BARs and command register, as firmware and a driver would.
-    fn assign(&mut self) {
+    pub fn assign(&mut self) {
         self.config_write(4, 0x10, 4, IO_BASE.into());
         self.config_write(4, 0x14, 4, MSIX_BASE as u32);
         self.config_write(4, 0x20, 4, MODERN_BASE as u32);
