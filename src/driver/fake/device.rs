@@ -43,6 +43,7 @@ pub struct FakeBlk {
     pub restless_config: bool,
     pub used_extra: u32,
     pub silent_status: bool,
+    pub loses_interrupts: bool,
     generation: u8,
     device_select: u32,
     driver_select: u32,
@@ -84,6 +85,7 @@ impl FakeBlk {
             restless_config: false,
             used_extra: 0,
             silent_status: false,
+            loses_interrupts: false,
             generation: 0,
             device_select: 0,
             driver_select: 0,
@@ -287,7 +289,7 @@ impl FakeBlk {
         } else {
             self.u16_at(q.avail) & 1 == 0
         };
-        if !wanted {
+        if !wanted || self.loses_interrupts {
             return;
         }
         self.interrupts += 1;

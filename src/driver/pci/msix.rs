@@ -19,6 +19,8 @@ const VECTOR_MASKED: u32 = 1;
 const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
 /// Shift of the destination id in the message address.
 const DESTINATION_SHIFT: u32 = 12;
+/// Shift of the seven further bits of the destination that virtual machines have.
+const EXTENDED_DESTINATION_SHIFT: u32 = 5;
 /// First interrupt vector given to a device; lower ones are exceptions and INTx.
 const FIRST_VECTOR: u32 = 0x30;
 
@@ -62,10 +64,13 @@ impl Msix {
         self.vectors
     }
 
-    /// The message of `vector`: distinct for every function on bus 0 and every vector below 208.
+    /// The message of `vector`: distinct for every vector of every function on the first 128
+    /// buses, so that nobody takes another's interrupt.
     pub fn message(&self, vector: u16) -> (u64, u32) {
-        let destination = u64::from(self.function.address.routing_id() & 0xff);
-        (MESSAGE_ADDRESS | destination << DESTINATION_SHIFT, FIRST_VECTOR + u32::from(vector))
+        let id = u64::from(self.function.address.routing_id());
+        let destination =
+            (id & 0xff) << DESTINATION_SHIFT | (id >> 8 & 0x7f) << EXTENDED_DESTINATION_SHIFT;
+        (MESSAGE_ADDRESS | destination, FIRST_VECTOR + u32::from(vector))
     }
 
     /// The message of `vector` as a source to watch.

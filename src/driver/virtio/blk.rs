@@ -2,6 +2,7 @@
 
 use super::blk_config::BlkConfig;
 use super::blk_queue::{Data, QueueOptions, RequestQueue, WireRequest};
+use super::blk_wait::INTERRUPT_PATIENCE_NS;
 use super::device::VirtioDevice;
 use super::ring_memory;
 use super::spec::{
@@ -96,6 +97,8 @@ pub struct VirtioBlk {
     pub(super) queues: Vec<RequestQueue>,
     limits: BlockLimits,
     pub(super) completion: CompletionMode,
+    /// How late an interrupt may be after its completion before it counts as lost.
+    pub(super) interrupt_patience_ns: u64,
     in_flight: usize,
     live: bool,
 }
@@ -127,9 +130,16 @@ impl VirtioBlk {
         let mut device =
             VirtioDevice::open(machine, wanted, transport, completion, options.queues)?;
         match start(machine, &mut device, &mut pool, options) {
-            Ok((limits, queues)) => {
-                Ok(Self { device, pool, queues, limits, completion, in_flight: 0, live: true })
-            }
+            Ok((limits, queues)) => Ok(Self {
+                device,
+                pool,
+                queues,
+                limits,
+                completion,
+                interrupt_patience_ns: INTERRUPT_PATIENCE_NS,
+                in_flight: 0,
+                live: true,
+            }),
             Err(error) => {
                 if let Ok(bus) = machine.bus() {
                     device.fail(bus);
@@ -344,7 +354,9 @@ impl BlockDriver for VirtioBlk {
     #[inline]
     fn reap(&mut self, machine: &mut dyn Machine, done: &mut Vec<Completion>) -> Result<()> {
         // A device in this thread finishes I/O only when it is polled.
-        while self.collect(done)? == 0 && self.in_flight > 0 && machine.poll()? {}
+        if self.collect(done)? == 0 && self.in_flight > 0 && machine.poll()? {
+            self.collect(done)?;
+        }
         Ok(())
     }
 

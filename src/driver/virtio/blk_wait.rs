@@ -14,7 +14,7 @@ const NAP_NS: u64 = 100_000;
 
 /// The longest a wait for an interrupt lasts before the device's health is looked at; also how
 /// late an interrupt may be after its completion before it counts as lost.
-const INTERRUPT_PATIENCE_NS: u64 = 1_000_000_000;
+pub(super) const INTERRUPT_PATIENCE_NS: u64 = 1_000_000_000;
 
 impl VirtioBlk {
     /// See [`BlockDriver::wait`]. May return early; never blocks much longer than a second.
@@ -85,7 +85,7 @@ impl VirtioBlk {
             return Ok(());
         }
         let clock = machine.clock();
-        let patience = clock.now() + INTERRUPT_PATIENCE_NS;
+        let patience = clock.now() + self.interrupt_patience_ns;
         let slice = match deadline {
             deadline if clock.is_virtual() => deadline,
             Some(deadline) => Some(deadline.min(patience)),
@@ -94,7 +94,7 @@ impl VirtioBlk {
         let waited = self.wait_event(machine, slice);
         if self.any_used() {
             if matches!(waited, Ok(false)) && !clock.is_virtual() && clock.now() >= patience {
-                return self.expect_interrupt(machine, clock.now() + INTERRUPT_PATIENCE_NS);
+                return self.expect_interrupt(machine, clock.now() + self.interrupt_patience_ns);
             }
         } else {
             self.device.check_alive(machine.bus()?)?;

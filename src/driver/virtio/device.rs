@@ -211,10 +211,12 @@ impl VirtioDevice {
         Ok(())
     }
 
-    /// Tells the device that the driver gave up on it.
+    /// Tells the device that the driver gave up on it, and takes the bus away from it: the memory
+    /// it was shown is no longer its own.
     pub fn fail(&mut self, bus: &mut dyn Bus) {
         let status = self.transport.status(bus);
         self.transport.set_status(bus, status | FAILED);
+        self.function.command(bus, 0, COMMAND_MASTER);
     }
 
     /// Resets the device and takes the bus away from it.

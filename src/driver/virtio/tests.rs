@@ -227,6 +227,7 @@ fn refusal(options: &VirtioBlkOptions, lie: impl Fn(&mut FakeMachine)) -> String
     assert_eq!(error.kind(), ErrorKind::Machine);
     let text = error.to_string();
     assert!(text.contains("00:04.0 1af4:1001"), "{text}");
+    assert_eq!(machine.blk.status & 4, 0, "no DRIVER_OK");
     text
 }
 
@@ -344,6 +345,19 @@ fn a_device_that_gave_up_is_noticed_while_waiting() {
             let error = driver.wait(&mut machine, Some(deadline)).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+}
+
+#[test]
+fn a_lost_interrupt_is_an_error() {
+    for event_idx in [false, true] {
+        let completion = CompletionMode::Interrupt;
+        let options = VirtioBlkOptions { completion, event_idx, ..VirtioBlkOptions::default() };
+        let (mut machine, mut driver) = one_pending(&options);
+        machine.blk.loses_interrupts = true;
+        driver.interrupt_patience_ns = 3_000_000;
+        let text = driver.wait(&mut machine, None).unwrap_err().to_string();
+        assert!(text.contains("without the interrupt that was asked for"), "{text}");
     }
 }
 
