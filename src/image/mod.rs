@@ -3,6 +3,8 @@
 //! Everything above talks to an [`Image`]; `open` and `create` choose the implementation by format.
 //! An image that some other program has open is refused (QEMU's own locks are honoured).
 
+mod chain;
+pub mod compare;
 pub mod digest;
 mod direct;
 pub mod fault;
@@ -13,6 +15,10 @@ mod mem;
 mod null;
 mod open;
 pub mod probe;
+mod qcow2;
+mod qcow2_header;
+#[cfg(test)]
+mod qcow2_tests;
 mod raw;
 #[cfg(test)]
 pub(crate) mod testkit;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::host::HostFile;
 use super::raw::RawImage;
-use super::{Image, OpenOptions, home_of, lock, probe};
+use super::{Image, OpenOptions, chain, home_of, lock, probe, qcow2};
 use crate::base::error::IoContext;
 use crate::base::limits::DISK_BYTES_MAX;
 use crate::base::{Error, Result, SECTOR_SIZE};
@@ -24,9 +24,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Image>> {
             lock::take(&host, options.writable)?;
             Ok(Arc::new(RawImage::new(host, options)?))
         }
+        "qcow2" => qcow2::open(chain::resolve(host, options)?, options),
         other => Err(Error::input(format!("images of format {other} cannot be opened"))
             .path(path)
-            .hint("formats: raw")),
+            .hint("formats: raw, qcow2")),
     }
 }
 
@@ -51,9 +52,13 @@ pub fn create(path: &Path, format: &str, size: u64, options: &OpenOptions) -> Re
     let (file, temporary) = temporary.into_parts();
     match format {
         "raw" => file.set_len(size).writing(path, "cannot give the new image its size")?,
+        "qcow2" => {
+            let file = file.try_clone().writing(path, "cannot create the image")?;
+            qcow2::format(file, size).writing(path, "cannot create the qcow2 image")?;
+        }
         other => {
             return Err(Error::usage(format!("images of format {other} cannot be created"))
-                .hint("formats: raw"));
+                .hint("formats: raw, qcow2"));
         }
     }
     drop(file);
