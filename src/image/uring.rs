@@ -364,5 +364,8 @@ impl Drop for UringQueue {
         if let Err(e) = self.drain() {
             tracing::error!("waiting for I/O in flight failed: {e}");
         }
+        // The kernel takes a ring down in its own time, and the image's locks last as long as the
+        // ring holds the file: without this the next program may find the image in use.
+        let _ = self.ring.submitter().unregister_files();
     }
 }

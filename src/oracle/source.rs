@@ -2,7 +2,7 @@
 //! range lies on the target.
 
 use crate::base::{Result, SECTOR_SIZE};
-use crate::trace::{Complete, Event, Issue, PayloadRef};
+use crate::trace::{Complete, Event, Issue, PayloadRef, Trace};
 
 /// A trace as the oracle reads it; [`crate::trace`]'s reader, or a list in a test.
 pub trait TraceView: Send + Sync {
@@ -18,6 +18,26 @@ pub trait TraceView: Send + Sync {
         from: u64,
         buf: &mut [u8],
     ) -> Result<()>;
+}
+
+impl TraceView for Trace {
+    fn events(&self) -> u64 {
+        self.events()
+    }
+
+    fn event(&self, number: u64) -> Result<Event> {
+        self.event(number)
+    }
+
+    fn read_payload(
+        &self,
+        payload: PayloadRef,
+        total: u64,
+        from: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        self.read_payload(payload, total, from, buf)
+    }
 }
 
 /// Events read ahead for a completion; far more than any device holds in flight.

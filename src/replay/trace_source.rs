@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::source::Source;
 use crate::base::Result;
-use crate::oracle::TraceView;
 use crate::oracle::source::completion_of;
 use crate::trace::{Cursor, Event, PayloadRef, Trace};
 
@@ -41,25 +40,5 @@ impl Source for TraceSource {
 
     fn recorded_status(&self, event: u64) -> Result<Option<u16>> {
         Ok(completion_of(&*self.trace, event)?.map(|complete| complete.status))
-    }
-}
-
-impl TraceView for Trace {
-    fn events(&self) -> u64 {
-        Self::events(self)
-    }
-
-    fn event(&self, number: u64) -> Result<Event> {
-        Self::event(self, number)
-    }
-
-    fn read_payload(
-        &self,
-        payload: PayloadRef,
-        total: u64,
-        from: u64,
-        buf: &mut [u8],
-    ) -> Result<()> {
-        Self::read_payload(self, payload, total, from, buf)
     }
 }

@@ -27,7 +27,7 @@ pub fn write(sector: u64, sectors: u64, fill: u8) -> Entry {
 pub fn log_writes(entries: &[Entry]) -> Vec<u8> {
     let mut log = Vec::new();
     let mut super_block = [0u8; 512];
-    super_block[..8].copy_from_slice(&0x6a73_6677_7368_72u64.to_le_bytes());
+    super_block[..8].copy_from_slice(&0x006a_7366_7773_6872_u64.to_le_bytes());
     super_block[8..16].copy_from_slice(&1u64.to_le_bytes());
     super_block[16..24].copy_from_slice(&(entries.len() as u64).to_le_bytes());
     super_block[24..28].copy_from_slice(&512u32.to_le_bytes());
