@@ -1,18 +1,19 @@
 //! The target after the run: against the model, and against another image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::classify::{Case, Diagnosis, diagnose};
+use super::classify::{Case, Diagnosis, Difference, diagnose};
 use super::data::{SectorBytes, is_zero};
 use super::extents::Piece;
-use super::finding::{Fault, Finding, FindingKind};
+use super::finding::{ByteRange, Fault, Finding, FindingKind, Hex};
 use super::ranges::{self, Range};
-use super::read::{data_finding, known};
-use super::verdict::Unverifiable;
+use super::read::{data_finding, event_ref, known};
+use super::verdict::{Unverifiable, Verify};
 use super::version::Version;
 use super::{Known, Oracle};
 use crate::base::limits::FINDINGS_MAX;
 use crate::base::{Error, Result, SECTOR_SIZE};
+use crate::image::compare::{CompareOptions, DiffExtent, compare};
 use crate::image::{self, ExtentKind, Image};
 
 /// Bytes compared at once.
@@ -64,11 +65,23 @@ impl Groups {
 
 fn read_target(image: &dyn Image, buf: &mut [u8], offset: u64) -> Result<()> {
     image::read_exact(image, buf, offset).map_err(|e| {
-        Error::incomplete("cannot read the target back")
+        Error::incomplete("cannot read the image back")
             .path(&image.info().path)
             .at(crate::base::error::Place::Offset(offset))
             .source(e)
     })
+}
+
+/// A sector of an image; zeros where it is shorter.
+fn first_sector(image: &dyn Image, sector: u64) -> Result<SectorBytes> {
+    let mut bytes: SectorBytes = [0; SECTOR_SIZE as usize];
+    let offset = sector.saturating_mul(SECTOR_SIZE);
+    let len = usize::try_from(image.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+    let len = len.min(bytes.len());
+    if let Some(part) = bytes.get_mut(..len).filter(|part| !part.is_empty()) {
+        read_target(image, part, offset)?;
+    }
+    Ok(bytes)
 }
 
 impl Oracle {
@@ -99,6 +112,95 @@ impl Oracle {
             progress(at);
         }
         self.report_groups(image, groups)
+    }
+
+    /// Compares the target with the image it should be equal to. One finding for each differing
+    /// extent, with the write that defined it last. `progress` gets the bytes done.
+    ///
+    /// # Errors
+    /// One of the images, the trace or the temporary file cannot be read.
+    pub fn check_comparison(
+        &mut self,
+        target: &dyn Image,
+        want: &dyn Image,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        self.settle_unanswered()?;
+        let (size, want_size) = (target.size(), want.size());
+        if size != want_size {
+            let mut finding = Finding::new(
+                FindingKind::SizeMismatch,
+                format!("the target has {size} bytes, the comparison image {want_size}"),
+            );
+            finding.offset = Some(size.min(want_size));
+            self.verdict.add(finding);
+        }
+        let options = CompareOptions { max_extents: FINDINGS_MAX, ..CompareOptions::default() };
+        let diff = compare(target, want, &options, progress)?;
+        self.verdict.comparison_bytes_checked = Some(size.min(want_size));
+        for extent in &diff.extents {
+            let finding = self.comparison_finding(target, want, extent)?;
+            self.verdict.add(finding);
+        }
+        let counted = diff.extents_total.saturating_sub(diff.extents.len() as u64);
+        self.verdict.findings_total += counted;
+        Ok(())
+    }
+
+    fn comparison_finding(
+        &mut self,
+        target: &dyn Image,
+        want: &dyn Image,
+        extent: &DiffExtent,
+    ) -> Result<Finding> {
+        let sector = extent.offset / SECTOR_SIZE;
+        let (expected, got) = (first_sector(want, sector)?, first_sector(target, sector)?);
+        let first = Difference::of(sector, &expected, &got);
+        let mut finding = Finding::new(FindingKind::ComparisonMismatch, String::new());
+        (finding.offset, finding.sector) = (Some(first.offset), Some(first.offset / SECTOR_SIZE));
+        finding.bytes = extent.len;
+        finding.ranges = vec![ByteRange { offset: extent.offset, len: extent.len }];
+        finding.shown_from = first.shown_from;
+        (finding.expected, finding.got) = (Hex(first.expected), Hex(first.got));
+        let end = extent.offset.saturating_add(extent.len).div_ceil(SECTOR_SIZE);
+        let writers = self.last_writers(sector, end)?;
+        let who = match writers.first() {
+            None if self.verdict.verify == Verify::None => {
+                "(verify=none keeps no model)".to_owned()
+            }
+            None => "never written by this trace".to_owned(),
+            Some(&write) => {
+                finding.last_writer = event_ref(&mut self.contents, write)?;
+                (finding.event, finding.pass) = match &finding.last_writer {
+                    Some(writer) => (Some(writer.event), writer.pass),
+                    None => (None, 0),
+                };
+                let writer = finding.last_writer.as_ref().map_or(String::new(), |w| w.to_string());
+                match writers.len() - 1 {
+                    0 => format!("last written by {writer}"),
+                    n => format!("last written by {writer} and {n} others"),
+                }
+            }
+        };
+        finding.message = format!(
+            "the target is not the comparison image: {} bytes differ at offset {}, {who}",
+            extent.len, extent.offset
+        );
+        Ok(finding)
+    }
+
+    /// The writes that defined a range last, in the order of their first sector.
+    fn last_writers(&mut self, start: u64, end: u64) -> Result<Vec<u64>> {
+        let mut pieces = Vec::new();
+        self.model.lookup(start, end, &mut pieces)?;
+        let mut writers: Vec<u64> = Vec::new();
+        let mut seen = HashSet::new();
+        for write in pieces.iter().filter_map(|p| p.version).map(Version::write) {
+            if seen.insert(write) {
+                writers.push(write);
+            }
+        }
+        Ok(writers)
     }
 
     /// Bytes from `at` on that nothing wrote and that need not be read: of an unknown target all

@@ -4,6 +4,7 @@
 //! - [`data`]: the bytes that such a version stands for; [`source`]: the trace as seen from here;
 //! - [`overlap`]: requests in flight, and what their overlapping admits;
 //! - [`read`]: reads against the model; [`image`]: the target against the model and an image;
+//! - [`writers`]: the last writer of any place, without a run;
 //! - [`classify`]: what wrong bytes look like; [`finding`], [`verdict`]: the outcome.
 
 pub mod classify;
@@ -21,6 +22,7 @@ pub mod spill;
 pub mod testing;
 pub mod verdict;
 pub mod version;
+pub mod writers;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -486,3 +486,65 @@ fn thousands_of_wrong_writes_are_counted_and_the_first_are_kept() {
     assert_eq!(verdict.findings.len(), crate::base::limits::FINDINGS_MAX);
     assert_eq!(verdict.findings_total, 300);
 }
+
+#[test]
+fn each_differing_extent_of_a_comparison_image_is_named() {
+    let trace = overlapping(false);
+    let compared = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut run = Run::new(trace.clone(), config(false), &[]);
+        run.all();
+        let mut want = run.disk.bytes.lock().unwrap().clone();
+        change(&mut want);
+        let image = super::testing::Disk::new(0);
+        *image.bytes.lock().unwrap() = want;
+        run.oracle.check_comparison(&run.disk, &image, &mut |_| ()).unwrap();
+        run.oracle.finish()
+    };
+    let same = compared(&|_| ());
+    assert!(same.pass);
+    assert_eq!(same.comparison_bytes_checked, Some(1 << 20));
+    let wrong = compared(&|want| {
+        want[5000] ^= 1;
+        want[9000] ^= 1;
+        want[500_000] = 1;
+    });
+    let names: Vec<_> = wrong.findings.iter().map(Finding::name).collect();
+    assert_eq!(names, ["comparison_mismatch"; 3]);
+    let places: Vec<_> = wrong.findings.iter().map(|f| (f.offset.unwrap(), f.event)).collect();
+    assert_eq!(places, [(5000, Some(2)), (9000, Some(2)), (500_000, None)]);
+    assert_eq!(wrong.findings[0].bytes, 512);
+    let short = compared(&|want| want.truncate(1 << 19));
+    assert_eq!(short.findings[0].name(), "size_mismatch");
+}
+
+#[test]
+fn what_the_faulty_image_does_is_named_as_that() {
+    use crate::image::{fault, mem, read_exact, write_all};
+    for (spec, name, event) in [
+        ("drop:2", "dropped_write", 2),
+        ("tear:2", "torn_write", 2),
+        ("flip:2", "flipped_bytes", 2),
+        ("swap:1", "swapped_writes", 2),
+        ("error:2", "status_error", 2),
+    ] {
+        let trace = overlapping(false);
+        let image = fault::wrap(mem(1 << 20), spec.parse().unwrap());
+        let mut oracle = Oracle::new(Arc::new(trace.clone()), config(false)).unwrap();
+        for event in 0..3 {
+            let (request, data) = trace.request(event, 11);
+            oracle.issued(event, &request).unwrap();
+            let status = match write_all(&*image, &data, request.sector * 512) {
+                Ok(()) => BlockStatus::Ok,
+                Err(_) => BlockStatus::IoErr,
+            };
+            oracle.completed(event, status, None).unwrap();
+        }
+        oracle.check_image(&*image, &mut |_| ()).unwrap();
+        let verdict = oracle.finish();
+        let found: Vec<_> = verdict.findings.iter().map(|f| (f.name(), f.event)).collect();
+        assert_eq!(found, [(name, Some(event))], "{spec}");
+        let mut byte = [0];
+        read_exact(&*image, &mut byte, verdict.findings[0].offset.unwrap()).unwrap();
+        assert!(spec.starts_with("error") || verdict.findings[0].got.0.contains(&byte[0]));
+    }
+}

@@ -4,6 +4,7 @@ pub mod histogram;
 pub mod json;
 pub mod stats;
 pub mod text;
+pub mod threshold;
 
 use std::collections::BTreeMap;
 
