@@ -69,6 +69,7 @@ pub fn replay(options: &str) -> serde_json::Value {
 }
 
 /// Peak resident memory of a command in bytes, from the kernel's own accounting of that child.
+#[expect(clippy::zombie_processes, reason = "wait4 below reaps it, and brings its rusage")]
 pub fn peak_memory(command: &mut Command) -> u64 {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("spawned");
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
