@@ -33,12 +33,8 @@ fn main() {
 /// Requests a second, by the report's own duration of the request loop.
 fn rate(options: &str) -> f64 {
     let report = replay(options);
-    let requests: u64 = report["ops"]
-        .as_array()
-        .expect("ops")
-        .iter()
-        .filter_map(|op| op["count"].as_u64())
-        .sum();
+    let requests: u64 =
+        report["ops"].as_array().expect("ops").iter().filter_map(|op| op["count"].as_u64()).sum();
     requests as f64 * 1e9 / report["duration_ns"].as_f64().expect("duration_ns")
 }
 
@@ -84,9 +80,7 @@ fn throughput(dir: &Path) {
     row("    the same, verify=reads", ours(&raw_target, "reads"), "req/s", &name, fastest);
 
     let made = output(
-        Command::new("qemu-img")
-            .args(["convert", "-f", "raw", "-O", "qcow2"])
-            .args([&raw, &qcow2]),
+        Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).args([&raw, &qcow2]),
     );
     if let Err(why) = made {
         println!("(c) skipped: {why}");
@@ -109,7 +103,13 @@ fn throughput(dir: &Path) {
     let qcow2_target = format!("target_img={},target_fmt=qcow2", qcow2.display());
     let theirs = qemu();
     row("(c) qcow2", ours(&qcow2_target, "none"), "req/s", "qemu-img bench", theirs.clone());
-    row("    the same, verify=reads", ours(&qcow2_target, "reads"), "req/s", "qemu-img bench", theirs);
+    row(
+        "    the same, verify=reads",
+        ours(&qcow2_target, "reads"),
+        "req/s",
+        "qemu-img bench",
+        theirs,
+    );
 }
 
 fn long_trace(dir: &Path) {

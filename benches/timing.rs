@@ -151,12 +151,15 @@ impl Drop for Tracer {
 
 fn outside(dir: &Path, trace: &Path, arrivals: &[u64]) -> Result<(), String> {
     let backing = dir.join("loop.raw");
-    std::fs::File::create(&backing).and_then(|f| f.set_len(DISK_BYTES)).map_err(|e| e.to_string())?;
+    std::fs::File::create(&backing)
+        .and_then(|f| f.set_len(DISK_BYTES))
+        .map_err(|e| e.to_string())?;
     let device = Loop::attach(&backing)?;
     let tracer = Tracer::new()?;
     let (major, minor) = (7u32, device.0.trim_start_matches("/dev/loop"));
     let minor: u32 = minor.parse().map_err(|_| format!("odd loop device {}", device.0))?;
-    tracer.set("events/block/block_bio_queue/filter", &format!("dev == {}", major << 20 | minor))?;
+    tracer
+        .set("events/block/block_bio_queue/filter", &format!("dev == {}", major << 20 | minor))?;
     tracer.set("events/block/block_bio_queue/enable", "1")?;
     // O_DIRECT, so that every request reaches the device at once and as itself.
     let options = options(trace, Path::new(&device.0)) + ",cache=none";

@@ -161,7 +161,8 @@ fn a_full_disk_stops_an_import_and_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     large_log(dir.path());
     let output = small.0.path().join("out.qtrace");
-    let out = qtrace(dir.path(), [Path::new("import"), Path::new("large.log"), Path::new("-o"), &output]);
+    let out =
+        qtrace(dir.path(), [Path::new("import"), Path::new("large.log"), Path::new("-o"), &output]);
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(7), "{stderr}");
     assert!(stderr.contains("out.qtrace") && stderr.contains("space"), "{stderr}");
@@ -191,7 +192,8 @@ fn a_full_disk_stops_a_replay_and_leaves_no_half_target() {
 fn ctrl_c_in_mid_replay_writes_the_report_and_exits_130() {
     let dir = tempfile::tempdir().expect("a folder");
     // Two requests a minute apart, then hours: the replay is waiting when the signal comes.
-    let iolog = "fio version 3 iolog\n0 d add\n0 d open\n0 d write 0 4096\n60000000 d write 4096 4096\n";
+    let iolog =
+        "fio version 3 iolog\n0 d add\n0 d open\n0 d write 0 4096\n60000000 d write 4096 4096\n";
     std::fs::write(dir.path().join("t.iolog"), iolog).expect("written");
     expect(dir.path(), 0, ["import", "t.iolog", "-o", "t.qtrace"]);
     let options =
@@ -209,7 +211,8 @@ fn ctrl_c_in_mid_replay_writes_the_report_and_exits_130() {
     let started = lines.by_ref().map_while(Result::ok).any(|line| line.contains("replay started"));
     assert!(started, "the log line 'replay started' never came");
     let pid = i32::try_from(child.0.id()).expect("a pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGINT).expect("sent");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGINT)
+        .expect("sent");
     let status = child.0.wait().expect("reaped");
     assert_eq!(status.code(), Some(130));
     let report = std::fs::read_to_string(dir.path().join("r.json")).expect("the report");
@@ -230,10 +233,9 @@ fn every_cut_and_every_flipped_byte_of_a_trace_is_survived() {
     let check = |what: &str, bytes: &[u8]| {
         std::fs::write(&broken, bytes).expect("written");
         let options = "tracefile=b.qtrace,target_fmt=mem,target_size=64k";
-        for args in [
-            vec!["info", "b.qtrace"],
-            vec!["replay", "--test", "block-trace-virtio", options],
-        ] {
+        for args in
+            [vec!["info", "b.qtrace"], vec!["replay", "--test", "block-trace-virtio", options]]
+        {
             let out = qtrace(dir.path(), &args);
             let stderr = String::from_utf8_lossy(&out.stderr);
             let code = out.status.code();

@@ -38,10 +38,9 @@ pub fn mixed_iolog(path: &Path, file: &Path, count: u64, blocks: u64, seed: u64)
 /// Runs a command, returns its stdout, or the reason why it cannot be had.
 pub fn output(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let out = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{name} cannot be run ({error}); install it to compare with it"))?;
+    let out = command.stdin(Stdio::null()).output().map_err(|error| {
+        format!("{name} cannot be run ({error}); install it to compare with it")
+    })?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
         return Err(format!("{name} failed ({}): {}", out.status, stderr.trim()));

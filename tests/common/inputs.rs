@@ -103,7 +103,14 @@ pub fn write_all(dir: &Path) {
     std::fs::write(dir.join("job.iolog"), iolog).expect("written");
 
     let csv: String = (0..10)
-        .map(|n| format!("{},web,0,Write,{},4096,{}\n", 128_166_372_000_000_000u64 + n * 10_000, n * 4096, 500))
+        .map(|n| {
+            format!(
+                "{},web,0,Write,{},4096,{}\n",
+                128_166_372_000_000_000u64 + n * 10_000,
+                n * 4096,
+                500
+            )
+        })
         .collect();
     std::fs::write(dir.join("msr.csv"), csv).expect("written");
 }

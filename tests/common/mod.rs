@@ -34,10 +34,7 @@ pub fn have(program: &str) -> bool {
 }
 
 /// Runs qtrace in `dir`.
-pub fn qtrace<I: AsRef<std::ffi::OsStr>>(
-    dir: &Path,
-    args: impl IntoIterator<Item = I>,
-) -> Output {
+pub fn qtrace<I: AsRef<std::ffi::OsStr>>(dir: &Path, args: impl IntoIterator<Item = I>) -> Output {
     Command::new(QTRACE).args(args).current_dir(dir).output().expect("qtrace runs")
 }
 
