@@ -8,6 +8,7 @@
 //! budget runs move to unlinked temporary files.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::runs::{Extent, ExtentSource, Overlay, Run, RunBuilder};
 use super::spill::BlockCache;
@@ -46,6 +47,8 @@ pub struct ExtentMap {
     runs: Vec<Run>,
     runs_made: u64,
     memory_bytes: u64,
+    /// Where temporary files go.
+    folder: PathBuf,
     cache: BlockCache,
     gaps: Vec<(u64, u64)>,
     gaps_next: Vec<(u64, u64)>,
@@ -66,6 +69,7 @@ impl ExtentMap {
             runs: Vec::new(),
             runs_made: 0,
             memory_bytes,
+            folder: std::env::temp_dir(),
             cache: BlockCache::default(),
             gaps: Vec::new(),
             gaps_next: Vec::new(),
@@ -210,7 +214,7 @@ impl ExtentMap {
     }
 
     fn try_flush(&mut self) -> Result<()> {
-        let mut builder = RunBuilder::new(self.next_id(), false)?;
+        let mut builder = RunBuilder::in_memory(self.next_id());
         for (start, (end, version)) in std::mem::take(&mut self.table) {
             builder.push(Extent { start, end, version })?;
         }
@@ -222,6 +226,11 @@ impl ExtentMap {
     fn next_id(&mut self) -> u64 {
         self.runs_made += 1;
         self.runs_made
+    }
+
+    fn builder(&mut self, spill: bool) -> Result<RunBuilder> {
+        let id = self.next_id();
+        if spill { RunBuilder::in_file(id, &self.folder) } else { Ok(RunBuilder::in_memory(id)) }
     }
 
     /// Merges the lowest run that those above it outgrow with all of them.
@@ -236,7 +245,7 @@ impl ExtentMap {
         let spill = merged.iter().any(Run::is_spilled)
             || self.run_memory_bytes() + merged.iter().map(Run::memory_bytes).sum::<u64>()
                 > self.memory_bytes;
-        let mut builder = RunBuilder::new(self.next_id(), spill)?;
+        let mut builder = self.builder(spill)?;
         let mut source: Option<Box<dyn ExtentSource>> = None;
         for run in merged {
             let newer = Box::new(run.into_source());
@@ -263,8 +272,8 @@ impl ExtentMap {
             if self.runs[index].is_spilled() {
                 continue;
             }
-            let mut builder = RunBuilder::new(self.next_id(), true)?;
-            let empty = RunBuilder::new(0, false)?.finish()?;
+            let mut builder = self.builder(true)?;
+            let empty = RunBuilder::in_memory(0).finish()?;
             let mut source = std::mem::replace(&mut self.runs[index], empty).into_source();
             while let Some(extent) = source.next()? {
                 builder.push(extent)?;

@@ -123,3 +123,13 @@ fn an_exbibyte_takes_a_few_entries() {
     let got: Vec<u64> = pieces.iter().map(|p| p.version.unwrap().write()).collect();
     assert_eq!(got, [1, 2, 1]);
 }
+
+#[test]
+fn a_lost_temporary_file_is_an_error_from_then_on_never_an_answer() {
+    let mut map = ExtentMap::with_table(0, 4);
+    map.folder = "/nowhere/at/all".into();
+    let failed = (0..8).find_map(|n| map.insert(n * 2, n * 2 + 1, version(n)).err());
+    assert_eq!(failed.unwrap().kind().exit_code(), 7);
+    assert!(map.lookup(0, 8, &mut Vec::new()).is_err());
+    assert!(map.next_defined(0).is_err());
+}

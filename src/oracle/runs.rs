@@ -12,6 +12,8 @@
 //! A length that the mantissa cannot hold exactly is split into a few entries, so an extent of any
 //! length takes few, and one of up to 4095 sectors takes one.
 
+use std::path::Path;
+
 use super::spill::{BlockCache, SpillFile};
 use super::version::Version;
 use crate::base::Result;
@@ -289,12 +291,19 @@ pub struct RunBuilder {
 }
 
 impl RunBuilder {
-    /// A run in memory, or in an unlinked temporary file.
-    pub fn new(id: u64, spill: bool) -> Result<Self> {
-        let store =
-            if spill { Store::File(SpillFile::create()?) } else { Store::Memory(Vec::new()) };
+    /// A run in memory.
+    pub fn in_memory(id: u64) -> Self {
+        Self::over(id, Store::Memory(Vec::new()))
+    }
+
+    /// A run in an unlinked temporary file of `folder`.
+    pub fn in_file(id: u64, folder: &Path) -> Result<Self> {
+        Ok(Self::over(id, Store::File(SpillFile::create(folder)?)))
+    }
+
+    fn over(id: u64, store: Store) -> Self {
         let run = Run { id, entries: 0, store };
-        Ok(Self { run, first: 0, current: Vec::new(), pending: None })
+        Self { run, first: 0, current: Vec::new(), pending: None }
     }
 
     /// Adds an extent past all earlier ones.
@@ -378,7 +387,7 @@ mod tests {
     #[test]
     fn lengths_split_into_few_entries_and_lose_nothing() {
         for len in [1, 4095, 4096, 4097, 123_456_789, (1 << 51) - 1] {
-            let mut builder = RunBuilder::new(1, false).unwrap();
+            let mut builder = RunBuilder::in_memory(1);
             builder.push(Extent { start: 7, end: 7 + len, version: version(3) }).unwrap();
             let run = builder.finish().unwrap();
             assert!(run.entries() <= 5, "{len}: {}", run.entries());
@@ -393,7 +402,10 @@ mod tests {
     #[test]
     fn a_gap_of_more_than_32_bits_opens_a_block() {
         for spill in [false, true] {
-            let mut builder = RunBuilder::new(1, spill).unwrap();
+            let mut builder = match spill {
+                true => RunBuilder::in_file(1, &std::env::temp_dir()).unwrap(),
+                false => RunBuilder::in_memory(1),
+            };
             let far = 5u64 << 33;
             for start in [0, 10, far] {
                 builder.push(Extent { start, end: start + 1, version: version(start) }).unwrap();
@@ -414,7 +426,7 @@ mod tests {
     #[test]
     fn the_newer_run_covers_the_older() {
         let build = |list: &[(u64, u64, u64)]| {
-            let mut builder = RunBuilder::new(1, false).unwrap();
+            let mut builder = RunBuilder::in_memory(1);
             for &(start, end, write) in list {
                 builder.push(Extent { start, end, version: version(write) }).unwrap();
             }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use super::runs::{BLOCK_ENTRIES, ENTRY_BYTES};
 use crate::base::error::IoContext;
@@ -22,6 +23,7 @@ pub struct BlockRef {
 #[derive(Debug)]
 pub struct SpillFile {
     file: File,
+    folder: PathBuf,
     len: u64,
     blocks: Vec<BlockRef>,
 }
@@ -31,19 +33,23 @@ fn hint(error: Error) -> Error {
 }
 
 impl SpillFile {
-    /// An empty one, in the folder that `TMPDIR` names.
-    pub fn create() -> Result<Self> {
-        let file = tempfile::tempfile()
-            .writing(std::env::temp_dir(), "cannot create the oracle's temporary file")
+    /// An empty one in `folder`, without a name there.
+    pub fn create(folder: &Path) -> Result<Self> {
+        let file = tempfile::tempfile_in(folder)
+            .writing(folder, "cannot create the oracle's temporary file")
             .map_err(hint)?;
-        Ok(Self { file, len: 0, blocks: Vec::new() })
+        Ok(Self::over(file, folder))
+    }
+
+    fn over(file: File, folder: &Path) -> Self {
+        Self { file, folder: folder.to_path_buf(), len: 0, blocks: Vec::new() }
     }
 
     /// Adds a block.
     pub fn append(&mut self, first: u64, entries: &[u8]) -> Result<()> {
         self.file
             .write_all_at(entries, self.len)
-            .writing(std::env::temp_dir(), "cannot write the oracle's temporary file")
+            .writing(&self.folder, "cannot write the oracle's temporary file")
             .map_err(hint)?;
         self.blocks.push(BlockRef { first, offset: self.len, len: entries.len() as u32 });
         self.len += entries.len() as u64;
@@ -65,7 +71,7 @@ impl SpillFile {
         buf.resize(place.len as usize, 0);
         self.file.read_exact_at(buf, place.offset).map_err(|e| {
             Error::incomplete("cannot read the oracle's temporary file back")
-                .path(std::env::temp_dir())
+                .path(&self.folder)
                 .source(e)
         })
     }
@@ -116,5 +122,29 @@ impl Default for BlockCache {
     fn default() -> Self {
         let slot = || Slot { key: Self::NOTHING, bytes: Vec::new() };
         Self { slots: std::iter::repeat_with(slot).take(Self::SLOTS).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_an_incomplete_run_that_says_what_helps() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut spill = SpillFile::over(full, Path::new("/some/folder"));
+        let error = spill.append(0, &[0; ENTRY_BYTES]).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 7);
+        assert!(error.to_string().starts_with("/some/folder: cannot write"), "{error}");
+        assert!(error.hint_text().unwrap().contains("TMPDIR"));
+        assert!(spill.blocks().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_left_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spill = SpillFile::create(folder.path()).unwrap();
+        spill.append(0, &[0; ENTRY_BYTES]).unwrap();
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 }
