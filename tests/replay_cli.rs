@@ -187,12 +187,27 @@ fn a_virtual_clock_gives_the_same_bytes_twice() {
 }
 
 #[test]
+fn an_existing_target_is_written_in_place_or_left_alone() {
+    let desk = Desk::new();
+    desk.mixed(100);
+    let before = vec![7u8; DISK_BYTES as usize];
+    std::fs::write(desk.path("d.raw"), &before).unwrap();
+    let report = desk.report("target_img=d.raw,target_fmt=raw,snapshot=on", 0);
+    assert_eq!(report["target"]["snapshot"], true);
+    assert!(read(&desk.path("d.raw")) == before);
+    let report = desk.report("target_img=d.raw,target_fmt=raw", 0);
+    assert_eq!(report["target"]["created"], false);
+    assert!(read(&desk.path("d.raw")) != before);
+    assert_eq!(desk.names(), ["d.raw", "t.qtrace"], "no overlay is left");
+}
+
+#[test]
 fn a_comparison_image_decides() {
     let desk = Desk::new();
     desk.mixed(300);
     desk.report("target_img=want.raw,target_fmt=raw", 0);
     let same = desk.report("target_img=a.raw,target_fmt=raw,comparison_img=want.raw", 0);
-    assert_eq!(same["comparison"]["size"], DISK_BYTES);
+    assert_eq!(same["verdict"]["comparison_bytes_checked"], DISK_BYTES);
     let mut bytes = read(&desk.path("want.raw"));
     bytes[5000] ^= 1;
     std::fs::write(desk.path("want.raw"), bytes).unwrap();

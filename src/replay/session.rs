@@ -23,12 +23,10 @@ use crate::base::error::IoContext;
 use crate::base::{Clock, Error, ErrorKind, HostClock, Result, SECTOR_SIZE, VirtualClock};
 use crate::driver::BlockDriver;
 use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
-use crate::image::compare::{CompareOptions, compare};
 use crate::image::digest::{guest_sha256, hex};
 use crate::image::{self, AioMode, Image, OpenOptions};
 use crate::machine::Machine;
 use crate::machine::builtin::{BuiltinConfig, BuiltinMachine, DiskConfig};
-use crate::oracle::finding::{ByteRange, LISTED_MAX};
 use crate::oracle::{Finding, FindingKind, Oracle, OracleConfig, Verify};
 use crate::report::{MachineReport, Report, RunStats, TimingStatus, json};
 use crate::trace::{NotRecorded, Trace};
@@ -364,7 +362,7 @@ impl Session<'_> {
         }
         if let Some(comparison) = self.comparison.as_deref().filter(|_| !stopped()) {
             let mut tick = |done| progress(Phase::Compare, done, Some(size));
-            compare_images(&mut replayed.oracle, image, comparison, &mut tick)?;
+            replayed.oracle.check_comparison(image, comparison, &mut tick)?;
         }
         if self.config.image_digest && !stopped() {
             let mut tick = |done| progress(Phase::Digest, done, Some(size));
@@ -372,35 +370,4 @@ impl Session<'_> {
         }
         Ok(!stopped())
     }
-}
-
-/// The target against the comparison image: one finding, with the first differing ranges.
-fn compare_images(
-    oracle: &mut Oracle,
-    image: &dyn Image,
-    comparison: &dyn Image,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let diff = compare(image, comparison, &CompareOptions::default(), progress)?;
-    if let Some(first) = diff.extents.first() {
-        let (bytes, extents) = (diff.bytes_different, diff.extents_total);
-        let message = format!(
-            "the target differs from the comparison image in {bytes} bytes ({extents} ranges), \
-             first at offset {}",
-            first.offset
-        );
-        let mut finding = Finding::new(FindingKind::ComparisonMismatch, message);
-        (finding.offset, finding.sector) = (Some(first.offset), Some(first.offset / SECTOR_SIZE));
-        finding.bytes = bytes;
-        let ranges = diff.extents.iter().take(LISTED_MAX);
-        finding.ranges =
-            ranges.map(|extent| ByteRange { offset: extent.offset, len: extent.len }).collect();
-        oracle.report(finding);
-    }
-    if !diff.same_size() {
-        let (got, want) = (diff.size_a, diff.size_b);
-        let message = format!("the target has {got} bytes, the comparison image {want}");
-        oracle.report(Finding::new(FindingKind::SizeMismatch, message));
-    }
-    Ok(())
 }

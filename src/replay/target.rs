@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::options::Config;
 use crate::base::{Error, Result};
+use crate::image::overlay::Overlay;
 use crate::image::{self, Image, OpenOptions, PendingImage, fault};
 use crate::report::ImageReport;
 
@@ -112,10 +113,7 @@ fn open(config: &Config, path: &Path) -> Result<Arc<dyn Image>> {
         let what = format!("the image has {} bytes, and target_size= says {want}", image.size());
         return Err(Error::usage(what).path(path).hint("target_size= is for images to be created"));
     }
-    if config.snapshot {
-        return Err(Error::usage("snapshot=on is not available yet").path(path));
-    }
-    Ok(image)
+    if config.snapshot { Overlay::new(image) } else { Ok(image) }
 }
 
 /// Refuses a run in which one file plays two parts.
@@ -202,6 +200,23 @@ mod tests {
         let sized = config(format!("{text},target_size=2M"));
         assert!(Target::open(&sized, 1 << 20).err().unwrap().to_string().contains("target_size="));
         assert!(!Target::open(&config(text), 9).unwrap().is_new());
+    }
+
+    #[test]
+    fn a_snapshot_leaves_the_image_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.raw");
+        let text = format!("tracefile=t,target_img={},target_fmt=raw,snapshot=on", path.display());
+        let error = Target::open(&config(text.clone()), 4096).err().unwrap();
+        assert!(error.to_string().contains("snapshot=on"), "{error}");
+        std::fs::write(&path, [7u8; 4096]).unwrap();
+        let target = Target::open(&config(text), 4096).unwrap();
+        image::write_all(&*target.device_image(), &[9; 512], 512).unwrap();
+        let mut seen = [0; 1024];
+        image::read_exact(&**target.image(), &mut seen, 0).unwrap();
+        assert_eq!((seen[0], seen[512]), (7, 9));
+        target.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [7u8; 4096]);
     }
 
     #[test]
