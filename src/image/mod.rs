@@ -29,6 +29,7 @@ mod raw;
 #[cfg(test)]
 pub(crate) mod testkit;
 mod uring;
+pub mod watch;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::path::Path;

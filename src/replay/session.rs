@@ -62,7 +62,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>, progress: OnProgress<'_>) ->
     check_trace(config, &trace)?;
     let selection = Selection::new(&trace, config.device.as_deref())?;
     let comparison = open_comparison(config)?;
-    let target = Target::open(config, selection.disk_bytes)?;
+    let target = Target::open(config, selection.disk_bytes, stop)?;
     check_size(config, &selection, &target)?;
     let session = Session { config, trace, selection, target, comparison, stop };
     let report = session.run(log, progress)?;
@@ -189,6 +189,9 @@ impl Session<'_> {
     fn run(self, log: RunLog, progress: OnProgress<'_>) -> Result<Report> {
         let started = (Instant::now(), SystemTime::now());
         let mut replayed = self.replay(log, progress)?;
+        if let Some(error) = self.target.failure(self.config) {
+            return Err(error);
+        }
         if replayed.outcome.end == End::Complete && replayed.outcome.requests == 0 {
             let what = "the trace holds no request for this replay";
             return Err(Error::new(ErrorKind::Nothing, what)
@@ -287,6 +290,7 @@ impl Session<'_> {
             machine: &mut machine,
             stop: self.stop,
         };
+        tracing::info!(events = self.trace.events(), "replay started");
         let outcome = Engine::new(self.engine_config()?, Pacer::new(config.pacing), parts).run()?;
         driver.shutdown(&mut machine)?;
         let clock = machine.clock();

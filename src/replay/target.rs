@@ -2,29 +2,33 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::options::Config;
 use crate::base::{Error, Result};
 use crate::image::overlay::Overlay;
+use crate::image::watch::{self, Watch};
 use crate::image::{self, Image, OpenOptions, PendingImage, fault};
 use crate::report::ImageReport;
 
 /// An open target.
 pub struct Target {
     image: Arc<dyn Image>,
-    /// What the device is given: the image, or a wrapper that injects a fault.
+    /// What the device is given: the image, watched, and with the fault that was asked for.
     device: Arc<dyn Image>,
+    watch: Arc<Watch>,
     pending: Option<PendingImage>,
     snapshot: bool,
 }
 
 impl Target {
     /// Opens or creates the target; a new one has `new_bytes` unless `target_size=` says otherwise.
+    /// The first failure of the image itself raises `stop`: see [`Target::failure`].
     ///
     /// # Errors
     /// Usage errors for names that clash, sizes that contradict and formats that are missing;
     /// otherwise those of the image.
-    pub fn open(config: &Config, new_bytes: u64) -> Result<Self> {
+    pub fn open(config: &Config, new_bytes: u64, stop: &Arc<AtomicBool>) -> Result<Self> {
         let size = config.target_bytes.unwrap_or(new_bytes);
         let (image, pending) = match (&config.target, config.target_format.as_deref()) {
             (None, Some("null")) => (image::null(size), None),
@@ -35,11 +39,21 @@ impl Target {
             }
             (Some(path), _) => (open(config, path)?, None),
         };
+        let (watched, watch) = watch::wrap(Arc::clone(&image), Arc::clone(stop));
         let device = match &config.fault {
-            Some(spec) => fault::wrap(Arc::clone(&image), *spec),
-            None => Arc::clone(&image),
+            Some(spec) => fault::wrap(watched, *spec),
+            None => watched,
         };
-        Ok(Self { image, device, pending, snapshot: config.snapshot })
+        Ok(Self { image, device, watch, pending, snapshot: config.snapshot })
+    }
+
+    /// Why the image stopped the replay, if it did: the host's failure, not the device's.
+    pub fn failure(&self, config: &Config) -> Option<Error> {
+        let error = self.watch.take()?;
+        Some(match &config.target {
+            Some(path) => error.path(path),
+            None => error,
+        })
     }
 
     /// The disk.
@@ -190,16 +204,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("d.raw");
         let text = format!("tracefile=t,target_img={},target_fmt=raw", path.display());
-        let target = Target::open(&config(text.clone()), 1 << 20).unwrap();
+        let target = Target::open(&config(text.clone()), 1 << 20, &Arc::default()).unwrap();
         assert!(target.is_new() && !path.exists());
         drop(target);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
-        let target = Target::open(&config(text.clone()), 1 << 20).unwrap();
+        let target = Target::open(&config(text.clone()), 1 << 20, &Arc::default()).unwrap();
         target.commit().unwrap();
         assert_eq!(path.metadata().unwrap().len(), 1 << 20);
         let sized = config(format!("{text},target_size=2M"));
-        assert!(Target::open(&sized, 1 << 20).err().unwrap().to_string().contains("target_size="));
-        assert!(!Target::open(&config(text), 9).unwrap().is_new());
+        assert!(
+            Target::open(&sized, 1 << 20, &Arc::default())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("target_size=")
+        );
+        assert!(!Target::open(&config(text), 9, &Arc::default()).unwrap().is_new());
     }
 
     #[test]
@@ -207,10 +227,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("d.raw");
         let text = format!("tracefile=t,target_img={},target_fmt=raw,snapshot=on", path.display());
-        let error = Target::open(&config(text.clone()), 4096).err().unwrap();
+        let error = Target::open(&config(text.clone()), 4096, &Arc::default()).err().unwrap();
         assert!(error.to_string().contains("snapshot=on"), "{error}");
         std::fs::write(&path, [7u8; 4096]).unwrap();
-        let target = Target::open(&config(text), 4096).unwrap();
+        let target = Target::open(&config(text), 4096, &Arc::default()).unwrap();
         image::write_all(&*target.device_image(), &[9; 512], 512).unwrap();
         let mut seen = [0; 1024];
         image::read_exact(&**target.image(), &mut seen, 0).unwrap();
@@ -221,8 +241,12 @@ mod tests {
 
     #[test]
     fn a_new_image_needs_a_format() {
-        let error =
-            Target::open(&config("tracefile=t,target_img=/nonexistent/d".into()), 512).err();
+        let error = Target::open(
+            &config("tracefile=t,target_img=/nonexistent/d".into()),
+            512,
+            &Arc::default(),
+        )
+        .err();
         assert!(error.unwrap().to_string().contains("format"));
     }
 }

@@ -1,0 +1,35 @@
+//! The traces in traces/ replay to the content that their README promises.
+
+mod common;
+
+use common::{replay, repo};
+
+#[test]
+fn every_bundled_trace_gives_its_hash() {
+    let readme = std::fs::read_to_string(repo().join("traces/README.md")).expect("README");
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut files: Vec<String> = std::fs::read_dir(repo().join("traces"))
+        .expect("listed")
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".qtrace"))
+        .collect();
+    files.sort();
+    let mut named: Vec<&str> =
+        rows.iter().map(|row| row.split('`').nth(1).expect("name")).collect();
+    named.sort_unstable();
+    assert_eq!(files, named, "traces/README.md and the folder disagree");
+    for row in rows {
+        let mut quoted = row.split('`').skip(1).step_by(2);
+        let (name, hash) = (quoted.next().expect("a name"), quoted.next_back().expect("a hash"));
+        let path = repo().join("traces").join(name);
+        assert!(path.metadata().expect("there").len() <= 2 << 20, "{name} is too large");
+        for (format, depth) in [("raw", 1), ("qcow2", 64)] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let options = format!(
+                "tracefile={},target_img=d,target_fmt={format},iodepth={depth}",
+                path.display()
+            );
+            assert_eq!(replay(dir.path(), 0, &options)["image_sha256"], hash, "{name} {format}");
+        }
+    }
+}
