@@ -243,3 +243,20 @@ fn per_cpu_files_and_their_merge_give_the_same_bytes() {
     let output = qtrace(dir.path(), &[&one, "-o", "one.qtrace"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 files of other CPUs"));
 }
+
+#[test]
+fn a_device_size_that_is_told_is_kept_and_used() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = common::inputs::log_writes(&[common::inputs::write(0, 8, 1)]);
+    std::fs::write(dir.path().join("t.log"), log).expect("log");
+    let import = ["import", "t.log", "-o", "t.qtrace", "--force", "--device-size"];
+    common::expect(dir.path(), 0, import.iter().chain(&["16M"]));
+    let info = common::expect(dir.path(), 0, ["info", "t.qtrace", "--format", "json"]);
+    let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+    assert!(!info["not_recorded"].to_string().contains("device-size"), "{info:#}");
+    let report = common::replay(dir.path(), 0, "tracefile=t.qtrace,target_fmt=mem");
+    assert_eq!(report["target"]["size"], 16 << 20);
+    for wrong in ["16q", "0", "1000"] {
+        common::expect(dir.path(), 2, import.iter().chain(&[wrong]));
+    }
+}

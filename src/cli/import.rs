@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::Format;
 use super::progress::Progress;
-use crate::base::units::human_bytes;
-use crate::base::{BlockOp, Error, ErrorKind, Result};
+use crate::base::limits::DISK_BYTES_MAX;
+use crate::base::units::{human_bytes, parse_size};
+use crate::base::{BlockOp, Error, ErrorKind, Result, SECTOR_SIZE};
 use crate::import::{ImportOptions, ImportReport, Stage, WaitUnit, import, registry};
 
 const EXAMPLES: &str = "\
@@ -45,6 +46,11 @@ pub struct Args {
     /// Import this device only, named as the source names it (8,0 for blktrace, a file for fio).
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
+
+    /// The size of the device, which most formats do not record: a replay then creates its target
+    /// with it, not with the end of the last request.
+    #[arg(long, value_name = "SIZE", value_parser = device_size)]
+    device_size: Option<u64>,
 
     /// fio-iolog version 2: what wait counts: ms since the job's start, as fio does, or us since
     /// the wait before, as its manual says.
@@ -90,6 +96,7 @@ pub fn run(args: &Args) -> Result<u8> {
         from: args.from.clone(),
         stage: args.stage,
         device: args.device.clone(),
+        device_bytes: args.device_size,
         iolog_wait: args.iolog_wait,
         uncounted: args.uncounted,
         stop: Some(stop_on_signal()?),
@@ -108,6 +115,13 @@ pub fn run(args: &Args) -> Result<u8> {
             .path(args.inputs.first().map_or(Path::new("-"), PathBuf::as_path))
             .hint(format!("{} can be used", args.output.display()))),
     }
+}
+
+fn device_size(text: &str) -> std::result::Result<u64, String> {
+    parse_size(text)
+        .filter(|bytes| (SECTOR_SIZE..=DISK_BYTES_MAX).contains(bytes))
+        .filter(|bytes| bytes.is_multiple_of(SECTOR_SIZE))
+        .ok_or_else(|| "a size is whole sectors of 512 bytes: 16M, 1.5G, 65536".to_owned())
 }
 
 /// Refuses an output that would destroy something.

@@ -103,6 +103,7 @@ pub struct Job<'a> {
     devices: HashMap<Vec<u8>, StreamId>,
     names_bytes: usize,
     device_wanted: Option<String>,
+    device_bytes: Option<u64>,
     unaligned: u64,
     meter: Meter,
     progress: &'a mut dyn FnMut(u64),
@@ -144,6 +145,7 @@ impl<'a> Job<'a> {
             devices: HashMap::new(),
             names_bytes: 0,
             device_wanted: device,
+            device_bytes: None,
             unaligned: 0,
             meter,
             progress,
@@ -156,8 +158,17 @@ impl<'a> Job<'a> {
         self.header.interpretation.push(line.into());
     }
 
+    /// The device's size, which the user knows and most sources do not say. Call it first.
+    pub fn device_size(&mut self, bytes: u64) {
+        self.device_bytes = Some(bytes);
+        self.interpret(format!("device size: {bytes} bytes, as told"));
+    }
+
     /// Sets what the source cannot say, in the header and for the final word.
-    pub fn lacks(&mut self, not_recorded: NotRecorded) {
+    pub fn lacks(&mut self, mut not_recorded: NotRecorded) {
+        if self.device_bytes.is_some() {
+            not_recorded.remove(NotRecorded::DEVICE_SIZE);
+        }
         self.header.not_recorded = not_recorded;
         self.not_recorded = not_recorded;
     }
@@ -214,7 +225,8 @@ impl<'a> Job<'a> {
             self.summary.lose("more devices, or longer names, than a trace can hold", place);
             return Ok(None);
         }
-        let info = StreamInfo { device: name, block_bytes, ..StreamInfo::default() };
+        let device_bytes = self.device_bytes;
+        let info = StreamInfo { device: name, block_bytes, device_bytes, ..StreamInfo::default() };
         let id = StreamId(self.devices.len() as u32);
         if self.begun {
             self.sink.stream(info)?;

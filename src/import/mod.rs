@@ -74,6 +74,8 @@ pub struct ImportOptions {
     pub stage: Option<Stage>,
     /// Keep this device only.
     pub device: Option<String>,
+    /// Size of the device in bytes, where the user knows it.
+    pub device_bytes: Option<u64>,
     /// What an fio v2 `wait` means.
     pub iolog_wait: WaitUnit,
     /// Also read dm-log-writes entries past the superblock's count.
@@ -120,6 +122,9 @@ pub fn run(
             .hint("import them one by one"));
     }
     let mut job = Job::new(sink, importer.name(), options.device.clone(), meter, progress);
+    if let Some(bytes) = options.device_bytes {
+        job.device_size(bytes);
+    }
     importer.import(sources, options, &mut job)?;
     job.close(&path)?;
     let summary = TraceSummary {
