@@ -235,7 +235,8 @@ impl Machine for FakeMachine {
             .iter()
             .map(|fd| nix::poll::PollFd::new(*fd, nix::poll::PollFlags::POLLIN))
             .collect();
-        let left = deadline.map_or(10_000, |deadline| (deadline - self.clock.now()) / 1_000_000);
+        let left =
+            deadline.map_or(10_000, |deadline| (deadline - self.clock.now()).div_ceil(1_000_000));
         let timeout = nix::poll::PollTimeout::from(left.min(10_000) as u16);
         nix::poll::poll(&mut poll, timeout).unwrap();
         Ok(())
