@@ -20,7 +20,7 @@ fn every_bundled_trace_gives_its_hash() {
     assert_eq!(files, named, "traces/README.md and the folder disagree");
     for row in rows {
         let mut quoted = row.split('`').skip(1).step_by(2);
-        let (name, hash) = (quoted.next().expect("a name"), quoted.next_back().expect("a hash"));
+        let (name, hash) = (quoted.next().expect("a name"), quoted.last().expect("a hash"));
         let path = repo().join("traces").join(name);
         assert!(path.metadata().expect("there").len() <= 2 << 20, "{name} is too large");
         for (format, depth) in [("raw", 1), ("qcow2", 64)] {

@@ -1,5 +1,7 @@
 //! `qtrace import` as a user meets it: exit codes, output, what it leaves behind.
 
+mod common;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -26,9 +26,13 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// What a command should exit with: a comment behind it may say.
-fn expected_code(command: &str) -> i32 {
-    command.split_once("# exits with ").map_or(0, |(_, code)| code.trim().parse().expect("a code"))
+/// What a command may exit with: a comment behind it may say, `if` when it depends on the
+/// machine's speed, which no test asserts.
+fn expected_codes(command: &str) -> Vec<i32> {
+    let Some((_, comment)) = command.split_once("# exits with ") else { return vec![0] };
+    let (code, when) = comment.split_once(" if ").map_or((comment, ""), |(c, w)| (c, w));
+    let code = code.trim().parse().expect("a code");
+    if when.is_empty() { vec![code] } else { vec![0, code] }
 }
 
 fn run(command: &str, dir: &Path) {
@@ -45,9 +49,8 @@ fn run(command: &str, dir: &Path) {
         .env("PATH", path)
         .output()
         .expect("sh runs");
-    assert_eq!(
-        out.status.code(),
-        Some(expected_code(command)),
+    assert!(
+        out.status.code().is_some_and(|code| expected_codes(command).contains(&code)),
         "README: {command}\nstdout: {}\nstderr: {}",
         String::from_utf8_lossy(&out.stdout),
         String::from_utf8_lossy(&out.stderr)
