@@ -18,6 +18,7 @@ mod nbd_wire;
 mod null;
 mod open;
 pub mod overlay;
+mod pending;
 pub mod probe;
 mod qcow2;
 mod qcow2_header;
@@ -37,7 +38,8 @@ use std::path::Path;
 pub use host::HostFile;
 pub use mem::mem;
 pub use null::null;
-pub use open::{PendingImage, create, open};
+pub use open::open;
+pub use pending::{PendingImage, create};
 
 /// What a range of an image holds, as far as its metadata tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

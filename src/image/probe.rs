@@ -52,6 +52,19 @@ fn is_vmdk_descriptor(head: &[u8]) -> bool {
     head.get(..FIRST_LINE.len()).is_some_and(|h| h.eq_ignore_ascii_case(FIRST_LINE))
 }
 
+/// The format that the end of a file's name claims, where it claims one with a header.
+pub fn format_of_suffix(suffix: &str) -> Option<&'static str> {
+    const SUFFIXES: [(&str, &str); 6] = [
+        ("qcow2", "qcow2"),
+        ("vmdk", "vmdk"),
+        ("vhdx", "vhdx"),
+        ("vdi", "vdi"),
+        ("qed", "qed"),
+        ("qcow", "qcow"),
+    ];
+    SUFFIXES.iter().find(|(s, _)| s.eq_ignore_ascii_case(suffix)).map(|(_, format)| *format)
+}
+
 /// The format of the file at `path`.
 pub fn format(path: &Path) -> Result<&'static str> {
     format_of_file(&HostFile::open(path, false)?)
