@@ -10,6 +10,12 @@ const GUESTS: [(&str, &str); 3] = [
     ("ide-raw", "a4dcd83944a434f920fcccee63f06dcb570b05c9513ac8e06d44c8a620adb199"),
 ];
 
+fn guest_data() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = root.ancestors().skip(1).take(3).map(|up| up.join("shared/data/guest"));
+    found.find(|path| path.is_dir())
+}
+
 fn qtrace(folder: &Path, args: &[&str]) -> Vec<u8> {
     let output = Command::new(assert_cmd::cargo::cargo_bin!("qtrace"))
         .current_dir(folder)
@@ -22,11 +28,10 @@ fn qtrace(folder: &Path, args: &[&str]) -> Vec<u8> {
 
 #[test]
 fn every_guests_disk_is_reproduced_at_any_depth() {
-    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/guest");
-    if !data.is_dir() {
-        println!("skipped: {} is not there", data.display());
+    let Some(data) = guest_data() else {
+        eprintln!("skipped: no shared/data/guest folder beside this repository");
         return;
-    }
+    };
     for (name, sha256) in GUESTS {
         let folder = tempfile::tempdir().unwrap();
         let log = data.join(format!("{name}.blklogwrites.gz"));
