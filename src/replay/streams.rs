@@ -17,6 +17,8 @@ pub struct Selection {
     pub end_bytes: u64,
     /// Size of a disk made for them: as the source says, or as their requests need.
     pub disk_bytes: u64,
+    /// The source says how large their disk was.
+    pub size_recorded: bool,
 }
 
 impl Selection {
@@ -43,15 +45,16 @@ impl Selection {
         }
         let selected: Arc<[bool]> =
             trace.streams().iter().map(|info| takes(&info.device)).collect();
-        let (mut end_bytes, mut disk_bytes) = (0u64, 0u64);
+        let (mut end_bytes, mut disk_bytes, mut size_recorded) = (0u64, 0u64, false);
         let streams = trace.streams().iter().zip(trace.totals()).zip(selected.iter());
         for ((info, totals), _) in streams.filter(|(_, selected)| **selected) {
             let block = u64::from(info.block_bytes.unwrap_or(0)).max(SECTOR_SIZE);
             let needed = totals.end_bytes.checked_next_multiple_of(block).unwrap_or(u64::MAX);
             end_bytes = end_bytes.max(totals.end_bytes);
+            size_recorded |= info.device_bytes.is_some();
             disk_bytes = disk_bytes.max(info.device_bytes.unwrap_or(0)).max(needed);
         }
-        Ok(Self { selected, end_bytes, disk_bytes: disk_bytes.max(SECTOR_SIZE) })
+        Ok(Self { selected, end_bytes, disk_bytes: disk_bytes.max(SECTOR_SIZE), size_recorded })
     }
 }
 

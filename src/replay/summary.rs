@@ -91,6 +91,12 @@ impl Session<'_> {
             let text = "the recording has requests in order of completion: so were they issued";
             report.notes.push(text.into());
         }
+        let guessed = !self.selection.size_recorded && self.config.target_bytes.is_none();
+        if self.target.is_new() && guessed {
+            let text = "the trace does not record the disk's size: the new target ends with its \
+                        last request (target_size=, or qtrace import --device-size, sets it)";
+            report.notes.push(text.into());
+        }
         if self.config.verify_defaulted {
             report.notes.push("target null keeps nothing: verify=none".into());
         }
