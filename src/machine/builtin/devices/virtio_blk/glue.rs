@@ -86,6 +86,14 @@ impl VirtioBlk {
             Owner::Thread(thread) => thread.with(f),
         }
     }
+
+    /// As `with`, for a call that changes nothing.
+    fn peek<R>(&mut self, f: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        match &mut self.owner {
+            Owner::Inline(worker) => Some(f(worker)),
+            Owner::Thread(thread) => thread.peek(f),
+        }
+    }
 }
 
 impl VirtioDevice for VirtioBlk {
@@ -110,7 +118,8 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn config_read(&mut self, offset: u64, buf: &mut [u8]) {
-        self.with(|worker| worker.engine.chip.config_read(offset, buf));
+        let read = |worker: &mut Worker| worker.engine.chip.config_read(offset, buf);
+        self.peek(read);
     }
 
     fn config_write(&mut self, offset: u64, bytes: &[u8]) {
@@ -172,6 +181,6 @@ impl VirtioDevice for VirtioBlk {
         if !self.interrupts.needs_reset() {
             return None;
         }
-        self.with(|worker| worker.fault().map(ToString::to_string)).flatten()
+        self.peek(|worker| worker.fault().map(ToString::to_string)).flatten()
     }
 }
