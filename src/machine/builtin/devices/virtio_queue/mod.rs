@@ -3,8 +3,8 @@
 //! Written here instead of using the `virtio-queue` crate's iterator because the whole request
 //! path has a budget of a few hundred nanoseconds: host addresses of the three areas are resolved
 //! once, when the queue starts; descriptors are two loads each; the used index is published and the
-//! interrupt decided once a batch. `bench_against_virtio_queue` (tests/bench.rs)
-//! showed 27 ns for a chain of three against 239 ns.
+//! interrupt decided once a batch. `bench_against_virtio_queue` (tests/bench.rs) showed 27 ns for a
+//! chain of three against 239 ns.
 //!
 //! A driver that breaks the ring's rules is answered with a [`RingError`], on which the device asks
 //! for a reset (§2.1.2); nothing of the offending chain is executed.
