@@ -4,10 +4,15 @@
 //! device; (b) a raw file in the page cache against fio's fastest engine; (c) qcow2 against
 //! `qemu-img bench`; then what verification costs, a five-million-record trace, and `qtrace diff`
 //! against `qemu-img compare`. Figures are medians; compare the ratios, not the numbers.
+//!
+//! Words after `--` choose parts: `cargo bench --bench peers -- null raw qcow2 long diff`.
+//!
+//! Targets are used with `cache=unsafe`, and `qemu-img bench` with `-t unsafe`: fio does not sync
+//! either, so that nobody waits for the disk.
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{QTRACE, fio_rate, import, median, output, qemu_img_bench, replay, row, seconds};
@@ -20,14 +25,20 @@ const DEPTH: u32 = 32;
 const RUNS: usize = 3;
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
     let dir = common::bench_dir();
     let dir = dir.path();
     println!("{REQUESTS} mixed 4 KiB requests, depth {DEPTH}, medians of {RUNS} runs\n");
-    throughput(dir);
-    println!();
-    long_trace(dir);
-    println!();
-    image_diff(dir);
+    if ["null", "raw", "qcow2"].into_iter().any(wanted) {
+        throughput(dir, &wanted);
+    }
+    if wanted("long") {
+        long_trace(dir);
+    }
+    if wanted("diff") {
+        image_diff(dir);
+    }
 }
 
 /// Requests a second, by the report's own duration of the request loop.
@@ -38,76 +49,97 @@ fn rate(options: &str) -> f64 {
     requests as f64 * 1e9 / report["duration_ns"].as_f64().expect("duration_ns")
 }
 
-fn throughput(dir: &Path) {
-    let raw = dir.join("disk.raw");
-    let qcow2 = dir.join("disk.qcow2");
+/// The files that all three comparisons share.
+struct Bench<'a> {
+    dir: &'a Path,
+    raw: PathBuf,
+    iolog: PathBuf,
+    trace: PathBuf,
+}
+
+fn throughput(dir: &Path, wanted: &dyn Fn(&str) -> bool) {
+    let in_dir = |name| dir.join(name);
+    let (raw, iolog, trace) = (in_dir("disk.raw"), in_dir("mixed.iolog"), in_dir("mixed.qtrace"));
     random_file(&raw, DISK_BYTES);
-    let (iolog, trace) = (dir.join("mixed.iolog"), dir.join("mixed.qtrace"));
     common::mixed_iolog(&iolog, &raw, REQUESTS, DISK_BYTES / 4096, 1);
     import(&iolog, &trace);
-    let trace = trace.display();
-    let ours = |target: &str, verify: &str| {
-        let options =
-            format!("tracefile={trace},{target},verify={verify},iodepth={DEPTH},clock=host");
-        median(RUNS, || rate(&options))
-    };
-
-    let fio = |engine: &str| {
-        let rates: Result<Vec<f64>, String> =
-            (0..RUNS).map(|_| fio_rate(engine, &iolog, DEPTH)).collect();
-        rates.map(|mut r| {
-            r.sort_by(f64::total_cmp);
-            r[r.len() / 2]
-        })
-    };
-    let null = format!("target_fmt=null,target_size={DISK_BYTES}");
-    row("(a) null: driver + device + image", ours(&null, "none"), "req/s", "fio null", fio("null"));
-    let raw_target = format!("target_img={},target_fmt=raw", raw.display());
-    let fastest = ["io_uring", "psync", "libaio"]
-        .into_iter()
-        .map(|engine| fio_rate(engine, &iolog, DEPTH).map(|rate| (engine, rate)))
-        .reduce(|best, next| match (&best, &next) {
-            (Ok(a), Ok(b)) if b.1 > a.1 => next,
-            (Err(_), Ok(_)) => next,
-            _ => best,
-        })
-        .expect("three engines");
-    let name = fastest.as_ref().map_or("fio".to_owned(), |(engine, _)| format!("fio {engine}"));
-    let fastest = fastest.and_then(|(engine, _)| fio(engine));
-    row("(b) raw file, page cache", ours(&raw_target, "none"), "req/s", &name, fastest.clone());
-    row("    the same, verify=reads", ours(&raw_target, "reads"), "req/s", &name, fastest);
-
-    let made = output(
-        Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).args([&raw, &qcow2]),
-    );
-    if let Err(why) = made {
-        println!("(c) skipped: {why}");
-        return;
+    let bench = Bench { dir, raw, iolog, trace };
+    if wanted("null") {
+        bench.null();
     }
-    let qemu = || -> Result<f64, String> {
-        let one = |write| -> Result<f64, String> {
-            let rates: Result<Vec<f64>, String> =
-                (0..RUNS).map(|_| qemu_img_bench(&qcow2, "qcow2", DEPTH, write)).collect();
-            rates.map(|mut r| {
-                r.sort_by(f64::total_cmp);
-                r[r.len() / 2]
-            })
+    if wanted("raw") {
+        bench.raw();
+    }
+    if wanted("qcow2") {
+        bench.qcow2();
+    }
+}
+
+impl Bench<'_> {
+    fn ours(&self, target: &str, verify: &str) -> f64 {
+        let trace = self.trace.display();
+        let options = format!(
+            "tracefile={trace},{target},verify={verify},iodepth={DEPTH},clock=host,cache=unsafe"
+        );
+        median(RUNS, || rate(&options))
+    }
+
+    fn fio(&self, engine: &str) -> Result<f64, String> {
+        median_of((0..RUNS).map(|_| fio_rate(engine, &self.iolog, DEPTH)).collect())
+    }
+
+    fn null(&self) {
+        let target = format!("target_fmt=null,target_size={DISK_BYTES}");
+        let ours = self.ours(&target, "none");
+        row("(a) null: driver + device + image", ours, "req/s", "fio null", self.fio("null"));
+    }
+
+    fn raw(&self) {
+        let target = format!("target_img={},target_fmt=raw", self.raw.display());
+        let fastest = ["io_uring", "psync", "libaio"]
+            .into_iter()
+            .map(|engine| (engine, fio_rate(engine, &self.iolog, DEPTH)))
+            .max_by(|a, b| a.1.clone().unwrap_or(0.0).total_cmp(&b.1.clone().unwrap_or(0.0)))
+            .map_or("io_uring", |(engine, _)| engine);
+        let theirs = self.fio(fastest);
+        let peer = format!("fio {fastest}");
+        row("(b) raw, page cache", self.ours(&target, "none"), "req/s", &peer, theirs.clone());
+        row("    the same, verify=reads", self.ours(&target, "reads"), "req/s", &peer, theirs);
+    }
+
+    fn qcow2(&self) {
+        let image = self.dir.join("disk.qcow2");
+        let made = output(
+            Command::new("qemu-img")
+                .args(["convert", "-f", "raw", "-O", "qcow2"])
+                .args([&self.raw, &image]),
+        );
+        let one = |write| {
+            let run = |_| qemu_img_bench(&image, "qcow2", DEPTH, write);
+            median_of((0..RUNS).map(run).collect())
         };
         // qemu-img bench has no mix: the harmonic mean is what half of each would reach.
-        let (read, write) = (one(false)?, one(true)?);
-        println!("    qemu-img bench: reads {read:.0}, writes {write:.0} (sequential)");
-        Ok(2.0 / (1.0 / read + 1.0 / write))
-    };
-    let qcow2_target = format!("target_img={},target_fmt=qcow2", qcow2.display());
-    let theirs = qemu();
-    row("(c) qcow2", ours(&qcow2_target, "none"), "req/s", "qemu-img bench", theirs.clone());
-    row(
-        "    the same, verify=reads",
-        ours(&qcow2_target, "reads"),
-        "req/s",
-        "qemu-img bench",
-        theirs,
-    );
+        let theirs = made.and_then(|_| Ok((one(false)?, one(true)?)));
+        let theirs = theirs.map(|(read, write)| {
+            println!("    qemu-img bench: reads {read:.0}, writes {write:.0} (sequential)");
+            2.0 / (1.0 / read + 1.0 / write)
+        });
+        let target = format!("target_img={},target_fmt=qcow2", image.display());
+        if !image.exists() {
+            println!("(c) qcow2: skipped: {}", theirs.err().unwrap_or_default());
+            return;
+        }
+        let peer = "qemu-img bench";
+        row("(c) qcow2", self.ours(&target, "none"), "req/s", peer, theirs.clone());
+        row("    the same, verify=reads", self.ours(&target, "reads"), "req/s", peer, theirs);
+    }
+}
+
+fn median_of(rates: Result<Vec<f64>, String>) -> Result<f64, String> {
+    rates.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    })
 }
 
 fn long_trace(dir: &Path) {

@@ -128,7 +128,7 @@ pub fn fio_json(text: &str) -> Result<serde_json::Value, String> {
 pub fn qemu_img_bench(image: &Path, format: &str, depth: u32, write: bool) -> Result<f64, String> {
     const COUNT: u32 = 200_000;
     let mut command = Command::new("qemu-img");
-    command.args(["bench", "-f", format, "-t", "writeback", "-s", "4096"]);
+    command.args(["bench", "-f", format, "-t", "unsafe", "-s", "4096"]);
     command.args(["-d", &depth.to_string(), "-c", &COUNT.to_string()]);
     if write {
         command.arg("-w");
