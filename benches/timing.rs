@@ -32,7 +32,9 @@ fn main() {
     import(&iolog, &trace);
     ours(&trace, &raw, planned);
     fio(&iolog, planned);
-    match outside(dir, &trace, &arrivals) {
+    // In memory where that is possible: a loop device that cannot keep up would be measured instead.
+    let shm = tempfile::tempdir_in("/dev/shm");
+    match outside(shm.as_ref().map_or(dir, tempfile::TempDir::path), &trace, &arrivals) {
         Ok(()) => {}
         Err(why) => println!("from outside (loop device, tracefs): skipped: {why}"),
     }
@@ -73,7 +75,7 @@ fn ours(trace: &Path, raw: &Path, planned: f64) {
         late["p50_ns"].as_f64().unwrap_or(f64::NAN) / 1e3,
         late["p99_ns"].as_f64().unwrap_or(f64::NAN) / 1e3,
         late["max_ns"].as_f64().unwrap_or(f64::NAN) / 1e3,
-        report["timing"]["verdict"]
+        report["timing"]["status"].as_str().unwrap_or("?")
     );
 }
 
