@@ -322,14 +322,15 @@ fn an_interrupt_leaves_a_partial_report_and_no_target() {
     let far =
         [0, 3_600_000_000].map(|time| Event::Issue(issue(time, time, BlockOp::Write, 0, 512)));
     desk.trace(&["vda"], far.into_iter());
-    let child = desk
+    let mut child = desk
         .command("target_img=d.raw,target_fmt=raw,pacing=recorded,report=r.json")
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // The target's temporary file exists: the handler stands, the run is about to begin.
-    while desk.names().iter().all(|name| !name.ends_with(".partial")) {
+    // The report's temporary file exists: the handler stands, the run is about to begin.
+    while desk.names().iter().all(|name| !name.starts_with(".tmp")) {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
         std::thread::yield_now();
     }
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
