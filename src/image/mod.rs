@@ -21,7 +21,11 @@ pub mod overlay;
 mod pending;
 pub mod probe;
 mod qcow2;
+mod qcow2_check;
+#[cfg(test)]
+mod qcow2_check_tests;
 mod qcow2_header;
+mod qcow2_refcounts;
 #[cfg(test)]
 mod qcow2_tests;
 mod qemu_nbd;

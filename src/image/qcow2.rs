@@ -1,8 +1,8 @@
 //! qcow2 images, through imago behind our own trait.
 //!
 //! imago takes no locks, opens encrypted images as if they were not, and loses a write that races
-//! an unaligned write-zeroes in the same cluster; `chain` and `qcow2_header` guard the opening, and
-//! the `exclusive` lock here keeps everything that changes mappings apart from reads and writes.
+//! an unaligned write-zeroes in the same cluster; `chain`, `qcow2_header` and
+//! `qcow2_check` guard the opening, and the `exclusive` lock here keeps everything that changes mappings apart from reads and writes.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -20,7 +20,7 @@ use super::chain::Layer;
 use super::host::HostFile;
 use super::iov::{check_range, total, total_mut};
 use super::raw::read_only;
-use super::{CacheMode, Extent, ExtentKind, Image, ImageInfo, OpenOptions};
+use super::{CacheMode, Extent, ExtentKind, Image, ImageInfo, OpenOptions, qcow2_check};
 use crate::base::error::IoContext;
 use crate::base::{Error, Result, SECTOR_SIZE};
 
@@ -52,6 +52,9 @@ impl Qcow2Image {
         let mut has_zero_clusters = true;
         for (depth, layer) in layers.into_iter().enumerate().rev() {
             let writable = options.writable && depth == 0;
+            if let Some(header) = layer.header.as_ref().filter(|_| writable) {
+                qcow2_check::check(&layer.host, header.version, header.data_file.is_some())?;
+            }
             let access = open_layer(&layer, below.take(), writable, options.cache)
                 .reading(&layer.host.path, "cannot open the qcow2 image")?;
             below = Some(access);
