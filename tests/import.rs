@@ -243,7 +243,7 @@ fn per_cpu_files_and_their_merge_give_the_same_bytes() {
     // One file of two is imported, and the other is spoken of.
     let one = real.join("vdc.blktrace.0").display().to_string();
     let output = qtrace(dir.path(), &[&one, "-o", "one.qtrace"]);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 files of other CPUs"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 file of another CPU"));
 }
 
 #[test]
@@ -261,4 +261,66 @@ fn a_device_size_that_is_told_is_kept_and_used() {
     for wrong in ["16q", "0", "1000"] {
         common::expect(dir.path(), 2, import.iter().chain(&[wrong]));
     }
+}
+
+const MSR: &str = "128166372003061629,hm,1,Read,383496192,32768,413\n\
+                   128166372016382155,hm,2,Write,310382592,20480,1248\n";
+
+#[test]
+fn options_that_cannot_be_meant_are_refused_and_nothing_is_written() {
+    let mut log = common::inputs::log_writes(&[common::inputs::write(0, 8, 1)]);
+    // The entry's number of sectors: more than 256 GiB.
+    log[512 + 8..512 + 16].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    let dir =
+        folder(&[("m.csv", MSR.as_bytes()), ("a.iolog", IOLOG.as_bytes()), ("bad.log", &log)]);
+    let before = names(dir.path());
+    for (args, code, says) in [
+        (&["m.csv", "--stage", "D"][..], 2, "it is for blktrace"),
+        (&["m.csv", "--iolog-wait", "ms"], 2, "it is for fio-iolog"),
+        (&["a.iolog", "--uncounted"], 2, "it is for dm-log-writes"),
+        (
+            &["m.csv", "--device", "zzz"],
+            4,
+            "no request of a device 'zzz' in it; devices: hm_1, hm_2",
+        ),
+        (&["a.iolog", "--device-size", "4096"], 2, "--device-size 4608 or more"),
+        (&["bad.log"], 3, "impossible length at bad.log offset 512"),
+    ] {
+        let mut args = args.to_vec();
+        args.extend(["-o", "t.qtrace"]);
+        let output = qtrace(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+        assert_eq!(names(dir.path()), before, "{args:?} leaves nothing");
+    }
+    let fits = ["a.iolog", "-o", "t.qtrace", "--device-size", "4608"];
+    assert_eq!(qtrace(dir.path(), &fits).status.code(), Some(0));
+}
+
+#[test]
+fn an_input_cut_in_its_first_bytes_is_not_called_empty() {
+    let gz = gzip(IOLOG.as_bytes());
+    let zst = zstd::encode_all(IOLOG.as_bytes(), 1).expect("zstd");
+    let dir = folder(&[("1", &gz[..1]), ("12", &gz[..12]), ("zst", &zst[..zst.len() / 2])]);
+    for (input, says) in [("1", "this gzip input is cut"), ("12", "gzip"), ("zst", "this zstd")] {
+        let output = qtrace(dir.path(), &[input, "-o", "t.qtrace"]);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        let stderr = stderr(&output);
+        assert!(stderr.contains(says) && stderr.contains("is cut before"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_link_to_nothing_yet_is_followed() {
+    let dir = folder(&[("a.iolog", IOLOG.as_bytes())]);
+    std::fs::create_dir(dir.path().join("far")).expect("a folder");
+    let link = dir.path().join("t.qtrace");
+    std::os::unix::fs::symlink("far/real.qtrace", &link).expect("a link");
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "t.qtrace"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(link.is_symlink(), "the link is kept");
+    assert_eq!(names(&dir.path().join("far")), ["real.qtrace"]);
+    std::os::unix::fs::symlink("loop", dir.path().join("loop")).expect("a link");
+    let output = qtrace(dir.path(), &["a.iolog", "-o", "loop"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }

@@ -98,7 +98,14 @@ fn text_is_safe_for_a_terminal_and_says_what_is_missing() {
     let path = folder.path().join("t.qtrace");
     write(&path);
     let page = text(&path);
-    for want in ["5 events", "with preflush+fua", "read-data", "2 × bad line, first at line 7"] {
+    for want in [
+        "5 events",
+        "1 stored (data and texts",
+        "1 issue and 0 completions carry data",
+        "with preflush+fua",
+        "read-data",
+        "2 × bad line, first at line 7",
+    ] {
         assert!(page.contains(want), "no {want:?} in:\n{page}");
     }
     assert!(page.contains("evil\\u{1b}[2Jdisk"), "{page}");
@@ -149,7 +156,7 @@ fn a_run_log_is_recognised() {
     log.resize(16 + 3 * 56, 0);
     fs::write(&path, log).unwrap();
     assert_eq!(json(&path)["requests"], 3);
-    assert!(text(&path).contains("run log, version 1, 3 requests"));
+    assert!(text(&path).contains("run log, version 1, 3 device requests"));
 }
 
 #[test]

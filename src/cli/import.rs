@@ -53,9 +53,9 @@ pub struct Args {
     device_size: Option<u64>,
 
     /// fio-iolog version 2: what wait counts: ms since the job's start, as fio does, or us since
-    /// the wait before, as its manual says.
-    #[arg(long, value_name = "ms|us", default_value = "ms", hide_possible_values = true)]
-    iolog_wait: WaitUnit,
+    /// the wait before, as its manual says [default: ms].
+    #[arg(long, value_name = "ms|us", hide_possible_values = true)]
+    iolog_wait: Option<WaitUnit>,
 
     /// dm-log-writes: also read entries after the superblock's count (the log of a killed run).
     #[arg(long)]

@@ -9,11 +9,15 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use flate2::bufread::GzDecoder;
-use liblzma::stream::{CONCATENATED, Stream};
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::Stream;
+use zstd::stream::read::Decoder as ZstdDecoder;
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b]; // RFC 1952 §2.3.1
 const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0]; // .xz format 1.1 §2.1.1.1
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd]; // RFC 8878 §3.1.1
+/// The first byte of a skippable frame (RFC 8878 §3.1.2): magic 0x184D2A50 to 0x184D2A5F.
+const ZSTD_SKIPPABLE_FIRST: std::ops::RangeInclusive<u8> = 0x50..=0x5f;
 const MAGIC_BYTES_MAX: usize = 6;
 
 /// Memory one xz stream may ask for: `xz -9` needs 65 MiB; a header may claim 4 GiB.
@@ -33,6 +37,40 @@ pub struct Condition {
     pub trailing: bool,
 }
 
+/// A compression that is looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compression {
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+impl Compression {
+    const ALL: [Self; 3] = [Self::Gzip, Self::Xz, Self::Zstd];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    fn magic(self) -> &'static [u8] {
+        match self {
+            Self::Gzip => GZIP_MAGIC,
+            Self::Xz => XZ_MAGIC,
+            Self::Zstd => ZSTD_MAGIC,
+        }
+    }
+
+    /// Whether a further member may begin with this byte.
+    fn may_begin(self, first: u8) -> bool {
+        self.magic().first() == Some(&first)
+            || (self == Self::Zstd && ZSTD_SKIPPABLE_FIRST.contains(&first))
+    }
+}
+
 /// Looks at the first bytes of `raw` and returns its plain content.
 ///
 /// # Errors
@@ -41,25 +79,23 @@ pub fn plain(
     mut raw: Box<dyn Read>,
     condition: Rc<RefCell<Condition>>,
 ) -> io::Result<Box<dyn Read>> {
-    let mut magic = Vec::with_capacity(MAGIC_BYTES_MAX);
-    raw.by_ref().take(MAGIC_BYTES_MAX as u64).read_to_end(&mut magic)?;
-    let is = |wanted: &[u8]| magic.starts_with(wanted);
-    let (gzip, xz, zstd) = (is(GZIP_MAGIC), is(XZ_MAGIC), is(ZSTD_MAGIC));
-    let whole = io::Cursor::new(magic).chain(raw);
-    if !(gzip || xz || zstd) {
-        return Ok(Box::new(whole));
-    }
-    let input = BufReader::with_capacity(RAW_BUFFER_BYTES, whole);
-    let (name, inner): (_, Box<dyn Read>) = if gzip {
-        ("gzip", Box::new(Gzip { decoder: Some(GzDecoder::new(input)), trailing: false }))
-    } else if xz {
-        let stream = Stream::new_auto_decoder(XZ_MEMORY_BYTES_MAX, CONCATENATED)?;
-        ("xz", Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream)))
-    } else {
-        ("zstd", Box::new(zstd::stream::read::Decoder::with_buffer(input)?))
+    let mut head = Vec::with_capacity(MAGIC_BYTES_MAX);
+    raw.by_ref().take(MAGIC_BYTES_MAX as u64).read_to_end(&mut head)?;
+    let mut all = Compression::ALL.into_iter();
+    let Some(kind) = all.find(|kind| head.starts_with(kind.magic())) else {
+        let cut_in = |kind: &Compression| !head.is_empty() && kind.magic().starts_with(&head);
+        if let Some(kind) = Compression::ALL.into_iter().find(cut_in) {
+            *condition.borrow_mut() =
+                Condition { compression: Some(kind.name()), cut: true, trailing: false };
+            return Ok(Box::new(io::empty()));
+        }
+        return Ok(Box::new(io::Cursor::new(head).chain(raw)));
     };
-    condition.borrow_mut().compression = Some(name);
-    Ok(Box::new(Cuttable { inner, condition }))
+    let whole = io::Cursor::new(head).chain(raw);
+    let input = BufReader::with_capacity(RAW_BUFFER_BYTES, whole);
+    let inner = Members { kind, member: Some(Member::open(kind, input)?), trailing: false };
+    condition.borrow_mut().compression = Some(kind.name());
+    Ok(Box::new(Cuttable { inner: Box::new(inner), condition }))
 }
 
 /// Turns an early end into an ordinary one and remembers it.
@@ -87,7 +123,7 @@ impl Read for Cuttable {
     }
 }
 
-/// Marks the error by which [`Gzip`] says that no member follows but other bytes do.
+/// Marks the error by which [`Members`] says that no member follows but other bytes do.
 #[derive(Debug, thiserror::Error)]
 #[error("bytes after the compressed data")]
 struct Trailing;
@@ -96,27 +132,90 @@ fn is_trailing(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Trailing>())
 }
 
-/// Members of a gzip file one after the other (RFC 1952 §2.2). Bytes after the last member that
-/// start no further one (tapes pad with zeros) end the data, as gzip itself has it.
-struct Gzip<R: BufRead> {
-    decoder: Option<GzDecoder<R>>,
+/// The decoder of one member, stream or frame.
+enum Member<R: BufRead> {
+    Gzip(GzDecoder<R>),
+    Xz(XzDecoder<R>),
+    Zstd(ZstdDecoder<'static, R>),
+}
+
+impl<R: BufRead> Member<R> {
+    fn open(kind: Compression, input: R) -> io::Result<Self> {
+        Ok(match kind {
+            Compression::Gzip => Self::Gzip(GzDecoder::new(input)),
+            Compression::Xz => {
+                let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, 0)?;
+                Self::Xz(XzDecoder::new_stream(input, stream))
+            }
+            Compression::Zstd => Self::Zstd(ZstdDecoder::with_buffer(input)?.single_frame()),
+        })
+    }
+
+    fn into_inner(self) -> R {
+        match self {
+            Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Xz(decoder) => decoder.into_inner(),
+            Self::Zstd(decoder) => decoder.finish(),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Member<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.read(buf),
+            Self::Xz(decoder) => decoder.read(buf),
+            Self::Zstd(decoder) => decoder.read(buf),
+        }
+    }
+}
+
+/// Members one after the other (RFC 1952 §2.2, .xz format §2, RFC 8878 §3.1). Bytes after the
+/// last one that start no further one (tapes pad with zeros) end the data, as gzip has it.
+struct Members<R: BufRead> {
+    kind: Compression,
+    member: Option<Member<R>>,
     trailing: bool,
 }
 
-impl<R: BufRead> Read for Gzip<R> {
+impl<R: BufRead> Members<R> {
+    /// Goes on to the next member, if one follows.
+    fn advance(&mut self, mut input: R) -> io::Result<()> {
+        if self.kind == Compression::Xz {
+            skip_zeros(&mut input)?;
+        }
+        match input.fill_buf()?.first() {
+            None => {}
+            Some(first) if self.kind.may_begin(*first) => {
+                self.member = Some(Member::open(self.kind, input)?);
+            }
+            Some(_) => self.trailing = true,
+        }
+        Ok(())
+    }
+}
+
+/// Stream padding is part of the .xz format (§2.2).
+fn skip_zeros(input: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffered = input.fill_buf()?;
+        let zeros = buffered.iter().take_while(|byte| **byte == 0).count();
+        if zeros == 0 {
+            return Ok(());
+        }
+        input.consume(zeros);
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while let Some(decoder) = &mut self.decoder {
-            let n = decoder.read(buf)?;
+        while let Some(member) = &mut self.member {
+            let n = member.read(buf)?;
             if n > 0 || buf.is_empty() {
                 return Ok(n);
             }
-            let Some(mut input) = self.decoder.take().map(GzDecoder::into_inner) else { break };
-            match input.fill_buf()? {
-                [] => break,
-                [first, ..] if *first == GZIP_MAGIC[0] => {
-                    self.decoder = Some(GzDecoder::new(input));
-                }
-                _ => self.trailing = true,
+            if let Some(input) = self.member.take().map(Member::into_inner) {
+                self.advance(input)?;
             }
         }
         if std::mem::take(&mut self.trailing) {
@@ -182,7 +281,7 @@ mod tests {
         let data = sample();
         for pack in [gz, xz, zst] {
             let whole = pack(&data);
-            for len in MAGIC_BYTES_MAX..whole.len() {
+            for len in 1..whole.len() {
                 let (out, condition) = read(whole[..len].to_vec());
                 let out = out.unwrap_or_else(|e| panic!("{condition:?} cut at {len}: {e}"));
                 assert!(data.starts_with(&out));
@@ -209,10 +308,26 @@ mod tests {
     }
 
     #[test]
-    fn padding_after_gzip_ends_the_data() {
+    fn other_bytes_after_the_last_member_end_the_data() {
+        for pack in [gz, xz, zst] {
+            for other in [&b"garbage"[..], b"\0\0\0\0garbage"] {
+                let (out, condition) = read([&pack(b"data"), other].concat());
+                assert_eq!(out.unwrap(), b"data", "{condition:?}");
+                assert!(condition.trailing && !condition.cut, "{condition:?}");
+            }
+        }
         let (out, condition) = read([gz(b"data"), vec![0; 700]].concat());
         assert_eq!(out.unwrap(), b"data");
         assert!(condition.trailing && !condition.cut);
+        // In the .xz format zeros are padding, and in zstd a skippable frame holds no data.
+        for (input, data) in [
+            ([xz(b"one"), vec![0; 8], xz(b"two")].concat(), &b"onetwo"[..]),
+            ([zst(b"one"), b"\x51\x2a\x4d\x18\x02\0\0\0xx".to_vec(), zst(b"!")].concat(), b"one!"),
+        ] {
+            let (out, condition) = read(input);
+            assert_eq!(out.unwrap(), data);
+            assert!(!condition.trailing && !condition.cut, "{condition:?}");
+        }
     }
 
     #[test]

@@ -23,10 +23,11 @@ use std::io::Read;
 use super::job::{Job, Request, offset_place};
 use super::registry::{Confidence, Importer, Probe};
 use super::source::Source;
+use super::summary::counted;
 use super::{ImportOptions, note_condition};
 use crate::base::limits::{PAYLOAD_PIECE_BYTES, REQUEST_BYTES_MAX};
 use crate::base::{BlockOp, Error, Nanos, OpFlags, Result};
-use crate::trace::{NotRecorded, PayloadRef, StreamId};
+use crate::trace::{NotRecorded, PAYLOAD_BYTES_MAX, PayloadRef, StreamId};
 
 /// `WRITE_LOG_MAGIC`.
 const WRITE_LOG_MAGIC: u64 = 0x006a_7366_7773_6872;
@@ -55,6 +56,10 @@ impl Importer for DmLogWrites {
 
     fn description(&self) -> &'static str {
         "dm-log-writes and QEMU blklogwrites logs, with the data written"
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["--uncounted"]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
@@ -118,12 +123,13 @@ impl Entry {
         self.flags & flag != 0
     }
 
-    /// Bytes of data that follow; `None` when no file can hold them.
+    /// Bytes of data that follow; `None` when no trace can hold them: then the entry is damaged,
+    /// and where the next one stands is not known.
     fn data_bytes(&self, sector_bytes: u64) -> Option<u64> {
         if self.has(LOG_DISCARD_FLAG) {
             return Some(0);
         }
-        self.range_bytes(sector_bytes)
+        self.range_bytes(sector_bytes).filter(|bytes| *bytes <= PAYLOAD_BYTES_MAX)
     }
 
     fn range_bytes(&self, sector_bytes: u64) -> Option<u64> {
@@ -254,9 +260,9 @@ impl Reader {
             found += 1;
         }
         if keep && found > 0 {
-            let counted = self.counted;
-            job.summary
-                .note(format!("the superblock counts {counted} entries; {found} more were read"));
+            let counted = counted(self.counted, "entry", "entries");
+            let were = if found == 1 { "was" } else { "were" };
+            job.summary.note(format!("the superblock counts {counted}; {found} more {were} read"));
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use super::lines::{Lines, number};
 use super::registry::{Confidence, Importer, Probe};
 use super::sort::Sorter;
 use super::source::Source;
+use super::summary::counted;
 use super::{ImportOptions, WaitUnit, note_condition};
 use crate::base::limits::SORT_WINDOW_EVENTS;
 use crate::base::{BlockOp, Nanos, OpFlags, Result};
@@ -39,6 +40,10 @@ impl Importer for FioIolog {
 
     fn description(&self) -> &'static str {
         "fio's write_iolog, versions 2 and 3"
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["--iolog-wait"]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
@@ -150,7 +155,10 @@ struct Reader {
     /// Where the present run begins, and the latest time seen, in nanoseconds.
     run_base: u64,
     clock: u64,
+    /// Waits between requests, and those that no request follows yet.
     waits: u64,
+    waits_pending: u64,
+    requested: bool,
     timed: bool,
     sorter: Sorter<u64, Timed>,
     origin: Option<u64>,
@@ -160,12 +168,14 @@ struct Reader {
 impl Reader {
     fn new(options: &ImportOptions) -> Self {
         Self {
-            wait_unit: options.iolog_wait,
+            wait_unit: options.iolog_wait.unwrap_or_default(),
             version: None,
             runs: 0,
             run_base: 0,
             clock: 0,
             waits: 0,
+            waits_pending: 0,
+            requested: false,
             timed: false,
             sorter: Sorter::new(SORT_WINDOW_EVENTS),
             origin: None,
@@ -263,8 +273,12 @@ impl Reader {
             };
             // A wait for a time that has passed waits for nothing.
             self.clock = self.clock.max(until.ok_or("time out of range")?);
-            self.waits += 1;
-            self.timed = true;
+            // What nothing stands before, or nothing follows, sets no time.
+            self.waits_pending += u64::from(self.requested);
+        } else if matches!(action, Action::Request { .. }) {
+            self.requested = true;
+            self.waits += std::mem::take(&mut self.waits_pending);
+            self.timed |= self.waits > 0;
         }
         Ok((self.clock, action))
     }
@@ -297,16 +311,16 @@ impl Reader {
             job.summary.note("the log mixes versions 2 and 3");
         }
         if self.waits > 0 {
-            let waits = self.waits;
-            job.summary.note(format!("{waits} waits set the times; the rest follow at once"));
+            let waits = counted(self.waits, "wait sets", "waits set");
+            job.summary.note(format!("{waits} the times; the rest follow at once"));
         }
         if self.sorter.disordered() > 0 {
-            let count = self.sorter.disordered();
-            job.summary.note(format!("{count} requests put into order of time"));
+            let count = counted(self.sorter.disordered(), "request", "requests");
+            job.summary.note(format!("{count} put into order of time"));
         }
         if self.sorter.late() > 0 {
-            let count = self.sorter.late();
-            job.summary.note(format!("{count} requests are out of order of time"));
+            let count = counted(self.sorter.late(), "request is", "requests are");
+            job.summary.note(format!("{count} out of order of time"));
         }
     }
 }
@@ -357,7 +371,7 @@ mod tests {
             out.issues_brief().iter().map(|issue| issue.0).collect()
         };
         assert_eq!(times(&ImportOptions::default()), [0, 10_000_000, 10_000_000, 30_000_000]);
-        let us = ImportOptions { iolog_wait: WaitUnit::Us, ..ImportOptions::default() };
+        let us = ImportOptions { iolog_wait: Some(WaitUnit::Us), ..ImportOptions::default() };
         assert_eq!(times(&us), [0, 10_000, 15_000, 45_000]);
     }
 
@@ -429,6 +443,17 @@ mod tests {
                 ("range past the largest disk there can be (1 EiB)", 1, "line 10"),
             ]
         );
+    }
+
+    #[test]
+    fn a_wait_after_the_last_request_sets_no_time() {
+        let text = format!("{V2}d wait 9 0\nd read 0 512\nd wait 10 0\n");
+        let (report, _) = import_bytes(text.as_bytes()).unwrap();
+        assert!(report.summary.notes.is_empty(), "{:?}", report.summary.notes);
+        assert!(report.summary.not_recorded.contains(NotRecorded::TIMES));
+        let (report, _) = import_bytes(format!("{text}d read 0 512\n").as_bytes()).unwrap();
+        assert_eq!(report.summary.notes, ["1 wait sets the times; the rest follow at once"]);
+        assert!(!report.summary.not_recorded.contains(NotRecorded::TIMES));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::source::Meter;
-use super::summary::Summary;
+use super::summary::{Summary, counted};
 use crate::base::limits::{DISK_BYTES_MAX, STREAMS_MAX};
-use crate::base::{BlockOp, Error, Nanos, OpFlags, Result, SECTOR_SIZE};
+use crate::base::{BlockOp, Error, ErrorKind, Nanos, OpFlags, Result, SECTOR_SIZE};
 use crate::trace::{
     Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo, TraceHeader,
 };
@@ -103,7 +103,11 @@ pub struct Job<'a> {
     devices: HashMap<Vec<u8>, StreamId>,
     names_bytes: usize,
     device_wanted: Option<String>,
+    /// The first names of devices that were not asked for, for the message when none was.
+    devices_unwanted: Vec<String>,
     device_bytes: Option<u64>,
+    /// Where the request that reaches furthest ends.
+    end_bytes: u64,
     unaligned: u64,
     meter: Meter,
     progress: &'a mut dyn FnMut(u64),
@@ -112,6 +116,10 @@ pub struct Job<'a> {
 
 /// Events and records between two looks at the progress and the stop flag.
 const TICKS_PER_LOOK: u32 = 1024;
+
+/// Devices, and characters of a name, in the message that the one asked for is not there.
+const DEVICES_SHOWN: usize = 8;
+const DEVICE_NAME_CHARS_SHOWN: usize = 64;
 
 /// Longest device name: a path of `PATH_MAX` bytes.
 const DEVICE_NAME_BYTES_MAX: usize = 4096;
@@ -145,7 +153,9 @@ impl<'a> Job<'a> {
             devices: HashMap::new(),
             names_bytes: 0,
             device_wanted: device,
+            devices_unwanted: Vec::new(),
             device_bytes: None,
+            end_bytes: 0,
             unaligned: 0,
             meter,
             progress,
@@ -176,7 +186,7 @@ impl<'a> Job<'a> {
     /// Call it for every record read: it reports progress and notices a stop.
     ///
     /// # Errors
-    /// [`crate::base::ErrorKind::Interrupted`] when the user stopped the import.
+    /// [`ErrorKind::Interrupted`] when the user stopped the import.
     pub fn tick(&mut self) -> Result<()> {
         self.ticks += 1;
         if self.ticks >= TICKS_PER_LOOK {
@@ -215,6 +225,7 @@ impl<'a> Job<'a> {
         let name = String::from_utf8_lossy(device).into_owned();
         if self.device_wanted.as_ref().is_some_and(|wanted| *wanted != name) {
             self.summary.lose("another device than the one asked for", place);
+            self.note_unwanted(&name);
             return Ok(None);
         }
         self.names_bytes += device.len();
@@ -235,6 +246,48 @@ impl<'a> Job<'a> {
         }
         self.devices.insert(device.to_vec(), id);
         Ok(Some(id))
+    }
+
+    /// Remembers a device's name; one more than are shown tells that there are more.
+    fn note_unwanted(&mut self, name: &str) {
+        let name: String =
+            name.chars().take(DEVICE_NAME_CHARS_SHOWN).flat_map(char::escape_debug).collect();
+        if self.devices_unwanted.len() <= DEVICES_SHOWN && !self.devices_unwanted.contains(&name) {
+            self.devices_unwanted.push(name);
+        }
+    }
+
+    /// Says that the device asked for is none of the source's, when that is so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Nothing`], with the devices that there are.
+    pub fn check_device(&self) -> Result<()> {
+        let Some(wanted) = &self.device_wanted else { return Ok(()) };
+        if !self.devices.is_empty() || self.devices_unwanted.is_empty() {
+            return Ok(());
+        }
+        let shown = self.devices_unwanted.iter().take(DEVICES_SHOWN);
+        let mut devices = shown.map(String::as_str).collect::<Vec<_>>().join(", ");
+        if self.devices_unwanted.len() > DEVICES_SHOWN {
+            devices.push_str(", …");
+        }
+        let wanted = wanted.escape_debug();
+        let what = format!("no request of a device '{wanted}' in it; devices: {devices}");
+        Err(Error::new(ErrorKind::Nothing, what).hint("nothing was written"))
+    }
+
+    /// # Errors
+    /// Usage: a request reaches past the end that the user told.
+    fn check_device_size(&self) -> Result<()> {
+        match self.device_bytes {
+            Some(bytes) if bytes < self.end_bytes => {
+                let needed = self.end_bytes.next_multiple_of(SECTOR_SIZE);
+                let what = format!("--device-size {bytes}: requests reach past it, to {needed}");
+                Err(Error::usage(what)
+                    .hint(format!("--device-size {needed} or more; nothing was written")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The one stream of a source that names no devices.
@@ -275,6 +328,7 @@ impl<'a> Job<'a> {
         let index = op.index();
         self.counts.issues[index] += 1;
         self.counts.bytes[index] = self.counts.bytes[index].saturating_add(len);
+        self.end_bytes = self.end_bytes.max(offset.saturating_add(len));
         self.unaligned += u64::from((offset | len) % SECTOR_SIZE != 0);
         self.event(Event::Issue(Issue { time, tag, stream, op, flags, offset, len, payload, cpu }))
     }
@@ -335,14 +389,17 @@ impl<'a> Job<'a> {
     /// Ends the job: last notes, and an error when there was nothing to import.
     ///
     /// # Errors
-    /// [`crate::base::ErrorKind::Nothing`] when no request was found, or
-    /// [`crate::base::ErrorKind::Input`] when there were records and not one could be read.
+    /// [`ErrorKind::Nothing`] when no request was found; Usage when the device size told is too
+    /// small for them; or
+    /// [`ErrorKind::Input`] when there were records and not one could be read.
     pub fn close(&mut self, input: &Path) -> Result<()> {
         (self.progress)(self.meter.bytes());
         if self.unaligned > 0 {
-            let count = self.unaligned;
-            self.summary.note(format!("{count} requests are not multiples of 512 bytes"));
+            let count = counted(self.unaligned, "request is", "requests are");
+            self.summary.note(format!("{count} not in multiples of 512 bytes"));
         }
+        self.check_device().map_err(|error| error.path(input))?;
+        self.check_device_size().map_err(|error| error.path(input))?;
         if self.counts.requests() > 0 {
             return Ok(());
         }
@@ -353,14 +410,14 @@ impl<'a> Job<'a> {
         let format = &self.header.source_format;
         match self.summary.losses().first() {
             Some(loss) if self.summary.is_damaged() => Error::input(format!(
-                "not one request could be read as {format}; {} records lost, first: {} at {}",
-                self.summary.lost(),
+                "not one request could be read as {format}; {} lost, first: {} at {}",
+                counted(self.summary.lost(), "record", "records"),
                 loss.reason,
                 loss.first
             ))
             .hint("force the right format with --from, see qtrace import --help"),
             _ => Error::new(
-                crate::base::ErrorKind::Nothing,
+                ErrorKind::Nothing,
                 format!("this {format} trace holds no block request"),
             )
             .hint("nothing was written"),

@@ -36,6 +36,7 @@ mod testing;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use self::decompress::Condition;
 pub use self::file::import;
 use self::job::{Counts, Job, Sink};
 use self::registry::{Importer, Probe};
@@ -76,8 +77,8 @@ pub struct ImportOptions {
     pub device: Option<String>,
     /// Size of the device in bytes, where the user knows it.
     pub device_bytes: Option<u64>,
-    /// What an fio v2 `wait` means.
-    pub iolog_wait: WaitUnit,
+    /// What an fio v2 `wait` means; `None` is milliseconds.
+    pub iolog_wait: Option<WaitUnit>,
     /// Also read dm-log-writes entries past the superblock's count.
     pub uncounted: bool,
     /// Becomes true when the user wants to stop.
@@ -121,6 +122,15 @@ pub fn run(
         return Err(Error::usage(format!("{} takes one input", importer.name()))
             .hint("import them one by one"));
     }
+    for (option, given) in [
+        ("--stage", options.stage.is_some()),
+        ("--iolog-wait", options.iolog_wait.is_some()),
+        ("--uncounted", options.uncounted),
+    ] {
+        if given {
+            registry::check_option(importer, option).map_err(|error| error.path(&path))?;
+        }
+    }
     let mut job = Job::new(sink, importer.name(), options.device.clone(), meter, progress);
     if let Some(bytes) = options.device_bytes {
         job.device_size(bytes);
@@ -148,6 +158,11 @@ fn choose(source: &mut Source, options: &ImportOptions) -> Result<&'static dyn I
         return registry::by_name(name);
     }
     let head = source.head()?;
+    if let (true, Condition { cut: true, compression: Some(name), .. }) =
+        (head.is_empty(), source.condition())
+    {
+        return Err(Error::input(format!("this {name} input is cut before any of its content")));
+    }
     let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     registry::by_content(&Probe { head: &head, name: &name })
 }

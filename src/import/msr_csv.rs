@@ -15,6 +15,7 @@ use super::lines::{LineLimit, number};
 use super::registry::{Confidence, Importer, Probe};
 use super::sort::Sorter;
 use super::source::Source;
+use super::summary::counted;
 use super::{ImportOptions, note_condition};
 use crate::base::limits::SORT_WINDOW_EVENTS;
 use crate::base::{BlockOp, Error, Nanos, OpFlags, Result};
@@ -176,8 +177,8 @@ impl Reader {
         }
         note_condition(rows.get_ref().source(), job);
         if self.sorter.late() > 0 {
-            let count = self.sorter.late();
-            job.summary.note(format!("{count} events are out of order of time"));
+            let count = counted(self.sorter.late(), "event is", "events are");
+            job.summary.note(format!("{count} out of order of time"));
         }
         Ok(())
     }

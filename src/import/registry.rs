@@ -38,6 +38,12 @@ pub trait Importer: Sync {
         false
     }
 
+    /// The options of `qtrace import` that say how this format is read: with another format
+    /// they are an error.
+    fn options(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether the content looks like this format.
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence>;
 
@@ -113,7 +119,21 @@ fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i d
 }
 
 fn hint() -> String {
-    format!("name the format with --from: {}", names())
+    format!("supported: {} (--from forces one)", names())
+}
+
+/// Refuses an option that `importer` has no use for.
+///
+/// # Errors
+/// Usage, with the formats that the option is for.
+pub fn check_option(importer: &dyn Importer, option: &str) -> Result<()> {
+    if importer.options().contains(&option) {
+        return Ok(());
+    }
+    let users = IMPORTERS.iter().filter(|other| other.options().contains(&option));
+    let users = users.map(|other| other.name()).collect::<Vec<_>>().join(", ");
+    Err(Error::usage(format!("{option} means nothing for {}", importer.name()))
+        .hint(format!("it is for {users}; leave it out")))
 }
 
 /// The names of all formats, comma-separated.
@@ -168,6 +188,16 @@ mod tests {
         let error = by_name("blktrce").err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.hint_text().unwrap().starts_with("did you mean blktrace?"));
+    }
+
+    #[test]
+    fn an_option_of_another_format_is_refused() {
+        for option in ["--stage", "--iolog-wait", "--uncounted"] {
+            let takes = |importer: &&&dyn Importer| check_option(**importer, option).is_ok();
+            assert_eq!(IMPORTERS.iter().filter(takes).count(), 1, "{option}");
+            let error = check_option(&msr_csv::MsrCsv, option).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+        }
     }
 
     #[test]

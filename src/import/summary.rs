@@ -86,6 +86,11 @@ impl Summary {
     }
 }
 
+/// `count` with the noun that fits it.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +119,12 @@ mod tests {
         assert_eq!(summary.lost(), 10 * SUMMARY_REASONS_MAX as u64);
         assert_eq!(summary.losses().last().unwrap().reason, OTHER_REASONS);
         assert_eq!(summary.notes().len(), SUMMARY_REASONS_MAX);
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(counted(1, "entry", "entries"), "1 entry");
+        assert_eq!(counted(0, "entry", "entries"), "0 entries");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use event::{
     Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo,
     StreamTotals, TraceHeader, TraceSummary,
 };
+pub use format::PAYLOAD_BYTES_MAX;
 pub use index::PayloadTotals;
 pub use reader::{Trace, Truncation};
 pub use writer::TraceWriter;

@@ -108,7 +108,10 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Follows a symbolic link, so that the file behind it is replaced and not the link; refuses what
+/// Links followed one after the other, as the kernel has it (`MAXSYMLINKS`).
+const SYMLINKS_MAX: usize = 40;
+
+/// Follows a symbolic link, also to what is not there yet, so that the file behind it is replaced and not the link; refuses what
 /// a rename would destroy.
 fn final_name(path: &Path) -> Result<PathBuf> {
     if path.file_name().is_none() {
@@ -117,6 +120,18 @@ fn final_name(path: &Path) -> Result<PathBuf> {
     match std::fs::canonicalize(path) {
         Ok(real) if real.is_file() => Ok(real),
         Ok(_) => Err(Error::usage("exists and is not a regular file").path(path)),
-        Err(_) => Ok(path.to_path_buf()),
+        Err(_) => end_of_links(path),
     }
+}
+
+fn end_of_links(path: &Path) -> Result<PathBuf> {
+    let mut end = path.to_path_buf();
+    for _ in 0..SYMLINKS_MAX {
+        match std::fs::read_link(&end) {
+            Ok(to) => end = folder(&end).join(to),
+            Err(_) if end.file_name().is_some() => return Ok(end),
+            Err(_) => break,
+        }
+    }
+    Err(Error::usage("a symbolic link that leads to no file name").path(path))
 }

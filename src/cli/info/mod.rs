@@ -22,9 +22,13 @@ Examples:
   qtrace info t.qtrace
   qtrace info t.qtrace --format json | jq .ops";
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 printed, also for a trace that is cut short (\"CUT SHORT\", \"complete\": false);
+3 the file cannot be read, is neither a trace nor a run log, or is damaged before its end.";
+
 /// Arguments of `qtrace info`.
 #[derive(Debug, clap::Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
 pub struct Args {
     /// A .qtrace, or the run log of a replay.
     pub file: PathBuf,
@@ -52,7 +56,7 @@ pub fn run(args: &Args) -> Result<u8> {
         Some(log) => match args.format {
             Format::Json => json(&log)?,
             Format::Text => format!(
-                "{}: run log, version {}, {} requests\n",
+                "{}: run log, version {}, {} device requests\n",
                 log.file, log.version, log.requests
             ),
         },

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::facts::{Facts, Stream};
 use crate::base::BlockOp;
 use crate::base::units::{human_bytes, human_nanos};
+use crate::import::summary::counted;
 
 /// Streams printed one by one; `--format json` has all of them.
 const STREAMS_SHOWN: usize = 16;
@@ -66,12 +67,12 @@ fn operations(page: &mut Page, facts: &Facts) {
 fn payloads(page: &mut Page, facts: &Facts) {
     let stored = &facts.payloads;
     let what = format!(
-        "{} distinct, {} stored in {}; of {} issues and {} completions",
+        "{} stored (data and texts, each once), {} in {}; {} and {} carry data",
         stored.count,
         human_bytes(stored.raw_bytes),
         human_bytes(stored.stored_bytes),
-        facts.issues_with_payload,
-        facts.completions_with_payload,
+        counted(facts.issues_with_payload, "issue", "issues"),
+        counted(facts.completions_with_payload, "completion", "completions"),
     );
     page.row("payloads", &what);
 }

@@ -28,6 +28,7 @@ use super::job::Job;
 use super::registry::{Confidence, Importer, Probe};
 use super::sort::Sorter;
 use super::source::Source;
+use super::summary::counted;
 use super::{ImportOptions, Stage, inputs, note_condition};
 use crate::base::limits::SORT_WINDOW_EVENTS;
 use crate::base::{Error, ErrorKind, Nanos, Result};
@@ -59,6 +60,10 @@ impl Importer for Blktrace {
         true
     }
 
+    fn options(&self) -> &'static [&'static str] {
+        &["--stage"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
         Order::detect(probe.head).map(|_| Confidence::Certain)
     }
@@ -83,9 +88,10 @@ fn note_siblings(sources: &[Source], job: &mut Job<'_>) {
     for path in &given {
         let others = inputs::siblings_not_given(path, &given);
         if others > 0 {
+            let others = counted(others as u64, "file of another CPU", "files of other CPUs");
             job.summary.note(format!(
-                "{others} files of other CPUs of this capture were not given: name all of them, \
-                 or the device without .blktrace.N"
+                "not given: {others} of this capture; name all of them, or the device without \
+                 .blktrace.N"
             ));
             return;
         }
@@ -167,6 +173,7 @@ impl Reader {
             self.item(item, job)?;
         }
         self.finish(job);
+        job.check_device()?;
         self.check_stage(job)
     }
 
@@ -259,8 +266,8 @@ impl Reader {
             ));
         }
         if self.sorter.late() > 0 {
-            let count = self.sorter.late();
-            job.summary.note(format!("{count} records are out of order of time"));
+            let count = counted(self.sorter.late(), "record is", "records are");
+            job.summary.note(format!("{count} out of order of time"));
         }
         for input in &self.inputs {
             note_condition(input.source(), job);

@@ -350,6 +350,10 @@ fn a_capture_of_one_stage_names_it_when_the_other_was_asked_for() {
     let error = import_bytes(&file.bytes).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Nothing);
     assert_eq!(error.hint_text(), Some("--stage D finds 1"));
+    let options = ImportOptions { device: Some("zzz".into()), ..dispatch() };
+    let error = import_with(&file.bytes, &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Nothing);
+    assert!(error.to_string().contains("no request of a device 'zzz' in it; devices: "), "{error}");
     assert!(import_with(&file.bytes, &dispatch()).is_ok());
 }
 

@@ -118,7 +118,7 @@ fn what_follows_a_count_above_zero_is_not_trusted() {
     let (report, out) = import_with(&bytes, &options).unwrap();
     assert_eq!(out.issues().len(), 3);
     assert!(report.summary.losses.is_empty());
-    assert_eq!(report.summary.notes, ["the superblock counts 1 entries; 2 more were read"]);
+    assert_eq!(report.summary.notes, ["the superblock counts 1 entry; 2 more were read"]);
 }
 
 #[test]
@@ -260,4 +260,19 @@ fn the_real_preallocated_qemu_log() {
     let (report, _) = import_bytes(&log).unwrap();
     assert_eq!(report.ops.issues, [0, 6, 3, 1, 0, 0]);
     assert!(report.summary.losses.is_empty() && report.cut.is_none());
+}
+
+#[test]
+fn an_entry_longer_than_any_payload_cuts_the_log_there() {
+    let data = [1; 512];
+    for sectors in [(PAYLOAD_BYTES_MAX / 512) + 1, 1 << 50, u64::MAX, PAYLOAD_BYTES_MAX / 512] {
+        let log = Log::new(512).entry(0, 1, 0, &data).entry(8, sectors, 0, &data).finish();
+        let (report, out) = import_bytes(&log).unwrap();
+        assert_eq!(out.issues_brief(), [(0, BlockOp::Write, 0, 512)], "{sectors}");
+        let cut = report.cut.clone().unwrap();
+        assert!(cut.ends_with("(test-input offset 1536)"), "{cut}");
+        let lost =
+            losses(&report).iter().any(|loss| *loss == ("entry with an impossible length", 1));
+        assert_eq!(lost, sectors > PAYLOAD_BYTES_MAX / 512);
+    }
 }
