@@ -345,6 +345,44 @@ fn an_interrupt_leaves_a_partial_report_and_no_target() {
 }
 
 #[test]
+fn outputs_replace_nothing_that_is_not_their_own() {
+    let desk = Desk::new();
+    desk.mixed(20);
+    let pipe = desk.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::write(desk.path("base.raw"), [7; 512]).unwrap();
+    std::fs::create_dir(desk.path("folder")).unwrap();
+    for name in ["pipe", "base.raw", "folder", "t.qtrace", ""] {
+        for option in ["report", "runlog"] {
+            let options = format!("target_img=d.raw,target_fmt=raw,{option}={name}");
+            let said = desk.refusal(&options, 2);
+            assert!(said.contains(name) && said.contains(option), "{said}");
+        }
+    }
+    assert_eq!(desk.names(), ["base.raw", "folder", "pipe", "t.qtrace"]);
+    assert_eq!(read(&desk.path("base.raw")), [7; 512]);
+    // An earlier run's are replaced.
+    for _ in 0..2 {
+        desk.report("target_fmt=mem,report=r.json,runlog=r.log", 0);
+    }
+    assert!(desk.refusal("target_fmt=mem,report=r.log", 2).contains("no report"));
+    assert!(desk.refusal("target_fmt=mem,runlog=r.json", 2).contains("no run log"));
+}
+
+#[test]
+fn a_discard_that_unmaps_is_replayed() {
+    let desk = Desk::new();
+    let ops = [BlockOp::Discard, BlockOp::WriteZeroes];
+    let unmap = (0..).zip(ops).map(|(n, op)| {
+        Event::Issue(Issue { flags: OpFlags::UNMAP, ..issue(n, n, op, n * 4096, 4096) })
+    });
+    desk.trace(&["vda"], unmap);
+    let report = desk.report("target_fmt=mem", 0);
+    let ops = report["ops"].as_array().unwrap();
+    assert!(ops.len() == 2 && ops.iter().all(|op| op["errors"] == 0), "{ops:#?}");
+}
+
+#[test]
 fn names_and_options_are_explained() {
     let run = |args: &[&str]| {
         let output = Command::new(assert_cmd::cargo::cargo_bin!("qtrace"))

@@ -6,13 +6,14 @@
 //! - [`source`], [`trace_source`]: where events come from; [`plan`], [`placement`]: what each
 //!   becomes on this device;
 //! - [`pacing`]: when it is issued; [`inflight`]: what is under way, and what must wait for it;
-//! - [`engine`]: the test thread's loop; [`run_log`]: what it saw, byte for byte;
+//! - [`engine`]: the test thread's loop; [`run_log`]: what it saw, byte for byte; [`output`]: the files it leaves;
 //!   [`books`]: who is told of it; [`summary`]: what the report says.
 
 pub mod books;
 pub mod engine;
 pub mod inflight;
 pub mod options;
+pub mod output;
 pub mod pacing;
 pub mod placement;
 pub mod plan;

@@ -215,6 +215,9 @@ impl Config {
     }
 
     fn read(options: &Options) -> Result<Self> {
+        for key in ["target_img", "comparison_img", "report", "runlog"] {
+            options.parse_with(key, "the name of a file", |v| (!v.is_empty()).then_some(()))?;
+        }
         let volatile = options.get("target_fmt") == Some("null");
         let verify_default = if volatile { Verify::None } else { Verify::Full };
         let verify = options.choice("verify", VERIFIES, verify_default)?;
@@ -514,6 +517,10 @@ mod tests {
             ("tracefile=t,target_img=d,iothread=on,clock=virtual", "not deterministic"),
             ("tracefile=t,target_img=d,pacing=no-stall", "pacing=no_stall"),
             ("tracefile=t,target_img=d,comparison_fmt=raw", "comparison_img"),
+            ("tracefile=t,target_img=", "name of a file"),
+            ("tracefile=t,target_fmt=mem,report=", "name of a file"),
+            ("tracefile=t,target_fmt=mem,runlog=", "name of a file"),
+            ("tracefile=t,target_fmt=mem,comparison_img=", "name of a file"),
             ("tracefile=t,target_img=d,loop=3", "did you mean 'loops'"),
         ] {
             let got = error(text);

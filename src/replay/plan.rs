@@ -122,7 +122,8 @@ impl Planner {
                 payload: PayloadRef::Absent,
                 payload_total: issue.len,
                 payload_from: 0,
-                unmap: issue.flags.contains(OpFlags::UNMAP),
+                // Virtio 1.2 §5.2.6.1: a discard must not carry the unmap flag.
+                unmap: issue.op == BlockOp::WriteZeroes && issue.flags.contains(OpFlags::UNMAP),
             },
             device_op: issue.op,
             piece_sectors: 0,

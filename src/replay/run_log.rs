@@ -23,16 +23,13 @@
 //! | 54     | virtio status byte |
 //! | 55     | 0 |
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
-use crate::base::error::IoContext;
+use super::output::{Output, OutputKind};
 use crate::base::{Nanos, Result};
 use crate::driver::BlockStatus;
-use crate::image::home_of;
 use crate::oracle::PlannedRequest;
 
 /// First bytes of a run log.
@@ -80,7 +77,7 @@ pub struct Record<'a> {
 pub struct RunLog {
     buffer: Vec<u8>,
     hash: Sha256,
-    file: Option<(NamedTempFile, PathBuf)>,
+    file: Option<Output>,
     records: u64,
 }
 
@@ -88,14 +85,9 @@ impl RunLog {
     /// A log that ends up at `path`, or nowhere.
     ///
     /// # Errors
-    /// An incomplete error when a temporary file cannot be made beside `path`.
+    /// Those of [`Output::create`].
     pub fn create(path: Option<&Path>) -> Result<Self> {
-        let open = |path: &Path| -> Result<_> {
-            let file =
-                NamedTempFile::new_in(home_of(path)).writing(path, "creating the run log")?;
-            Ok((file, path.to_path_buf()))
-        };
-        let file = path.map(open).transpose()?;
+        let file = path.map(|path| Output::create(OutputKind::RunLog, path)).transpose()?;
         let mut buffer = Vec::with_capacity(BLOCK_BYTES + RUN_LOG_RECORD_BYTES);
         buffer.extend_from_slice(&RUN_LOG_MAGIC);
         buffer.extend_from_slice(&RUN_LOG_VERSION.to_le_bytes());
@@ -115,8 +107,8 @@ impl RunLog {
 
     fn drain(&mut self) -> Result<()> {
         self.hash.update(&self.buffer);
-        if let Some((file, path)) = &mut self.file {
-            file.write_all(&self.buffer).writing(path, "writing the run log")?;
+        if let Some(file) = &mut self.file {
+            file.write(&self.buffer)?;
         }
         self.buffer.clear();
         Ok(())
@@ -133,33 +125,11 @@ impl RunLog {
     /// An incomplete error when the file cannot be written.
     pub fn finish(mut self) -> Result<[u8; 32]> {
         self.drain()?;
-        if let Some((file, path)) = self.file.take() {
-            persist(file, &path, "the run log")?;
+        if let Some(file) = self.file.take() {
+            file.finish()?;
         }
         Ok(self.hash.finalize().into())
     }
-}
-
-/// Gives a finished temporary file its name, with the access rights a plain new file would have.
-///
-/// # Errors
-/// An incomplete error when it cannot be renamed.
-pub fn persist(file: NamedTempFile, path: &Path, what: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::Permissions::from_mode(0o666 & !umask());
-    file.as_file().set_permissions(mode).writing(path, &format!("finishing {what}"))?;
-    file.persist(path)
-        .map_err(|error| error.error)
-        .writing(path, &format!("finishing {what}"))
-        .map(drop)
-}
-
-/// The process's file mode mask. Linux shows it in /proc without the race of setting it.
-fn umask() -> u32 {
-    const USUAL: u32 = 0o022;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    mask.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(USUAL)
 }
 
 /// The status byte as virtio has it; a used length that cannot be right is marked 0xfe.

@@ -1,25 +1,22 @@
 //! A whole replay: open everything, run the engine, check the result, write the report.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tempfile::NamedTempFile;
-
 use super::books::Books;
 use super::engine::{End, Engine, EngineConfig, Outcome, Parts};
 use super::options::Config;
+use super::output::{Output, OutputKind};
 use super::pacing::Pacer;
 use super::placement::{Layout, PlanPolicy};
 use super::plan::{PlanCounts, Planner};
 use super::policy::{ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, Window};
-use super::run_log::{RunLog, persist};
+use super::run_log::RunLog;
 use super::streams::Selection;
 use super::summary::{count_in, machine_report};
 use super::target::{Target, check_files};
 use super::trace_source::TraceSource;
-use crate::base::error::IoContext;
 use crate::base::{Clock, Error, ErrorKind, HostClock, Result, SECTOR_SIZE, VirtualClock};
 use crate::driver::BlockDriver;
 use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
@@ -56,7 +53,11 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Phase, u64, Option<u64>);
 /// Whatever kept the job from being done. A device that was wrong is no error: see the report.
 pub fn run(config: &Config, stop: &Arc<AtomicBool>, progress: OnProgress<'_>) -> Result<Report> {
     check_files(config)?;
-    let report_file = config.report.as_deref().map(Output::create).transpose()?;
+    let report_file = config
+        .report
+        .as_deref()
+        .map(|path| Output::create(OutputKind::Report, path))
+        .transpose()?;
     let log = RunLog::create(config.runlog.as_deref())?;
     let trace = Arc::new(Trace::open(&config.trace)?);
     check_trace(config, &trace)?;
@@ -66,8 +67,9 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>, progress: OnProgress<'_>) ->
     check_size(config, &selection, &target)?;
     let session = Session { config, trace, selection, target, comparison, stop };
     let report = session.run(log, progress)?;
-    if let Some(file) = report_file {
+    if let Some(mut file) = report_file {
         file.write(json::to_string(&report)?.as_bytes())?;
+        file.finish()?;
     }
     Ok(report)
 }
@@ -87,24 +89,6 @@ pub fn exit_code(config: &Config, report: &Report) -> u8 {
         return ErrorKind::Incomplete.exit_code();
     }
     0
-}
-
-/// A file that appears whole, at the end; its folder is known to be writable from the start.
-struct Output(NamedTempFile, PathBuf);
-
-impl Output {
-    fn create(path: &Path) -> Result<Self> {
-        let file =
-            NamedTempFile::new_in(image::home_of(path)).writing(path, "creating the report")?;
-        Ok(Self(file, path.to_path_buf()))
-    }
-
-    fn write(self, bytes: &[u8]) -> Result<()> {
-        use std::io::Write;
-        let Self(mut file, path) = self;
-        file.write_all(bytes).writing(&path, "writing the report")?;
-        persist(file, &path, "the report")
-    }
 }
 
 /// What the options need and the trace does not have.

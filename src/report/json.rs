@@ -95,6 +95,16 @@ pub fn probe(first_bytes: &[u8]) -> bool {
     first_bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
+/// Whether `head`, the first bytes of a file, are those of a report of any version.
+pub fn begins_report(head: &[u8]) -> bool {
+    let family = SCHEMA.split_once('/').map_or(SCHEMA, |(name, _)| name);
+    let text = String::from_utf8_lossy(head);
+    let value = text.split_once("\"schema\"").and_then(|(_, rest)| {
+        rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.strip_prefix(family)
+    });
+    probe(head) && value.is_some_and(|version| version.starts_with('/'))
+}
+
 /// Reads a report.
 ///
 /// # Errors
