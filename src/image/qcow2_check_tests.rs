@@ -39,8 +39,9 @@ fn clean_images_pass_with_and_without_snapshots() {
         for name in ["one", "two"] {
             qemu_ok("qemu-img", &["snapshot", "-c", name, arg(&path)]);
             open(&path, &writable()).unwrap();
-            let zero = ["-q", "-f", "qcow2", "-c", "write -z 128k 300k", "-c", "write 1M 70k"];
-            let _ = std::process::Command::new("qemu-io").args(zero).arg(&path).status();
+            let zero = ["-f", "qcow2", "-c", "write -z 128k 300k", "-c", "write 1M 70k"];
+            let status = std::process::Command::new("qemu-io").args(zero).arg(&path).status();
+            assert!(status.unwrap().success(), "qemu-io");
             open(&path, &writable()).unwrap();
         }
         qemu_ok("qemu-img", &["snapshot", "-d", "one", arg(&path)]);

@@ -233,6 +233,9 @@ impl Oracle {
     /// What the recording says a read returned for a piece, where it says so.
     fn recorded_data(&mut self, read: &InFlight, piece: &Piece) -> Result<Option<Vec<u8>>> {
         let trace = self.contents.trace().clone();
+        if !trace.records_read_data() {
+            return Ok(None);
+        }
         let Some(complete) = completion_of(trace.as_ref(), read.request.event)? else {
             return Ok(None);
         };

@@ -2,7 +2,7 @@
 //! range lies on the target.
 
 use crate::base::{Result, SECTOR_SIZE};
-use crate::trace::{Complete, Event, Issue, PayloadRef, Trace};
+use crate::trace::{Complete, Event, Issue, NotRecorded, PayloadRef, Trace};
 
 /// A trace as the oracle reads it; [`crate::trace`]'s reader, or a list in a test.
 pub trait TraceView: Send + Sync {
@@ -10,6 +10,11 @@ pub trait TraceView: Send + Sync {
     fn events(&self) -> u64;
     /// One event.
     fn event(&self, number: u64) -> Result<Event>;
+    /// Whether completions may carry the data that reads returned. Where none does, nothing is
+    /// looked for: the search below would go through thousands of events for each read.
+    fn records_read_data(&self) -> bool {
+        true
+    }
     /// Fills `buf` with a payload's bytes from `from` on; `total` is its whole length.
     fn read_payload(
         &self,
@@ -27,6 +32,10 @@ impl TraceView for Trace {
 
     fn event(&self, number: u64) -> Result<Event> {
         self.event(number)
+    }
+
+    fn records_read_data(&self) -> bool {
+        !self.summary().not_recorded.contains(NotRecorded::READ_DATA)
     }
 
     fn read_payload(
