@@ -158,7 +158,7 @@ fn hostile_entries() {
         (u64::MAX, 1, LOG_DISCARD_FLAG, "range past the largest disk there can be (1 EiB)"),
         (0, 0, 0, "entry with neither data nor a meaning"),
         (0, 0, LOG_DISCARD_FLAG, "request of length 0"),
-        (0, 1 << 50, 0, "the log cannot be read to its last entry"),
+        (0, 1 << 50, 0, "entry with an impossible length"),
     ];
     for (sector, nr, flags, reason) in cases {
         let log = Log::new(512).entry(0, 1, 0, &data).entry(sector, nr, flags, b"").finish();
