@@ -124,7 +124,7 @@ pub struct Outcome {
     pub held_ns: u64,
     /// Most device requests in flight at once.
     pub in_flight_max: usize,
-    /// Completions the recording lost (see [`Latencies::lost`]).
+    /// Completions the recording lost (see `Latencies::lost`).
     pub recorded_lost: u64,
 }
 

@@ -130,7 +130,7 @@ pub struct DeviceQueue {
     ram: Arc<GuestRam>,
     /// Two words a descriptor.
     descriptors: Cells<AtomicU64>,
-    /// flags, idx, ring[size], used_event.
+    /// `flags, idx, ring[size], used_event`.
     avail: Cells<AtomicU16>,
     /// flags | idx << 16, then id and len for each entry.
     used: Cells<AtomicU32>,
