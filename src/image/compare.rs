@@ -1,13 +1,15 @@
 //! Two images, byte for byte: every differing extent, whatever formats they have.
 //!
 //! The range is cut into slices that threads take in turn. What both images call zero is not read;
-//! the rest is read in pieces that stay in a core's cache between reading and comparing. Results
-//! are put together in the order of the slices, so they do not depend on the threads.
+//! what both have stored in a file is compared where it lies in the page cache; the rest is read in
+//! pieces that stay in a core's cache between reading and comparing. Results are put together in
+//! the order of the slices, so they do not depend on the threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 
+use super::mapped::{self, MAPPED_BYTES_MAX, MAPPED_BYTES_MIN, Mapper, Stored};
 use super::{ExtentKind, Image, read_exact};
 use crate::base::error::{IoContext, Place};
 use crate::base::{Error, Result, SECTOR_SIZE};
@@ -15,8 +17,8 @@ use crate::base::{Error, Result, SECTOR_SIZE};
 /// Bytes a thread takes at a time: long enough to cost nothing, short enough for progress.
 const SLICE: u64 = 32 << 20;
 
-/// Bytes of each image read before they are compared. Two of them stay in a core's own cache
-/// (1 MiB and 2 MiB pieces took 1.2 to 1.4 times as long).
+/// Bytes of each image read before they are compared: two of them stay in a core's own cache
+/// (64 KiB and 256 KiB took the same time, 1 MiB 1.1 times as much).
 const PIECE: usize = 256 << 10;
 
 /// How to compare.
@@ -210,11 +212,18 @@ struct Cursor<'a> {
     kind: ExtentKind,
     end: u64,
     buf: Vec<u8>,
+    mapper: Mapper,
 }
 
 impl<'a> Cursor<'a> {
     fn new(image: &'a dyn Image) -> Self {
-        Self { image, kind: ExtentKind::Zero, end: 0, buf: vec![0; PIECE] }
+        Self {
+            image,
+            kind: ExtentKind::Zero,
+            end: 0,
+            buf: vec![0; PIECE],
+            mapper: Mapper::default(),
+        }
     }
 
     /// Learns what is at `at`, looking no further than `until`.
@@ -271,7 +280,7 @@ impl Job<'_> {
     fn slice(&self, a: &mut Cursor, b: &mut Cursor, from: u64, to: u64) -> Result<Findings> {
         let mut found = Findings::new(self.max);
         (a.end, b.end) = (0, 0);
-        let mut at = from;
+        let (mut at, mut read_until) = (from, 0);
         while at < to {
             a.look(at, to)?;
             b.look(at, to)?;
@@ -279,6 +288,14 @@ impl Job<'_> {
             if a.kind == ExtentKind::Zero && b.kind == ExtentKind::Zero {
                 at = run_end;
                 continue;
+            }
+            if a.kind == b.kind && at >= read_until {
+                if let Some(len) = equal_in_place(a, b, at, run_end - at) {
+                    at += len;
+                    continue;
+                }
+                // Not in this way, here: looked at once per window, not once per piece.
+                read_until = at + MAPPED_BYTES_MAX;
             }
             let len = (run_end - at).min(PIECE as u64) as usize;
             match (a.bytes(at, len)?, b.bytes(at, len)?) {
@@ -292,6 +309,23 @@ impl Job<'_> {
         }
         Ok(found)
     }
+}
+
+/// The bytes from `at`, of at most `len`, that are stored and found equal without reading.
+fn equal_in_place(a: &mut Cursor, b: &mut Cursor, at: u64, len: u64) -> Option<u64> {
+    let len = len.min(MAPPED_BYTES_MAX);
+    if len < MAPPED_BYTES_MIN {
+        return None;
+    }
+    // What is wrong with an image, reading it will tell.
+    let (x, y) = (a.image.located(at, len).ok()??, b.image.located(at, len).ok()??);
+    let len = len.min(x.len).min(y.len);
+    if len < MAPPED_BYTES_MIN {
+        return None;
+    }
+    let x = Stored { file: x.file, offset: x.offset, mapper: &mut a.mapper };
+    let y = Stored { file: y.file, offset: y.offset, mapper: &mut b.mapper };
+    (mapped::equal(x, y, len) == Some(true)).then_some(len)
 }
 
 /// Whether all bytes are zero; a shape the compiler turns into vector code.
@@ -380,6 +414,30 @@ mod tests {
                 assert_eq!(diff.bytes_different, sectors.len() as u64 * 512);
             }
         }
+    }
+
+    #[test]
+    fn stored_bytes_are_compared_in_place_and_differences_in_them_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Default::default();
+        let size = 40 << 20;
+        let mut bytes = vec![0; 6 << 20];
+        Prng::new(4).fill(&mut bytes);
+        let images: Vec<_> = ["raw", "qcow2"]
+            .iter()
+            .map(|format| {
+                let path = dir.path().join(format);
+                let pending = crate::image::create(&path, format, size, &options).unwrap();
+                write_all(&*pending.image(), &bytes, 29 << 20).unwrap();
+                pending
+            })
+            .collect();
+        let (a, b) = (images[0].image(), images[1].image());
+        assert!(b.located(29 << 20, 1 << 20).unwrap().unwrap().len >= 65536);
+        assert!(run(&*a, &*b, 2, 10).same_content());
+        write_all(&*b, &[bytes[5 << 20] ^ 1], 34 << 20).unwrap();
+        let diff = run(&*a, &*b, 2, 10);
+        assert_eq!(diff.extents, [DiffExtent { offset: 34 << 20, len: 512 }]);
     }
 
     #[test]

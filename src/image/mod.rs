@@ -12,6 +12,7 @@ mod foreign;
 mod host;
 mod iov;
 pub mod lock;
+mod mapped;
 mod mem;
 mod nbd;
 mod nbd_wire;
@@ -63,6 +64,17 @@ pub struct Extent {
     pub len: u64,
 }
 
+/// A run of an image's bytes in a file of the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Located<'a> {
+    /// The file.
+    pub file: &'a std::fs::File,
+    /// Where in the file the run begins.
+    pub offset: u64,
+    /// Bytes; never 0.
+    pub len: u64,
+}
+
 /// What an image says of itself, for reports and error texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageInfo {
@@ -97,6 +109,12 @@ pub trait Image: Send + Sync {
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
     /// What the range from `offset` holds, for at most `len` bytes.
     fn extent(&self, offset: u64, len: u64) -> io::Result<Extent>;
+    /// Where the bytes from `offset` are stored just as they are, for at most `len` bytes; `None`
+    /// where they are not, or not in the host's page cache.
+    fn located(&self, offset: u64, len: u64) -> io::Result<Option<Located<'_>>> {
+        let _ = (offset, len);
+        Ok(None)
+    }
     /// An asynchronous queue of this image, for `depth` requests at once, where that pays; `None`
     /// means that the calls above are the fastest way.
     fn queue(&self, depth: usize) -> io::Result<Option<Box<dyn IoQueue>>> {

@@ -12,7 +12,7 @@ use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{
-    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Mapping,
+    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Mapping, Storage,
     StorageOpenOptions,
 };
 
@@ -20,7 +20,7 @@ use super::chain::Layer;
 use super::host::HostFile;
 use super::iov::{check_range, total, total_mut};
 use super::raw::read_only;
-use super::{CacheMode, Extent, ExtentKind, Image, ImageInfo, OpenOptions, qcow2_check};
+use super::{CacheMode, Extent, ExtentKind, Image, ImageInfo, Located, OpenOptions, qcow2_check};
 use crate::base::error::IoContext;
 use crate::base::{Error, Result, SECTOR_SIZE};
 
@@ -36,8 +36,10 @@ pub struct Qcow2Image {
     access: FormatAccess<ImagoFile>,
     /// Held for reading by reads and writes, for writing by what changes mappings under them.
     exclusive: RwLock<()>,
-    /// The image file and its data file: what a flush must bring to the disk.
-    written: Vec<HostFile>,
+    /// Every file of the chain, the top layer's first.
+    files: Vec<HostFile>,
+    /// How many of them belong to the top layer: what a flush must bring to the disk.
+    top_files: usize,
     size: u64,
     info: ImageInfo,
     cache: CacheMode,
@@ -48,7 +50,7 @@ pub struct Qcow2Image {
 impl Qcow2Image {
     /// Hands `layers`, which passed the guards and are locked, to imago.
     pub fn open(layers: Vec<Layer>, options: &OpenOptions) -> Result<Self> {
-        let (mut written, mut below) = (Vec::new(), None);
+        let (mut files, mut top_files, mut below) = (Vec::new(), 0, None);
         let mut has_zero_clusters = true;
         for (depth, layer) in layers.into_iter().enumerate().rev() {
             let writable = options.writable && depth == 0;
@@ -58,14 +60,13 @@ impl Qcow2Image {
             let access = open_layer(&layer, below.take(), writable, options.cache)
                 .reading(&layer.host.path, "cannot open the qcow2 image")?;
             below = Some(access);
-            // imago has duplicates of the descriptors, which keep the locks of what is below.
             if depth == 0 {
                 has_zero_clusters = layer.header.is_none_or(|header| header.version >= 3);
-                written.push(layer.host);
-                written.extend(layer.data_file);
+                top_files = 1 + usize::from(layer.data_file.is_some());
             }
+            files.splice(0..0, std::iter::once(layer.host).chain(layer.data_file));
         }
-        let (Some(access), Some(top)) = (below, written.first()) else {
+        let (Some(access), Some(top)) = (below, files.first()) else {
             return Err(Error::input("an image without layers"));
         };
         let info = ImageInfo {
@@ -80,7 +81,8 @@ impl Qcow2Image {
         Ok(Self {
             access,
             exclusive: RwLock::new(()),
-            written,
+            files,
+            top_files,
             size,
             info,
             cache: options.cache,
@@ -207,7 +209,7 @@ impl Image for Qcow2Image {
         if self.cache == CacheMode::Unsafe {
             return Ok(());
         }
-        self.written.iter().try_for_each(|host| host.file.sync_data())
+        self.files.iter().take(self.top_files).try_for_each(|host| host.file.sync_data())
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -257,5 +259,19 @@ impl Image for Qcow2Image {
             extent.len += next.len;
         }
         Ok(extent)
+    }
+
+    fn located(&self, offset: u64, len: u64) -> io::Result<Option<Located<'_>>> {
+        self.check(offset, len, false)?;
+        if self.cache == CacheMode::None {
+            return Ok(None);
+        }
+        let _shared = self.shared();
+        let (mapping, mapped) = self.access.get_mapping(offset, len)?;
+        let Mapping::Raw { storage, offset, .. } = mapping else { return Ok(None) };
+        let Some(name) = storage.get_filename() else { return Ok(None) };
+        let host = self.files.iter().find(|host| host.path == name && !host.block_device);
+        let len = mapped.min(len);
+        Ok(host.filter(|_| len > 0).map(|host| Located { file: &host.file, offset, len }))
     }
 }

@@ -12,7 +12,9 @@ use super::direct::DirectIo;
 use super::host::HostFile;
 use super::iov::{self, Direction, check_range, raw, raw_mut, total, total_mut};
 use super::uring::UringQueue;
-use super::{AioMode, CacheMode, Extent, ExtentKind, Image, ImageInfo, IoQueue, OpenOptions};
+use super::{
+    AioMode, CacheMode, Extent, ExtentKind, Image, ImageInfo, IoQueue, Located, OpenOptions,
+};
 use crate::base::Result;
 
 /// Zeros written at a time where the host has no faster way.
@@ -251,6 +253,13 @@ impl Image for RawImage {
             // A file system that cannot say: everything may be data.
             Err(_) => Extent { kind: ExtentKind::Data, len },
         })
+    }
+
+    fn located(&self, offset: u64, len: u64) -> io::Result<Option<Located<'_>>> {
+        let host = &self.file.host;
+        let len = len.min(host.len.saturating_sub(offset));
+        let usable = self.file.direct.is_none() && !host.block_device && len > 0;
+        Ok(usable.then_some(Located { file: &host.file, offset, len }))
     }
 
     fn queue(&self, depth: usize) -> io::Result<Option<Box<dyn IoQueue>>> {
