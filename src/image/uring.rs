@@ -55,6 +55,10 @@ unsafe impl Send for UringQueue {}
 impl UringQueue {
     /// A queue for `depth` requests at once. `inline_cached` lets the page cache answer in the
     /// submitting call, without a completion.
+    ///
+    /// Processor time per cached 4 KiB random read on ext4 (busy 2-core VM): at depth 32 io_uring
+    /// 1.13 us, inline 1.15 us, pread 1.34 us; at depth 1 pread 1.41 us, io_uring 1.80 us. With
+    /// cache=none at depth 32 io_uring does 4 times as many requests a second as pread.
     pub fn new(file: Arc<RawFile>, depth: usize, inline_cached: bool) -> io::Result<Self> {
         let entries = depth.clamp(1, IODEPTH_MAX).next_power_of_two() as u32;
         let ring = IoUring::new(entries)?;
