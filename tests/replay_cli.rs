@@ -341,6 +341,7 @@ fn an_interrupt_leaves_a_partial_report_and_no_target() {
     let report: Value = serde_json::from_slice(&read(&desk.path("r.json"))).unwrap();
     assert_eq!(report["complete"], false);
     assert_eq!(report["interrupted"], true);
+    assert_eq!(report["verdict"]["pass"], false);
     assert_eq!(desk.names(), ["r.json", "t.qtrace"]);
 }
 
@@ -367,6 +368,38 @@ fn outputs_replace_nothing_that_is_not_their_own() {
     }
     assert!(desk.refusal("target_fmt=mem,report=r.log", 2).contains("no report"));
     assert!(desk.refusal("target_fmt=mem,runlog=r.json", 2).contains("no run log"));
+}
+
+#[test]
+fn a_fault_that_never_fires_is_no_pass() {
+    let desk = Desk::new();
+    desk.mixed(40);
+    let fired = desk.report("target_fmt=mem,fault=drop:5", 1);
+    assert_eq!(fired["fault"]["fired"], true);
+    let never = desk.report("target_fmt=mem,fault=drop:99999", 4);
+    assert_eq!(never["fault"]["fired"], false);
+    assert_eq!(never["verdict"]["pass"], true);
+    let notes = never["notes"].to_string();
+    assert!(notes.contains("fault drop:99999 never fired: only "), "{notes}");
+}
+
+#[test]
+fn a_huge_target_is_hashed_only_when_asked() {
+    let desk = Desk::new();
+    desk.mixed(4);
+    let report = desk.report("target_fmt=mem,target_size=65G", 0);
+    assert!(report["image_sha256"].is_null());
+    assert!(report["notes"].to_string().contains("image_sha256=on"));
+}
+
+#[test]
+fn a_new_target_of_another_size_says_how_to_set_it() {
+    let desk = Desk::new();
+    desk.mixed(4);
+    std::fs::write(desk.path("want.raw"), vec![0; 2 << 20]).unwrap();
+    let options = "target_img=d.raw,target_fmt=raw,comparison_img=want.raw,comparison_fmt=raw";
+    let notes = desk.report(options, 1)["notes"].to_string();
+    assert!(notes.contains("target_size="), "{notes}");
 }
 
 #[test]

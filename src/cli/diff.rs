@@ -10,6 +10,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -19,6 +20,7 @@ use super::progress::Progress;
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 use crate::image::{self, OpenOptions};
+use crate::replay::run_log::RUN_LOG_MAGIC;
 use crate::report::threshold::Threshold;
 use crate::report::{Report, json};
 use crate::trace::Trace;
@@ -57,7 +59,7 @@ pub struct Args {
     trace: Option<PathBuf>,
     /// For reports: exit 6 when B passes a limit. [OP.]METRIC>N% (or <N%) limits the change from
     /// A to B; a value in place of N% limits B itself. METRIC is p50, p90, p99, p99.9, max, mean,
-    /// iops, bandwidth, errors or duration.
+    /// iops, bandwidth, errors or duration. A report whose timing is INVALID fails every limit.
     #[arg(long, value_name = "EXPR")]
     fail_if: Vec<String>,
     /// For images: list at most so many differing extents (all are counted).
@@ -167,16 +169,26 @@ fn refuse(given: bool, option: &str, kind: &str) -> Result<()> {
 
 /// Tells what a file holds from its content.
 fn content(path: &Path, forced: bool) -> Result<Content> {
-    if forced {
-        return Ok(Content::Image);
-    }
-    let mut file = File::open(path).reading(path, "cannot open")?;
+    // A pipe without a writer would be waited for.
+    let mut options = File::options();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut file = options.open(path).reading(path, "cannot open")?;
     let metadata = file.metadata().reading(path, "cannot open")?;
     if metadata.is_dir() {
         return Err(Error::input("a folder is no image, report or trace").path(path));
     }
+    if !metadata.is_file() && !metadata.file_type().is_block_device() {
+        return Err(Error::input("neither a regular file nor a block device").path(path));
+    }
+    if forced {
+        return Ok(Content::Image);
+    }
     let mut head = Vec::new();
     (&mut file).take(PROBE_BYTES).read_to_end(&mut head).reading(path, "cannot read")?;
+    if head.starts_with(&RUN_LOG_MAGIC) {
+        let hint = "cmp compares run logs: equal runs have equal bytes";
+        return Err(Error::usage("a run log, which diff does not read").path(path).hint(hint));
+    }
     if Trace::probe(&head) {
         return Ok(Content::Trace(Box::new(Trace::open(path)?)));
     }
@@ -191,6 +203,17 @@ fn content(path: &Path, forced: bool) -> Result<Content> {
     Ok(Content::Report(Box::new(json::from_slice(&bytes).map_err(|e| e.path(path))?)))
 }
 
+/// The image's hints name the option of a replay.
+fn in_words_of_diff(error: Error) -> Error {
+    match error.hint_text() {
+        Some(hint) if hint.contains("allow_backing=on") => {
+            let hint = hint.replace("allow_backing=on", "--allow-backing");
+            error.hint(hint)
+        }
+        _ => error,
+    }
+}
+
 fn diff_images(args: &Args) -> Result<Outcome> {
     let trace = args.trace.as_deref().map(Trace::open).transpose()?;
     let open = |path: &Path, format: &Option<String>| {
@@ -199,7 +222,7 @@ fn diff_images(args: &Args) -> Result<Outcome> {
             allow_backing: args.allow_backing,
             ..OpenOptions::default()
         };
-        image::open(path, &options)
+        image::open(path, &options).map_err(in_words_of_diff)
     };
     let (a, b) = (open(&args.a, &args.format_a)?, open(&args.b, &args.format_b)?);
     let job = images::Job {

@@ -6,6 +6,7 @@ pub mod info;
 pub mod progress;
 pub mod replay;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -81,9 +82,11 @@ fn run(command: Command) -> Result<u8> {
 }
 
 fn print_error(error: &Error) {
-    eprintln!("qtrace: {error}");
+    // eprintln! would panic where stderr is closed.
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(err, "qtrace: {error}");
     if let Some(hint) = error.hint_text() {
-        eprintln!("  hint: {hint}");
+        let _ = writeln!(err, "  hint: {hint}");
     }
 }
 

@@ -27,7 +27,7 @@ Exit codes:
   1  divergence: the report says where           6  on_lag=fail and the run was too late
   2  wrong usage                                 7  could not be brought to its end
   3  an input is not what it should be           130  interrupted; the report is partial
-  4  nothing to replay";
+  4  nothing to replay, or fault= never fired";
 
 /// Every test module: name and what it does.
 const TESTS: &[(&str, &str)] =
@@ -80,7 +80,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let code = session::exit_code(&config, &report);
     if code == ErrorKind::Interrupted.exit_code() {
         let what = if report.target.created { "; the new target was removed" } else { "" };
-        eprintln!("qtrace: interrupted: the report is partial{what}");
+        let mut err = std::io::stderr().lock();
+        let _ = writeln!(err, "qtrace: interrupted: the report is partial{what}");
     }
     Ok(code)
 }

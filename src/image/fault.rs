@@ -77,13 +77,20 @@ struct Held {
 struct Faulty {
     image: Arc<dyn Image>,
     spec: FaultSpec,
-    writes: AtomicU64,
+    writes: Arc<AtomicU64>,
     held: Mutex<Option<Held>>,
 }
 
 /// `image` with one fault. It offers no queue: writes are counted in the order of the calls.
 pub fn wrap(image: Arc<dyn Image>, spec: FaultSpec) -> Arc<dyn Image> {
-    Arc::new(Faulty { image, spec, writes: AtomicU64::new(0), held: Mutex::new(None) })
+    wrap_counted(image, spec).0
+}
+
+/// As [`wrap`]; also the count of the writes so far: the fault has fired once it passes `spec.write`.
+pub fn wrap_counted(image: Arc<dyn Image>, spec: FaultSpec) -> (Arc<dyn Image>, Arc<AtomicU64>) {
+    let writes = Arc::new(AtomicU64::new(0));
+    let held = Mutex::new(None);
+    (Arc::new(Faulty { image, spec, writes: Arc::clone(&writes), held }), writes)
 }
 
 impl Faulty {

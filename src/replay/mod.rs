@@ -21,6 +21,7 @@ pub mod policy;
 pub mod run_log;
 pub mod session;
 pub mod source;
+pub mod stoppable;
 pub mod streams;
 pub mod summary;
 pub mod target;

@@ -150,7 +150,7 @@ pub const SPECS: &[OptionSpec] = &[
         "image_sha256",
         "auto|on|off",
         "auto",
-        "SHA-256 of the target after the run; auto: with verify=full",
+        "SHA-256 of the target after the run; auto: with verify=full, up to 64 GiB",
     ),
     spec("oracle_memory", "SIZE", "1G", "memory of the model before it spills to a temporary file"),
     spec("iodepth", "N", "32", "device requests in flight at most"),
@@ -199,7 +199,13 @@ pub const SPECS: &[OptionSpec] = &[
     spec("report", "FILE", "", "write the JSON report there too"),
     spec("runlog", "FILE", "", "write the run log there"),
     spec("strict", "on|off", "off", "a trace that is cut short makes the exit code 7"),
-    spec("fault", "KIND:N", "", "inject a fault at the N-th write: drop, tear, flip, swap, error"),
+    spec(
+        "fault",
+        "KIND:N",
+        "",
+        "drop, tear, flip, swap or error at write N to the image, counted from 0 (each piece of \
+         a split request counts)",
+    ),
 ];
 
 impl Config {
@@ -272,7 +278,7 @@ impl Config {
             hang_ns: time(options, "deadline", SECOND_NS, 30 * SECOND_NS)?.max(1),
             strict: options.switch("strict", false)?,
             given: values(options, false),
-            settings: values(options, true),
+            settings: settings(options),
         })
     }
 
@@ -371,6 +377,15 @@ fn values(options: &Options, defaults: bool) -> BTreeMap<String, String> {
         Some((spec.name.to_owned(), options.get(spec.name).or(default)?.to_owned()))
     };
     SPECS.iter().filter_map(value).collect()
+}
+
+/// Every value in force, with what one option implies for another.
+fn settings(options: &Options) -> BTreeMap<String, String> {
+    let mut settings = values(options, true);
+    if options.get("time_scale").is_some() {
+        settings.insert("pacing".to_owned(), "recorded".to_owned());
+    }
+    settings
 }
 
 fn between(options: &Options, key: &str, min: u64, max: u64, default: u64) -> Result<u64> {
@@ -499,6 +514,7 @@ mod tests {
     fn time_scale_implies_recorded_pacing() {
         let config = parse("tracefile=t,target_fmt=null,time_scale=50").unwrap();
         assert_eq!(config.pacing, Pacing::Recorded { percent: 50 });
+        assert_eq!(config.setting("pacing"), "recorded");
         assert!(
             error("tracefile=t,target_fmt=null,time_scale=50,pacing=closed").contains("recorded")
         );

@@ -13,6 +13,7 @@ use super::placement::{Layout, PlanPolicy};
 use super::plan::{PlanCounts, Planner};
 use super::policy::{ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, Window};
 use super::run_log::RunLog;
+use super::stoppable::Stoppable;
 use super::streams::Selection;
 use super::summary::{count_in, machine_report};
 use super::target::{Target, check_files};
@@ -30,6 +31,12 @@ use crate::trace::{NotRecorded, Trace};
 
 /// The name of this test module.
 pub const TEST: &str = "block-trace-virtio";
+
+/// A larger target is hashed only when that is asked for: it takes minutes.
+const AUTO_DIGEST_BYTES_MAX: u64 = 64 << 30;
+
+/// Zeros that are hashed before a look at whether the user wants to stop.
+const DIGEST_PART_BYTES: u64 = 64 << 20;
 
 /// What a run is doing, for a progress bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +92,9 @@ pub fn exit_code(config: &Config, report: &Report) -> u8 {
     if report.timing.status == TimingStatus::Invalid && config.on_lag == OnLag::Fail {
         return ErrorKind::Timing.exit_code();
     }
+    if report.fault.as_ref().is_some_and(|fault| !fault.fired) {
+        return ErrorKind::Nothing.exit_code();
+    }
     if config.strict && report.trace.truncated.is_some() {
         return ErrorKind::Incomplete.exit_code();
     }
@@ -99,7 +109,10 @@ fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
     if timed && lacks.contains(NotRecorded::TIMES) {
         return refuse(
             "the trace has no times (not recorded: times)".into(),
-            "use pacing=no_stall and a window of events=A-B",
+            match config.window.is_timed() {
+                true => "use pacing=no_stall and a window of events=A-B",
+                false => "use pacing=no_stall",
+            },
         );
     }
     let completes: u64 = trace.totals().iter().map(|totals| totals.completes).sum();
@@ -176,6 +189,10 @@ impl Session<'_> {
         if let Some(error) = self.target.failure(self.config) {
             return Err(error);
         }
+        if self.trace.events() == 0 && self.trace.truncation().is_some() {
+            let what = "the trace is cut short before its first event";
+            return Err(Error::input(what).path(&self.config.trace));
+        }
         if replayed.outcome.end == End::Complete && replayed.outcome.requests == 0 {
             let what = "the trace holds no request for this replay";
             return Err(Error::new(ErrorKind::Nothing, what)
@@ -184,7 +201,11 @@ impl Session<'_> {
         }
         let mut report = Report::new(TEST, replayed.clock.grade());
         self.hang_finding(&mut replayed);
-        let checked = self.check(&mut replayed, &mut report, progress)?;
+        let checked = match self.check(&mut replayed, &mut report, progress) {
+            // A check that was stopped failed for that.
+            Err(_) if self.stop.load(Ordering::Relaxed) => false,
+            result => result?,
+        };
         self.fill(&mut report, replayed, checked);
         let keep = !report.interrupted;
         if self.target.is_new() && !keep {
@@ -338,7 +359,8 @@ impl Session<'_> {
         report: &mut Report,
         progress: OnProgress<'_>,
     ) -> Result<bool> {
-        let image = &**self.target.image();
+        let whole = Stoppable::new(&**self.target.image(), self.stop, u64::MAX);
+        let image = &whole;
         let stopped = || self.stop.load(Ordering::Relaxed);
         let size = image.size();
         if replayed.outcome.end == End::Interrupted {
@@ -352,9 +374,14 @@ impl Session<'_> {
             let mut tick = |done| progress(Phase::Compare, done, Some(size));
             replayed.oracle.check_comparison(image, comparison, &mut tick)?;
         }
-        if self.config.image_digest && !stopped() {
+        let automatic = self.config.setting("image_sha256") == "auto";
+        if self.config.image_digest && automatic && size > AUTO_DIGEST_BYTES_MAX {
+            let text = "the target has more than 64 GiB and was not hashed (image_sha256=on does)";
+            report.notes.push(text.into());
+        } else if self.config.image_digest && !stopped() {
+            let image = Stoppable::new(&**self.target.image(), self.stop, DIGEST_PART_BYTES);
             let mut tick = |done| progress(Phase::Digest, done, Some(size));
-            report.image_sha256 = Some(hex(&guest_sha256(image, &mut tick)?));
+            report.image_sha256 = Some(hex(&guest_sha256(&image, &mut tick)?));
         }
         Ok(!stopped())
     }

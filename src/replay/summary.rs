@@ -14,7 +14,8 @@ use crate::image::digest::hex;
 use crate::machine::Machine;
 use crate::machine::builtin::BuiltinMachine;
 use crate::report::{
-    ImageReport, MachineReport, Report, RunStats, TimingReport, TimingStatus, TraceReport,
+    FaultReport, ImageReport, MachineReport, Report, RunStats, TimingReport, TimingStatus,
+    TraceReport,
 };
 use crate::trace::{NotRecorded, Trace};
 
@@ -30,6 +31,7 @@ impl Session<'_> {
         report.seed = config.seed;
         report.trace = trace_report(config, &self.trace);
         report.target = self.target.report(config);
+        report.fault = self.target.fault_report();
         report.comparison = self.comparison.as_deref().map(|image| ImageReport {
             path: config.comparison.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
             format: image.info().format.clone(),
@@ -45,6 +47,8 @@ impl Session<'_> {
         self.notes(report, &replayed);
         report.machine = replayed.machine;
         report.verdict = replayed.oracle.finish();
+        // Not every check was made.
+        report.verdict.pass &= !report.interrupted;
     }
 
     fn notes(&self, report: &mut Report, replayed: &Replayed) {
@@ -73,13 +77,38 @@ impl Session<'_> {
         note(replayed.recorded_errors, "requests failed in the recording");
         note(replayed.errors, "requests failed in the replay");
         note(
-            outcome.held_ns / 1_000,
-            "us in all were spent holding back requests that overlapped one in flight",
-        );
-        note(
             outcome.recorded_lost,
             "requests of the recording have no completion, and no recorded latency",
         );
+        if outcome.held_ns > 0 {
+            let time = human_nanos(outcome.held_ns);
+            report.notes.push(format!(
+                "{time} in all were spent holding back requests that overlapped one in flight"
+            ));
+        }
+        let lost =
+            self.trace.summary().losses.iter().fold(0, |n: u64, l| n.saturating_add(l.count));
+        if lost > 0 {
+            report
+                .notes
+                .push(format!("the import left out or lost {lost} records: see qtrace info"));
+        }
+        if let Some(fault) = &report.fault {
+            let FaultReport { fault, fired, writes } = fault;
+            report.notes.push(match fired {
+                true => format!("fault {fault} fired"),
+                false => {
+                    format!("fault {fault} never fired: only {writes} writes reached the image")
+                }
+            });
+        }
+        let sizes_differ =
+            report.comparison.as_ref().is_some_and(|image| image.size != report.target.size);
+        if self.target.is_new() && sizes_differ {
+            let text = "the new target and the comparison image differ in size: target_size=, or \
+                        qtrace import --device-size, sets the target's";
+            report.notes.push(text.into());
+        }
         if let Some(cut) = self.trace.truncation() {
             let why = &cut.why;
             report

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::options::Config;
 use crate::base::{Error, Result};
+use crate::image::fault::FaultSpec;
 use crate::image::overlay::Overlay;
 use crate::image::watch::{self, Watch};
 use crate::image::{self, Image, OpenOptions, PendingImage, fault};
-use crate::report::ImageReport;
+use crate::report::{FaultReport, ImageReport};
 
 /// An open target.
 pub struct Target {
@@ -18,6 +19,8 @@ pub struct Target {
     device: Arc<dyn Image>,
     watch: Arc<Watch>,
     pending: Option<PendingImage>,
+    /// The fault that was asked for, and the writes that reached it.
+    fault: Option<(FaultSpec, Arc<AtomicU64>)>,
     snapshot: bool,
 }
 
@@ -40,11 +43,14 @@ impl Target {
             (Some(path), _) => (open(config, path)?, None),
         };
         let (watched, watch) = watch::wrap(Arc::clone(&image), Arc::clone(stop));
-        let device = match &config.fault {
-            Some(spec) => fault::wrap(watched, *spec),
-            None => watched,
+        let (device, fault) = match config.fault {
+            Some(spec) => {
+                let (device, writes) = fault::wrap_counted(watched, spec);
+                (device, Some((spec, writes)))
+            }
+            None => (watched, None),
         };
-        Ok(Self { image, device, watch, pending, snapshot: config.snapshot })
+        Ok(Self { image, device, watch, pending, fault, snapshot: config.snapshot })
     }
 
     /// Why the image stopped the replay, if it did: the host's failure, not the device's.
@@ -54,6 +60,13 @@ impl Target {
             Some(path) => error.path(path),
             None => error,
         })
+    }
+
+    /// What became of the fault that was asked for.
+    pub fn fault_report(&self) -> Option<FaultReport> {
+        let (spec, writes) = self.fault.as_ref()?;
+        let writes = writes.load(Ordering::Relaxed);
+        Some(FaultReport { fault: spec.to_string(), fired: writes > spec.write, writes })
     }
 
     /// The disk.

@@ -80,6 +80,9 @@ pub struct Report {
     /// What a reader should know.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The fault that was injected, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultReport>,
     /// What differs from run to run.
     pub wall: WallReport,
 }
@@ -113,6 +116,7 @@ impl Report {
             image_sha256: None,
             verdict: Verdict::default(),
             notes: Vec::new(),
+            fault: None,
             wall: WallReport::default(),
         }
     }
@@ -218,14 +222,25 @@ pub struct OpReport {
     /// Those that failed.
     pub errors: u64,
     /// Requests a second; absent when the run took no time.
-    pub iops: Option<u64>,
+    pub iops: Option<f64>,
     /// Bytes a second; absent when the run took no time.
-    pub bytes_per_second: Option<u64>,
+    pub bytes_per_second: Option<f64>,
     /// From issue to completion.
     pub latency: Histogram,
     /// The same in the recording, where it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_latency: Option<Histogram>,
+}
+
+/// A fault that was asked for, and whether it came to pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// As the option has it: `drop:10`.
+    pub fault: String,
+    /// Whether the write it names was reached.
+    pub fired: bool,
+    /// Writes that reached the image.
+    pub writes: u64,
 }
 
 /// Requests left out for one reason.

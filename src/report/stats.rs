@@ -113,7 +113,7 @@ impl RunStats {
         let present = |stats: &&OpStats| stats.count > 0 || stats.recorded.count() > 0;
         let per_second = |count: u64| match duration_ns {
             0 => None,
-            ns => u64::try_from(u128::from(count) * 1_000_000_000 / u128::from(ns)).ok(),
+            ns => Some(count as f64 * 1e9 / ns as f64),
         };
         let rows = BlockOp::ALL.into_iter().zip(&self.ops).filter(|(_, stats)| present(stats));
         rows.map(|(op, stats)| OpReport {
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(rows.iter().map(|r| r.op).collect::<Vec<_>>(), [BlockOp::Read, BlockOp::Write]);
         let write = &rows[1];
         assert_eq!((write.count, write.bytes, write.errors), (11, 40960, 1));
-        assert_eq!((write.iops, write.bytes_per_second), (Some(5), Some(20480)));
+        assert_eq!((write.iops, write.bytes_per_second), (Some(5.5), Some(20480.0)));
         assert_eq!(stats.op_reports(0)[1].iops, None, "no rate without a duration");
         assert_eq!(stats.skip_reports().len(), 1);
     }

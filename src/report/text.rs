@@ -53,7 +53,8 @@ fn head(out: &mut String, report: &Report) {
         (false, false) => "",
     };
     let size = human_bytes(target.size);
-    line(out, "target", &format!("{} ({}, {size}{made})", target.path, target.format));
+    let target = format!("{} ({}, {size}{made})", target.path, target.format);
+    line(out, "target", target.trim_start());
     if !report.complete {
         let why = if report.interrupted { "interrupted" } else { "NOT COMPLETE" };
         line(out, "run", &format!("{why}: what follows is what was done until then"));
@@ -105,14 +106,19 @@ fn operations(out: &mut String, report: &Report) {
     let _ = write!(out, "\n{}", table(&rows));
 }
 
+/// A rate: with one decimal where it is small.
+pub fn rate(per_second: f64) -> String {
+    if per_second < 100.0 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
+}
+
 fn throughput_row(op: &OpReport) -> Vec<String> {
     vec![
         op.op.name().to_owned(),
         op.count.to_string(),
         human_bytes(op.bytes),
         op.errors.to_string(),
-        op.iops.map_or("-".to_owned(), |n| n.to_string()),
-        op.bytes_per_second.map_or("-".to_owned(), |n| format!("{}/s", human_bytes(n))),
+        op.iops.map_or("-".to_owned(), rate),
+        op.bytes_per_second.map_or("-".to_owned(), |n| format!("{}/s", human_bytes(n as u64))),
     ]
 }
 
@@ -203,7 +209,9 @@ fn why(reason: Unverifiable) -> &'static str {
 
 /// Appends a finding in full: what, where, who, and the bytes.
 pub fn render_finding(out: &mut String, number: usize, finding: &Finding) {
-    let _ = writeln!(out, "\nfinding {number}: {} ({})", finding.name(), finding.kind);
+    let (name, kind) = (finding.name(), finding.kind.to_string());
+    let kind = if kind == name { String::new() } else { format!(" ({kind})") };
+    let _ = writeln!(out, "\nfinding {number}: {name}{kind}");
     let _ = writeln!(out, "  {}", finding.message);
     if let Some(writer) = &finding.last_writer {
         let at = human_nanos(writer.time_ns);
@@ -273,6 +281,7 @@ fn tail(out: &mut String, report: &Report) {
     }
     let verdict = &report.verdict;
     let word = match (verdict.pass, report.complete, verdict.findings_total) {
+        (false, false, 0) => "no finding, and the run is not complete".to_owned(),
         (false, _, 1) => "FAIL: 1 finding".to_owned(),
         (false, _, n) => format!("FAIL: {n} findings"),
         (true, false, _) => "no finding, and the run is not complete".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::text::rate;
 use super::{Histogram, OpReport, Report};
 use crate::base::options::nearest;
 use crate::base::units::{human_bytes, human_nanos, parse_nanos, parse_size};
@@ -58,18 +59,18 @@ impl Metric {
         }
     }
 
-    fn of_op(self, op: &OpReport) -> Option<u64> {
+    fn of_op(self, op: &OpReport) -> Option<f64> {
         match self {
             Self::Iops => op.iops,
             Self::Bandwidth => op.bytes_per_second,
-            Self::Errors => Some(op.errors),
+            Self::Errors => Some(op.errors as f64),
             Self::Duration => None,
-            _ => self.of_histogram(&op.latency),
+            _ => self.of_histogram(&op.latency).map(|ns| ns as f64),
         }
     }
 
     /// The figure of a report, of one operation or of all; `None` when it has none.
-    pub fn of(self, report: &Report, op: Option<BlockOp>) -> Option<u64> {
+    pub fn of(self, report: &Report, op: Option<BlockOp>) -> Option<f64> {
         if let Some(op) = op {
             return self.of_op(report.ops.iter().find(|row| row.op == op)?);
         }
@@ -77,27 +78,30 @@ impl Metric {
         match self {
             Self::Iops => ops().map(|op| op.iops).sum(),
             Self::Bandwidth => ops().map(|op| op.bytes_per_second).sum(),
-            Self::Errors => Some(report.errors()),
-            Self::Duration => Some(report.duration_ns),
-            _ => self.of_histogram(&report.latency()),
+            Self::Errors => Some(report.errors() as f64),
+            Self::Duration => Some(report.duration_ns as f64),
+            _ => self.of_histogram(&report.latency()).map(|ns| ns as f64),
         }
     }
 
     /// A figure with its unit.
-    pub fn show(self, value: u64) -> String {
+    pub fn show(self, value: f64) -> String {
         match self {
-            Self::Iops | Self::Errors => value.to_string(),
-            Self::Bandwidth => format!("{}/s", human_bytes(value)),
-            _ => human_nanos(value),
+            Self::Iops => rate(value),
+            Self::Errors => format!("{value:.0}"),
+            Self::Bandwidth => format!("{}/s", human_bytes(value as u64)),
+            _ => human_nanos(value as u64),
         }
     }
 
-    fn parse_value(self, text: &str) -> Option<u64> {
-        match self {
-            Self::Iops | Self::Errors => text.parse().ok(),
+    fn parse_value(self, text: &str) -> Option<f64> {
+        let whole = match self {
+            Self::Iops => return text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0),
+            Self::Errors => text.parse().ok(),
             Self::Bandwidth => parse_size(text.strip_suffix("/s").unwrap_or(text)),
             _ => parse_nanos(text, 1),
-        }
+        };
+        whole.map(|n| n as f64)
     }
 }
 
@@ -107,7 +111,7 @@ enum Limit {
     /// Per cent of the first report's figure.
     Percent(f64),
     /// A fixed value.
-    Value(u64),
+    Value(f64),
 }
 
 /// One limit.
@@ -122,16 +126,16 @@ pub struct Threshold {
 }
 
 /// A limit, and how two reports stand to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The expression.
     pub text: String,
     /// What it is about.
     pub metric: Metric,
     /// The first report's figure, where the limit needs it.
-    pub a: Option<u64>,
+    pub a: Option<f64>,
     /// The second's.
-    pub b: u64,
+    pub b: f64,
     /// Whether the limit is passed.
     pub failed: bool,
 }
@@ -189,18 +193,18 @@ impl Threshold {
     pub fn check(&self, a: &Report, b: &Report) -> Result<Outcome> {
         let value_b = self.value(b, "second")?;
         let (value_a, bound) = match self.limit {
-            Limit::Value(value) => (None, value as f64),
+            Limit::Value(value) => (None, value),
             Limit::Percent(percent) => {
                 let value = self.value(a, "first")?;
                 let part = percent / 100.0 * if self.above { 1.0 } else { -1.0 };
-                (Some(value), value as f64 * (1.0 + part))
+                (Some(value), value * (1.0 + part))
             }
         };
-        let failed = if self.above { value_b as f64 > bound } else { (value_b as f64) < bound };
+        let failed = if self.above { value_b > bound } else { value_b < bound };
         Ok(Outcome { text: self.text.clone(), metric: self.metric, a: value_a, b: value_b, failed })
     }
 
-    fn value(&self, report: &Report, which: &str) -> Result<u64> {
+    fn value(&self, report: &Report, which: &str) -> Result<f64> {
         self.metric.of(report, self.op).ok_or_else(|| {
             let ops: Vec<&str> = report.ops.iter().map(|row| row.op.name()).collect();
             Error::input(format!(
@@ -277,6 +281,16 @@ mod tests {
             assert_eq!(fails(text, &a, &b), expected, "{text}");
         }
         assert!(!fails("p99>10%", &b, &a), "faster is not a failure");
+    }
+
+    #[test]
+    fn slow_rates_are_not_cut_to_whole_numbers() {
+        let (mut a, mut b) = (report(1, 19), report(1, 11));
+        for report in [&mut a, &mut b] {
+            report.ops[0].iops = report.ops[0].iops.map(|n| n / 10.0);
+        }
+        assert!(fails("iops<10%", &a, &b), "1.9 to 1.1");
+        assert_eq!(Metric::Iops.show(1.1), "1.1");
     }
 
     #[test]

@@ -18,8 +18,10 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     op: Option<BlockOp>,
     metric: &'static str,
-    a: Option<u64>,
-    b: Option<u64>,
+    #[serde(serialize_with = "number")]
+    a: Option<f64>,
+    #[serde(serialize_with = "number")]
+    b: Option<f64>,
     /// b / a.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
@@ -28,8 +30,10 @@ struct Row {
 #[derive(Serialize)]
 struct Checked {
     expression: String,
-    a: Option<u64>,
-    b: u64,
+    #[serde(serialize_with = "number")]
+    a: Option<f64>,
+    #[serde(serialize_with = "number")]
+    b: Option<f64>,
     failed: bool,
 }
 
@@ -42,6 +46,8 @@ struct Json {
     identical: bool,
     rows: Vec<Row>,
     fail_if: Vec<Checked>,
+    /// Why limits could not be judged: each makes the exit code 6.
+    not_judged: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -56,8 +62,12 @@ pub fn compare(
     let checked = limits.iter().map(|limit| limit.check(a, b)).collect::<Result<Vec<_>>>()?;
     let notes = notes(a, b);
     // A limit on times that mean nothing must not pass by luck.
-    let invalid = [a, b].iter().any(|r| r.timing.status == TimingStatus::Invalid);
-    let failed = checked.iter().any(|c| c.failed) || (invalid && !limits.is_empty());
+    let not_judged: Vec<String> = [("A", a), ("B", b)]
+        .into_iter()
+        .filter(|(_, r)| r.timing.status == TimingStatus::Invalid && !limits.is_empty())
+        .map(|(name, _)| format!("timing of {name} is INVALID, so no limit can be judged"))
+        .collect();
+    let failed = checked.iter().any(|c| c.failed) || !not_judged.is_empty();
     let mut text = String::new();
     let _ = writeln!(text, "A  {}\nB  {}\n", paths.0.display(), paths.1.display());
     text.push_str(&table(&table_rows(&rows, a, b)));
@@ -66,6 +76,9 @@ pub fn compare(
     }
     for outcome in &checked {
         let _ = writeln!(text, "{outcome}");
+    }
+    for why in &not_judged {
+        let _ = writeln!(text, "FAIL  {why}");
     }
     let json = Json {
         schema: super::SCHEMA,
@@ -76,11 +89,21 @@ pub fn compare(
         rows,
         fail_if: checked
             .into_iter()
-            .map(|c| Checked { expression: c.text, a: c.a, b: c.b, failed: c.failed })
+            .map(|c| Checked { expression: c.text, a: c.a, b: Some(c.b), failed: c.failed })
             .collect(),
+        not_judged,
         notes,
     };
     Outcome::new(text, &json, if failed { super::EXIT_TIMING } else { 0 })
+}
+
+/// Whole numbers without a fraction.
+fn number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        None => serializer.serialize_none(),
+        Some(n) if n.fract() == 0.0 && *n < 1e15 => serializer.serialize_u64(*n as u64),
+        Some(n) => serializer.serialize_f64(*n),
+    }
 }
 
 fn same_but_wall(a: &Report, b: &Report) -> bool {
@@ -97,7 +120,7 @@ fn rows(a: &Report, b: &Report) -> Vec<Row> {
         for (name, metric) in METRICS {
             let (a, b) = (metric.of(a, op), metric.of(b, op));
             let ratio = match (a, b) {
-                (Some(a), Some(b)) if a > 0 => Some(b as f64 / a as f64),
+                (Some(a), Some(b)) if a > 0.0 => Some(b / a),
                 _ => None,
             };
             if a.is_some() || b.is_some() {
@@ -113,7 +136,7 @@ fn table_rows(rows: &[Row], a: &Report, b: &Report) -> Vec<Vec<String>> {
     let mut table = vec![vec![String::new(), grade(a, "A"), grade(b, "B"), "B/A".to_owned()]];
     for row in rows {
         let metric = METRICS.iter().find(|(name, _)| *name == row.metric).map(|(_, m)| *m);
-        let show = |v: Option<u64>| match (metric, v) {
+        let show = |v: Option<f64>| match (metric, v) {
             (Some(metric), Some(value)) => Metric::show(metric, value),
             _ => "-".to_owned(),
         };
@@ -140,7 +163,7 @@ fn notes(a: &Report, b: &Report) -> Vec<String> {
         if !report.complete {
             notes.push(format!("{name} is not complete"));
         }
-        if !report.verdict.pass {
+        if report.verdict.findings_total > 0 {
             notes.push(format!("{name} has {} findings", report.verdict.findings_total));
         }
     }

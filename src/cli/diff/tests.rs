@@ -202,7 +202,24 @@ fn a_limit_on_times_that_mean_nothing_does_not_pass() {
     let outcome = folder.diff("old new --fail-if p99>10%").unwrap();
     assert_eq!(outcome.code, 6);
     assert!(outcome.text.contains("the timing of B is INVALID: too late"), "{}", outcome.text);
+    let line = "FAIL  timing of B is INVALID, so no limit can be judged";
+    assert!(outcome.text.contains(line), "{}", outcome.text);
+    let (_, json) = folder.json("old new --fail-if p99>10%");
+    assert_eq!(json["not_judged"].as_array().map(Vec::len), Some(1));
     assert_eq!(folder.diff("old new").unwrap().code, 0);
+}
+
+#[test]
+fn pipes_and_run_logs_are_refused() {
+    let folder = Folder::new();
+    folder.file("log", &RUN_LOG_MAGIC);
+    let pipe = folder.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for args in ["pipe log", "pipe log --format-a raw"] {
+        assert_eq!(folder.diff(args).unwrap_err().kind().exit_code(), 3, "{args}");
+    }
+    let error = folder.diff("log log").unwrap_err();
+    assert!(error.kind().exit_code() == 2 && error.hint_text().unwrap().contains("cmp"));
 }
 
 #[test]
