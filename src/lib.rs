@@ -12,4 +12,5 @@ pub mod machine;
 pub mod oracle;
 pub mod replay;
 pub mod report;
+pub mod suite;
 pub mod trace;

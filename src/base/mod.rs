@@ -2,6 +2,7 @@
 //!
 //! Nothing in here knows of traces, machines or images.
 
+pub mod bus;
 pub mod clock;
 pub mod error;
 pub mod limits;
@@ -9,10 +10,13 @@ pub mod ops;
 pub mod options;
 pub mod prng;
 pub mod stamp;
+pub mod ticks;
 pub mod units;
 
+pub use bus::{BusAccess, BusSpace};
 pub use clock::{Clock, HostClock, TimeGrade, VirtualClock};
 pub use error::{Error, ErrorKind, Result};
 pub use ops::{BlockOp, OpFlags};
 pub use prng::Prng;
+pub use ticks::Frequency;
 pub use units::{ByteOffset, GuestAddr, Nanos, SECTOR_SIZE, Sector};

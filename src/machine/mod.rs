@@ -31,6 +31,8 @@ bitflags! {
         const MSIX = 1 << 4;
         /// A clock the test moves.
         const VIRTUAL_CLOCK = 1 << 5;
+        /// A CPU's interrupt pins, and the acknowledge cycle that takes a vector.
+        const CPU_IRQ = 1 << 7;
         /// A vhost-user ring interface instead of a bus.
         const VRINGS = 1 << 6;
     }
@@ -54,6 +56,16 @@ pub trait Bus {
 pub enum IrqSource {
     /// A legacy PCI pin as the board routes it: global interrupt number.
     Intx(u32),
+    /// The INTR request of a CPU: a vector can be taken by [`Interrupts::acknowledge`].
+    Intr {
+        /// Number of the CPU, from 0.
+        cpu: u8,
+    },
+    /// The NMI pin of a CPU.
+    Nmi {
+        /// Number of the CPU, from 0.
+        cpu: u8,
+    },
     /// An MSI or MSI-X message, by the address and data programmed into the device.
     Msi {
         /// Message address.
@@ -65,11 +77,17 @@ pub enum IrqSource {
 
 /// Interrupts as eventfds.
 pub trait Interrupts {
-    /// An eventfd that counts each time `source` fires (INTx: each rising edge). Calling it twice
+    /// An eventfd that counts each time `source` fires (a line or pin: each rising edge). Calling it twice
     /// for one source gives the same descriptor.
     fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>>;
     /// The level of an INTx line now.
     fn intx_level(&self, irq: u32) -> bool;
+    /// The interrupt acknowledge cycle of a CPU: the vector it would enter, and `None` when no
+    /// interrupt is requested. Machines without [`Capabilities::CPU_IRQ`] have none.
+    fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
+        let _ = cpu;
+        None
+    }
 }
 
 /// A watched interrupt.

@@ -92,6 +92,10 @@ impl IrqHub {
     }
 }
 
+fn no_cpu(cpu: u8) -> Error {
+    Error::machine(format!("the board has no CPU {cpu} whose pins can be watched"))
+}
+
 fn new_event() -> Result<IrqEvent> {
     IrqEvent::new().map_err(|e| Error::machine("no eventfd for an interrupt").source(e))
 }
@@ -103,6 +107,7 @@ impl Interrupts for IrqController {
     fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>> {
         match source {
             IrqSource::Intx(irq) => self.0.watch_line(irq),
+            IrqSource::Intr { cpu } | IrqSource::Nmi { cpu } => Err(no_cpu(cpu)),
             IrqSource::Msi { addr, data } => self.0.watch_message(addr, data),
         }
     }

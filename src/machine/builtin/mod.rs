@@ -6,12 +6,15 @@
 pub mod attention;
 pub mod board;
 pub mod bus;
+mod chips;
+pub mod device;
 pub mod devices;
 pub mod irq;
 pub mod pci;
 #[cfg(test)]
 mod tests;
 mod waiting;
+pub mod walk;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ use crate::image::Image;
 use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, Machine};
 
 pub use self::board::Board;
+pub use self::chips::Chips;
 pub use self::devices::virtio_blk::{BlkObserver, ObservedRequest};
 pub use self::devices::virtio_pci::Personality;
 

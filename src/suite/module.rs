@@ -1,0 +1,78 @@
+//! What a test module is.
+
+use super::outcome::Outcome;
+use super::thread::TestThread;
+use crate::base::options::OptionSpec;
+use crate::machine::Capabilities;
+use crate::machine::builtin::Chips;
+
+/// One named test of a module.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name within the module: `drift` of `rtc/drift`.
+    pub name: &'static str,
+    /// One line: what it checks.
+    pub purpose: &'static str,
+    /// The options it understands, besides those that every case has (`clock`, …).
+    pub options: &'static [OptionSpec],
+    /// The facets it needs of a machine; where one is missing the case is skipped.
+    pub needs: Capabilities,
+    /// The test.
+    pub run: fn(&mut TestThread<'_>) -> Outcome,
+}
+
+impl Case {
+    /// A case without options that needs port I/O only.
+    pub const fn new(
+        name: &'static str,
+        purpose: &'static str,
+        run: fn(&mut TestThread<'_>) -> Outcome,
+    ) -> Self {
+        Self { name, purpose, options: &[], needs: Capabilities::PIO, run }
+    }
+
+    /// The same case with these options.
+    #[must_use]
+    pub const fn options(self, options: &'static [OptionSpec]) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same case with these needs.
+    #[must_use]
+    pub const fn needs(self, needs: Capabilities) -> Self {
+        Self { needs, ..self }
+    }
+}
+
+/// The tests of one device.
+pub trait Module: Sync {
+    /// The first part of its cases' names: `rtc`.
+    fn name(&self) -> &'static str;
+
+    /// One line: what it tests.
+    fn purpose(&self) -> &'static str;
+
+    /// Its cases, in the order in which they run.
+    fn cases(&self) -> &'static [Case];
+
+    /// The chips its cases need. A minimal machine has only these; a full one has all.
+    fn chips(&self) -> Chips;
+
+    /// Prepares a fresh machine before each case: what firmware would have done.
+    ///
+    /// # Errors
+    /// As a case's.
+    fn init(&self, thread: &mut TestThread<'_>) -> Outcome {
+        let _ = thread;
+        Ok(())
+    }
+
+    /// Leaves the machine so that another module can use it: quiet, with its interrupts off.
+    ///
+    /// # Errors
+    /// As a case's.
+    fn cleanup(&self, thread: &mut TestThread<'_>) -> Outcome {
+        let _ = thread;
+        Ok(())
+    }
+}

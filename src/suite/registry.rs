@@ -1,0 +1,7 @@
+//! Every test module.
+
+use super::Module;
+
+/// The modules, in the order in which they are listed and run. A further one is a file of
+/// `suite` and a line here.
+pub const MODULES: &[&dyn Module] = &[];
