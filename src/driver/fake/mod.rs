@@ -187,6 +187,7 @@ impl Interrupts for FakeMachine {
                 assert_eq!(line, LINE, "the driver watches another line than its device's");
                 self.line.clone()
             }
+            IrqSource::Intr { .. } | IrqSource::Nmi { .. } => panic!("the driver is no CPU"),
             IrqSource::Msi { addr, data } => self
                 .watched
                 .entry((addr, data))
