@@ -74,7 +74,13 @@ fn build(case: &Case, image: Arc<dyn Image>) -> (BuiltinMachine, VirtioBlk) {
         false => Arc::new(HostClock::new()),
     };
     let board = case.board;
-    let config = BuiltinConfig { ram_bytes: 16 << 20, clock, board, disks: vec![disk] };
+    let config = BuiltinConfig {
+        ram_bytes: 16 << 20,
+        clock,
+        board,
+        disks: vec![disk],
+        ..Default::default()
+    };
     let mut machine = BuiltinMachine::new(config).unwrap();
     let options = VirtioBlkOptions {
         transport: case.transport,

@@ -43,7 +43,13 @@ impl Setup {
             ..DiskConfig::new(image)
         };
         let (board, clock) = (self.board, Arc::clone(&self.clock));
-        let config = BuiltinConfig { ram_bytes: 64 << 20, board, clock, disks: vec![disk] };
+        let config = BuiltinConfig {
+            ram_bytes: 64 << 20,
+            board,
+            clock,
+            disks: vec![disk],
+            ..Default::default()
+        };
         BuiltinMachine::new(config).unwrap()
     }
 

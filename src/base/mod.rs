@@ -14,7 +14,7 @@ pub mod ticks;
 pub mod units;
 
 pub use bus::{BusAccess, BusSpace};
-pub use clock::{Clock, HostClock, TimeGrade, VirtualClock};
+pub use clock::{Clock, HostClock, ScaledClock, TimeGrade, VirtualClock};
 pub use error::{Error, ErrorKind, Result};
 pub use ops::{BlockOp, OpFlags};
 pub use prng::Prng;

@@ -244,6 +244,7 @@ impl Session<'_> {
             clock,
             board: config.board,
             disks: vec![disk],
+            ..BuiltinConfig::default()
         })?;
         let driver = VirtioBlk::probe(
             &mut machine,

@@ -7,11 +7,8 @@ use super::pci::config::{ConfigSpace, Identity};
 /// End of the RAM that a board can have: the q35's ECAM, and with it the PCI hole, begins there.
 pub const RAM_END_MAX: u64 = 0xb000_0000;
 
-/// Slot of the first disk; the slots below belong to the chipset.
+/// Slot of the first disk unless another is asked for.
 pub const FIRST_DISK_SLOT: u8 = 4;
-
-/// Disks that fit on bus 0.
-pub const DISKS_MAX: usize = (super::pci::SLOTS - FIRST_DISK_SLOT) as usize;
 
 const INTEL: u16 = 0x8086;
 /// Class 06, subclass 00: host bridge.

@@ -82,6 +82,37 @@ impl std::fmt::Debug for Wire {
     }
 }
 
+/// Where messages go: a device's memory write that is an interrupt (PCI 3.0 §6.8, HPET 1.0a
+/// §2.3.9.2), or an I/O APIC's delivery to the local APICs.
+pub trait MessageSink: Send + Sync {
+    /// A 32-bit write of `data` to `addr`.
+    fn message(&self, addr: u64, data: u32);
+}
+
+/// Messages a [`MessageProbe`] keeps: a walk sends any number.
+const PROBED_MESSAGES_MAX: usize = 64;
+
+/// A probe for tests of glue: keeps the first messages as (address, data).
+#[derive(Debug, Default)]
+pub struct MessageProbe(std::sync::Mutex<Vec<(u64, u32)>>);
+
+impl MessageProbe {
+    /// Takes the messages so far.
+    pub fn take(&self) -> Vec<(u64, u32)> {
+        let mut list = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut list)
+    }
+}
+
+impl MessageSink for MessageProbe {
+    fn message(&self, addr: u64, data: u32) {
+        let mut list = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if list.len() < PROBED_MESSAGES_MAX {
+            list.push((addr, data));
+        }
+    }
+}
+
 /// A probe for tests of glue: remembers levels and counts rising edges of 32 lines.
 #[derive(Debug, Default)]
 pub struct LineProbe(std::sync::Mutex<[(bool, u64); 32]>);

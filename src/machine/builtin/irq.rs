@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::device::{LineSink, MessageSink};
 use crate::base::{Error, GuestAddr, Result};
 use crate::machine::{GuestRam, Interrupts, IrqEvent, IrqSource};
 
@@ -89,6 +90,18 @@ impl IrqHub {
         let event = Arc::new(new_event()?);
         messages.insert((addr, data), Arc::clone(&event));
         Ok(event)
+    }
+}
+
+impl LineSink for IrqHub {
+    fn set_line(&self, line: u32, source: u32, high: bool) {
+        IrqHub::set_line(self, line, source, high);
+    }
+}
+
+impl MessageSink for IrqHub {
+    fn message(&self, addr: u64, data: u32) {
+        self.send_message(addr, data);
     }
 }
 

@@ -46,6 +46,9 @@ pub const AIO_DEPTH_MAX: usize = 1 << 15;
 /// Guest RAM unless asked otherwise: rings and buffers for the deepest replay.
 const RAM_BYTES_DEFAULT: u64 = 256 << 20;
 
+/// 2026-01-01 00:00:00 UTC: the same in every run.
+const RTC_BASE_DEFAULT: i64 = 1_767_225_600;
+
 /// A disk of a builtin machine.
 #[derive(Clone)]
 pub struct DiskConfig {
@@ -115,6 +118,17 @@ pub struct BuiltinConfig {
     pub clock: Arc<dyn Clock>,
     /// Its chipset.
     pub board: Board,
+    /// What it carries besides RAM, host bridge and disks. Without [`Chips::SOUTH_BRIDGE`] the
+    /// board is as firmware leaves it: interrupt pins are routed to what the interrupt line
+    /// registers say, configuration space is mapped. With it the chipset begins in its reset
+    /// state, and whoever drives the machine programs it.
+    pub chips: Chips,
+    /// CPUs, which is to say local APICs.
+    pub cpus: u8,
+    /// What the real-time clock shows at time 0, in seconds since 1970 (UTC).
+    pub rtc_base_unix_s: i64,
+    /// Slot of the first disk; the others follow.
+    pub first_disk_slot: u8,
     /// Its disks, in slot order.
     pub disks: Vec<DiskConfig>,
 }
@@ -125,6 +139,10 @@ impl Default for BuiltinConfig {
             ram_bytes: RAM_BYTES_DEFAULT,
             clock: Arc::new(HostClock::new()),
             board: Board::default(),
+            chips: Chips::MINIMAL,
+            cpus: 1,
+            rtc_base_unix_s: RTC_BASE_DEFAULT,
+            first_disk_slot: board::FIRST_DISK_SLOT,
             disks: Vec::new(),
         }
     }
@@ -167,7 +185,7 @@ impl BuiltinMachine {
         pci.plug(0, config.board.host_bridge());
         let observers = observers.into_iter().chain(std::iter::repeat_with(|| None));
         for ((disk, observer), slot) in
-            config.disks.iter().zip(observers).zip(board::FIRST_DISK_SLOT..)
+            config.disks.iter().zip(observers).zip(config.first_disk_slot..)
         {
             let attention = attention.clone().filter(|_| disk.iothread);
             let wiring =
@@ -192,8 +210,16 @@ fn check(config: &BuiltinConfig) -> Result<()> {
             board::RAM_END_MAX
         )));
     }
-    if config.disks.len() > board::DISKS_MAX {
-        return Err(Error::usage(format!("a board has room for {} disks", board::DISKS_MAX)));
+    let room = usize::from(pci::SLOTS.saturating_sub(config.first_disk_slot));
+    if config.first_disk_slot == 0 || config.disks.len() > room {
+        return Err(Error::usage(format!(
+            "{} disks from slot {}: a bus has slots 1 to 31",
+            config.disks.len(),
+            config.first_disk_slot
+        )));
+    }
+    if config.cpus == 0 {
+        return Err(Error::usage("a machine without a CPU"));
     }
     if config.clock.is_virtual() && config.disks.iter().any(|disk| disk.iothread) {
         return Err(Error::usage("an iothread runs in the host's time, not in a virtual clock's")

@@ -47,7 +47,7 @@ impl Waiter {
             return Ok(());
         }
         self.device_fds.extend(attention.as_ref().map(|attention| attention.fd()));
-        let timeout = deadline.map(|deadline| Nanos(deadline - clock.now()));
+        let timeout = deadline.map(|deadline| clock.host_duration(Nanos(deadline - clock.now())));
         self.set_slack();
         let result = self.poll(fds, timeout);
         if let Some(attention) = &attention {
