@@ -305,7 +305,7 @@ mod tests {
             .map(|event| match event {
                 Event::Issue(issue) => ("issue", issue.tag),
                 Event::Complete(complete) => ("complete", complete.tag),
-                Event::Mark(_) => ("mark", 0),
+                _ => ("other", 0),
             })
             .collect();
         assert_eq!(order, [("issue", 0), ("complete", 0), ("issue", 1), ("complete", 1)]);

@@ -6,6 +6,9 @@
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
+use super::bus_event::{
+    AckEvent, BusEvent, BusTotals, ClockStep, IrqChange, MemoryEvent, MemoryOp,
+};
 use crate::base::{BlockOp, Nanos, OpFlags};
 
 /// A stream of a trace: one queue of one device. Dense from 0 in order of first appearance.
@@ -100,6 +103,16 @@ pub enum Event {
     Complete(Complete),
     /// A named point.
     Mark(Mark),
+    /// A vCPU accessed the bus.
+    Bus(BusEvent),
+    /// Guest memory was written, filled or looked at.
+    Memory(MemoryEvent),
+    /// An interrupt source changed.
+    Irq(IrqChange),
+    /// A CPU acknowledged an interrupt.
+    Ack(AckEvent),
+    /// The clock was moved, or devices were given a turn.
+    Clock(ClockStep),
 }
 
 impl Event {
@@ -109,6 +122,25 @@ impl Event {
             Self::Issue(issue) => issue.time,
             Self::Complete(complete) => complete.time,
             Self::Mark(mark) => mark.time,
+            Self::Bus(bus) => bus.time,
+            Self::Memory(memory) => memory.time,
+            Self::Irq(irq) => irq.time,
+            Self::Ack(ack) => ack.time,
+            Self::Clock(step) => step.time,
+        }
+    }
+
+    /// The stream it belongs to.
+    pub fn stream(&self) -> StreamId {
+        match self {
+            Self::Issue(issue) => issue.stream,
+            Self::Complete(complete) => complete.stream,
+            Self::Mark(mark) => mark.stream,
+            Self::Bus(bus) => bus.stream,
+            Self::Memory(memory) => memory.stream,
+            Self::Irq(irq) => irq.stream,
+            Self::Ack(ack) => ack.stream,
+            Self::Clock(step) => step.stream,
         }
     }
 }
@@ -166,6 +198,16 @@ bitflags! {
         const UNMAP = 1 << 15;
         /// SYNC, META and RAHEAD hints.
         const HINTS = 1 << 16;
+        /// The values that reads of the bus returned.
+        const READ_VALUES = 1 << 17;
+        /// Guest memory that the driver wrote.
+        const MEMORY = 1 << 18;
+        /// Interrupts.
+        const IRQS = 1 << 19;
+        /// Accesses that the source's observer never sees: doorbells taken by the kernel.
+        const DOORBELLS = 1 << 20;
+        /// Which region of the bus an access belongs to.
+        const REGIONS = 1 << 21;
     }
 }
 
@@ -228,6 +270,9 @@ pub struct StreamTotals {
     pub marks: u64,
     /// First byte past the last one any request names: the smallest disk that holds them all.
     pub end_bytes: u64,
+    /// Events of the bus. They stand behind the rest of the summary, since format 1.0 has none.
+    #[serde(skip)]
+    pub bus: BusTotals,
 }
 
 impl StreamTotals {
@@ -244,6 +289,15 @@ impl StreamTotals {
             }
             Event::Complete(_) => self.completes += 1,
             Event::Mark(_) => self.marks += 1,
+            Event::Bus(bus) => self.bus.access(&bus.access),
+            Event::Memory(memory) => match memory.op {
+                MemoryOp::Write => self.bus.memory[0] += 1,
+                MemoryOp::Fill => self.bus.memory[1] += 1,
+                MemoryOp::Read => self.bus.memory[2] += 1,
+            },
+            Event::Irq(irq) => self.bus.irqs[usize::from(!irq.high)] += 1,
+            Event::Ack(_) => self.bus.acks += 1,
+            Event::Clock(_) => self.bus.steps += 1,
         }
     }
 }

@@ -10,7 +10,13 @@
 //!
 //! **Preamble** (32 bytes, [`Preamble`]; the same in every version of the format): magic, format
 //! major and minor, the first qtrace version that reads this format, CRC32C of what precedes it.
-//! A reader refuses a newer major. A minor only adds frame kinds that have [`FLAG_IGNORABLE`] set.
+//! A reader refuses a newer major. A minor adds frame kinds that have [`FLAG_IGNORABLE`] set, and
+//! kinds of events: one that a reader does not know ends the reading there, naming the version.
+//!
+//! | minor | adds |
+//! |---|---|
+//! | 0 | block requests: [`EVENT_ISSUE`], [`EVENT_COMPLETE`], [`EVENT_MARK`] |
+//! | 1 | buses: [`EVENT_BUS`], [`EVENT_MEMORY`], [`EVENT_IRQ`], [`EVENT_ACK`], [`EVENT_CLOCK`]; their totals in the summary |
 //!
 //! **Frame header** (64 bytes, [`FrameHeader`]): magic, kind, flags, body length, count, sizes and
 //! numbers that place the frame in the trace, CRC32C of body with padding, CRC32C of the header.
@@ -21,7 +27,7 @@
 //! | [`KIND_STREAM`] | bincode [`StreamInfo`](super::StreamInfo); its id is the number of such frames before it | 1 |
 //! | [`KIND_PAYLOAD`] | `count` × [`PayloadEntry`], then one zstd frame of their bytes, joined | payloads |
 //! | [`KIND_EVENTS`] | `count` × [`Record`] | events |
-//! | [`KIND_SUMMARY`] | bincode [`TraceSummary`](super::TraceSummary), then every [`StreamInfo`](super::StreamInfo) again | 1 |
+//! | [`KIND_SUMMARY`] | bincode [`TraceSummary`](super::TraceSummary), then every [`StreamInfo`](super::StreamInfo) again; then, when there are bus events, [`BusTotals`](super::BusTotals) of every stream | 1 |
 //! | [`KIND_INDEX`] | bincode: offset of the summary, event frames, payload frames, totals | 1 |
 //! | [`KIND_TRAILER`] | [`Trailer`]: where the index is; always the last 80 bytes of a finished file | 1 |
 //!
@@ -36,18 +42,16 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::event::{Complete, Event, Issue, Mark, PayloadRef, StreamId};
-use crate::base::limits::{
-    FRAME_BYTES_MAX, METADATA_BYTES_MAX, PAYLOAD_PIECE_BYTES, REQUEST_BYTES_MAX,
-};
-use crate::base::{BlockOp, Nanos, OpFlags};
+use crate::base::limits::{FRAME_BYTES_MAX, METADATA_BYTES_MAX, PAYLOAD_PIECE_BYTES};
+
+pub use super::record::{RecordBounds, UNKNOWN_KIND};
 
 /// First bytes of every trace. The line end catches transfers that rewrite text, as PNG's does.
 pub const MAGIC: [u8; 8] = *b"QTRACE\r\n";
 /// Format version written and the newest that is read; see the module text for what each means.
 pub const MAJOR: u16 = 1;
 /// See [`MAJOR`].
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// The first qtrace version that reads [`MAJOR`].
 pub const READER_VERSION: [u16; 3] = [0, 1, 0];
 
@@ -96,6 +100,20 @@ pub const EVENT_ISSUE: u8 = 1;
 pub const EVENT_COMPLETE: u8 = 2;
 /// [`Record::kind`] of a named point.
 pub const EVENT_MARK: u8 = 3;
+/// [`Record::kind`] of an access to the bus.
+pub const EVENT_BUS: u8 = 4;
+/// [`Record::kind`] of guest memory written, filled or found.
+pub const EVENT_MEMORY: u8 = 5;
+/// [`Record::kind`] of an interrupt source that changed.
+pub const EVENT_IRQ: u8 = 6;
+/// [`Record::kind`] of an interrupt acknowledge cycle.
+pub const EVENT_ACK: u8 = 7;
+/// [`Record::kind`] of a step of the clock.
+pub const EVENT_CLOCK: u8 = 8;
+/// [`Record::op`] of an access: memory-mapped; else a port.
+pub const BUS_MMIO: u8 = 1 << 0;
+/// [`Record::op`] of an access: a write; else a read.
+pub const BUS_WRITE: u8 = 1 << 1;
 /// [`Record::cpu`] where the source does not say.
 pub const CPU_UNKNOWN: u16 = 0xffff;
 
@@ -175,25 +193,26 @@ pub struct Trailer {
 pub struct Record {
     /// Nanoseconds since the time origin.
     pub time: U64,
-    /// Issue: byte offset on the disk.
+    /// Issue: byte offset on the disk. Bus, memory: address. Irq: line. Clock: what it read then.
     pub offset: U64,
-    /// Issue: bytes; mark: bytes of its text.
+    /// Issue, memory: bytes; mark: bytes of its text; bus: size of the access.
     pub len: U64,
-    /// Issue, complete: what joins them.
+    /// Issue, complete: what joins them. Bus: the value.
     pub tag: U64,
     /// Number of the payload; 0 for none.
     pub payload: U32,
     /// Stream.
     pub stream: U32,
-    /// Complete: 0 or an errno.
+    /// Complete: 0 or an errno. Memory: the byte of a fill. Ack: the vector.
     pub status: U16,
-    /// Issue: [`OpFlags`].
+    /// Issue: [`OpFlags`](crate::base::OpFlags).
     pub flags: U16,
     /// One of `EVENT_*`.
     pub kind: u8,
-    /// Issue: [`BlockOp`].
+    /// Issue: [`BlockOp`](crate::base::BlockOp). Bus: `BUS_*`. Memory: 1 write, 2 fill, 3 found.
+    /// Irq: 1 it fired, 0 it went low. Ack: 1 with a vector, 0 without.
     pub op: u8,
-    /// Issue: CPU or [`CPU_UNKNOWN`].
+    /// Issue, bus: CPU or [`CPU_UNKNOWN`]. Ack: CPU.
     pub cpu: U16,
 }
 
@@ -264,109 +283,6 @@ impl FrameHeader {
     }
 }
 
-/// What a record may refer to.
-#[derive(Clone, Copy, Debug)]
-pub struct RecordBounds {
-    /// Streams known.
-    pub streams: u32,
-    /// Number of the next payload: those below it exist.
-    pub next_payload: u64,
-}
-
-impl Record {
-    /// The record of `event`.
-    ///
-    /// # Errors
-    /// Says what cannot be stored, or what [`Record::decode`] would refuse.
-    pub fn encode(event: &Event, bounds: RecordBounds) -> Result<Self, &'static str> {
-        let record = match event {
-            Event::Issue(issue) => Self {
-                time: U64::new(issue.time.0),
-                offset: U64::new(issue.offset),
-                len: U64::new(issue.len),
-                tag: U64::new(issue.tag),
-                payload: U32::new(issue.payload.to_raw()),
-                stream: U32::new(issue.stream.0),
-                flags: U16::new(issue.flags.bits()),
-                kind: EVENT_ISSUE,
-                op: issue.op as u8,
-                cpu: U16::new(issue.cpu.unwrap_or(CPU_UNKNOWN)),
-                ..Self::default()
-            },
-            Event::Complete(complete) => Self {
-                time: U64::new(complete.time.0),
-                tag: U64::new(complete.tag),
-                payload: U32::new(complete.payload.to_raw()),
-                stream: U32::new(complete.stream.0),
-                status: U16::new(complete.status),
-                kind: EVENT_COMPLETE,
-                ..Self::default()
-            },
-            Event::Mark(mark) => Self {
-                time: U64::new(mark.time.0),
-                len: U64::new(mark.text_len),
-                payload: U32::new(mark.text.to_raw()),
-                stream: U32::new(mark.stream.0),
-                kind: EVENT_MARK,
-                ..Self::default()
-            },
-        };
-        if matches!(event, Event::Issue(issue) if issue.cpu == Some(CPU_UNKNOWN)) {
-            return Err("CPU 65535 cannot be stored");
-        }
-        record.decode(bounds).map(|_| record)
-    }
-
-    /// The event that it holds, checked.
-    ///
-    /// # Errors
-    /// Says what is wrong with it.
-    #[inline]
-    pub fn decode(&self, bounds: RecordBounds) -> Result<Event, &'static str> {
-        if self.stream.get() >= bounds.streams {
-            return Err("a stream that was never described");
-        }
-        if u64::from(self.payload.get()) >= bounds.next_payload.max(1) {
-            return Err("a payload that does not exist");
-        }
-        let time = Nanos(self.time.get());
-        let stream = StreamId(self.stream.get());
-        let payload = PayloadRef::from_raw(self.payload.get());
-        let tag = self.tag.get();
-        match self.kind {
-            EVENT_ISSUE => {
-                let op = BlockOp::from_u8(self.op).ok_or("an unknown operation")?;
-                let flags =
-                    OpFlags::from_bits(self.flags.get()).ok_or("unknown operation flags")?;
-                let (offset, len) = (self.offset.get(), self.len.get());
-                if len > REQUEST_BYTES_MAX {
-                    return Err("a length beyond any request's");
-                }
-                if offset > i64::MAX as u64 - len {
-                    return Err("a range past the end of any disk");
-                }
-                let cpu = Some(self.cpu.get()).filter(|&cpu| cpu != CPU_UNKNOWN);
-                Ok(Event::Issue(Issue { time, tag, stream, op, flags, offset, len, payload, cpu }))
-            }
-            EVENT_COMPLETE => Ok(Event::Complete(Complete {
-                time,
-                tag,
-                stream,
-                status: self.status.get(),
-                payload,
-            })),
-            EVENT_MARK => {
-                let text_len = self.len.get();
-                if text_len > REQUEST_BYTES_MAX {
-                    return Err("a length beyond any text's");
-                }
-                Ok(Event::Mark(Mark { time, stream, text: payload, text_len }))
-            }
-            _ => Err("an unknown kind of event"),
-        }
-    }
-}
-
 /// bincode, as the file has it.
 pub mod meta {
     use serde::Serialize;
@@ -402,6 +318,17 @@ pub mod meta {
     /// # Errors
     /// Says what is wrong with it, bytes left over included.
     pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+        match decode_prefix(bytes)? {
+            (value, []) => Ok(value),
+            (_, rest) => Err(format!("{} bytes follow its content", rest.len())),
+        }
+    }
+
+    /// Decodes what a body begins with, and returns the rest too.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
         let decoded = if bytes.len() <= SMALL_BYTES {
             bincode::serde::decode_from_slice(bytes, layout().with_limit::<SMALL_BYTES>())
         } else if bytes.len() <= FRAME_BYTES_MAX {
@@ -410,10 +337,7 @@ pub mod meta {
             bincode::serde::decode_from_slice(bytes, layout().with_limit::<METADATA_BYTES_MAX>())
         };
         let (value, used): (T, usize) = decoded.map_err(|e| e.to_string())?;
-        if used != bytes.len() {
-            return Err(format!("{} bytes follow its content", bytes.len() - used));
-        }
-        Ok(value)
+        Ok((value, bytes.get(used..).unwrap_or_default()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bus_event::BusTotals;
 use super::event::{StreamInfo, TraceSummary};
 use super::format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_PAYLOADS_MAX, FrameHeader, KIND_INDEX, KIND_SUMMARY,
@@ -58,6 +59,34 @@ pub(super) struct Index {
 pub(super) struct SummaryBody {
     pub(super) summary: TraceSummary,
     pub(super) streams: Vec<StreamInfo>,
+}
+
+impl SummaryBody {
+    /// The body of the frame. Without bus events it is what format 1.0 has.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = meta::encode(self)?;
+        let bus: Vec<BusTotals> = self.summary.streams.iter().map(|totals| totals.bus).collect();
+        if bus.iter().any(|totals| totals.events() > 0) {
+            bytes.extend_from_slice(&meta::encode(&bus)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Decodes a whole body, of any minor version.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (mut body, rest): (Self, &[u8]) = meta::decode_prefix(bytes)?;
+        if !rest.is_empty() {
+            let bus: Vec<BusTotals> = meta::decode(rest)?;
+            if bus.len() != body.summary.streams.len() {
+                return Err("its totals of buses do not match its streams".into());
+            }
+            for (totals, bus) in body.summary.streams.iter_mut().zip(bus) {
+                totals.bus = bus;
+            }
+        }
+        check_summary(&body)?;
+        Ok(body)
+    }
 }
 
 impl Index {
@@ -207,7 +236,7 @@ impl<'a> Frame<'a> {
 }
 
 /// Checks that a stream table and its totals belong together.
-pub(super) fn check_summary(body: &SummaryBody) -> Result<(), String> {
+fn check_summary(body: &SummaryBody) -> Result<(), String> {
     if body.summary.streams.len() != body.streams.len() || body.streams.len() > STREAMS_MAX {
         return Err("the summary's streams and totals do not match".into());
     }
@@ -232,9 +261,8 @@ pub(super) fn load(bytes: &[u8]) -> Result<(SummaryBody, Index), String> {
     let index: Index = meta::decode(frame.body()?).map_err(|why| format!("bad index: {why}"))?;
     let summary = Frame::of_kind(bytes, index.summary_offset, KIND_SUMMARY)?;
     index.check(index.summary_offset).map_err(|why| format!("bad index: {why}"))?;
-    let summary: SummaryBody =
-        meta::decode(summary.body()?).map_err(|why| format!("bad summary: {why}"))?;
-    check_summary(&summary)?;
+    let summary =
+        SummaryBody::decode(summary.body()?).map_err(|why| format!("bad summary: {why}"))?;
     Ok((summary, index))
 }
 

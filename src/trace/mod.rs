@@ -1,11 +1,13 @@
 //! Traces: the event vocabulary and the `.qtrace` container.
 //!
-//! - [`event`]: what a trace can say, in memory;
-//! - [`format`](mod@format): the byte-level specification of the container, nothing else;
+//! - [`event`] and [`bus_event`]: what a trace can say, in memory;
+//! - [`format`](mod@format): the byte-level specification of the container, nothing else; `record`:
+//!   events as its records;
 //! - [`writer`] (with `sink`, the file, and `dedup`, payloads on their way in) and [`reader`]
 //!   (with `map`, [`cursor`], `payload`): the two ends of it;
 //! - [`index`]: seek; `scan`: recovery of a trace whose end is lost.
 
+pub mod bus_event;
 pub mod cursor;
 mod dedup;
 pub mod event;
@@ -14,12 +16,14 @@ pub mod index;
 mod map;
 mod payload;
 pub mod reader;
+mod record;
 mod scan;
 mod sink;
 #[cfg(test)]
 mod tests;
 pub mod writer;
 
+pub use bus_event::{AckEvent, BusEvent, BusTotals, ClockStep, IrqChange, MemoryEvent, MemoryOp};
 pub use cursor::Cursor;
 pub use event::{
     Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo,

@@ -11,8 +11,8 @@ use zerocopy::FromBytes;
 use super::cursor::Cursor;
 use super::event::{Event, PayloadRef, StreamInfo, StreamTotals, TraceHeader, TraceSummary};
 use super::format::{
-    FRAME_HEADER_BYTES, KIND_EVENTS, KIND_HEADER, MAGIC, MAJOR, PREAMBLE_BYTES, Preamble,
-    RECORD_BYTES, Record, RecordBounds, meta,
+    FRAME_HEADER_BYTES, KIND_EVENTS, KIND_HEADER, MAGIC, MAJOR, MINOR, PREAMBLE_BYTES, Preamble,
+    RECORD_BYTES, Record, RecordBounds, UNKNOWN_KIND, meta,
 };
 use super::index::{self, Frame, Index, PayloadTotals, SummaryBody};
 use super::map::Map;
@@ -41,6 +41,8 @@ pub struct Trace {
     path: PathBuf,
     file: File,
     map: Map,
+    /// Of the format that the file is in.
+    minor: u16,
     header: TraceHeader,
     body: SummaryBody,
     index: Index,
@@ -86,7 +88,7 @@ impl Trace {
         let file = file.reading(path, "cannot open the trace")?;
         check_file(&file, path)?;
         let map = Map::new(&file, path)?;
-        check_preamble(map.bytes()).map_err(|e| e.path(path))?;
+        let minor = check_preamble(map.bytes()).map_err(|e| e.path(path))?;
         let (header, start) = read_header(map.bytes()).map_err(|why| {
             Error::input(format!("the start of the trace is damaged: {why}"))
                 .path(path)
@@ -100,7 +102,19 @@ impl Trace {
         let checked = index.event_frames.iter().map(|_| AtomicBool::new(false)).collect();
         let payloads = PayloadStore::new();
         let (path, accesses) = (path.to_path_buf(), AtomicU32::new(0));
-        Ok(Self { path, file, map, header, body, index, truncation, checked, payloads, accesses })
+        Ok(Self {
+            path,
+            file,
+            map,
+            minor,
+            header,
+            body,
+            index,
+            truncation,
+            checked,
+            payloads,
+            accesses,
+        })
     }
 
     /// Whether a file that starts with `first_bytes` is a trace.
@@ -296,10 +310,17 @@ impl Trace {
 
     #[cold]
     fn bad_record(&self, offset: usize, number: u64, why: &str) -> Error {
-        Error::input(format!("the record has {why}"))
-            .path(&self.path)
-            .at(Place::Event(number))
-            .at(Place::Offset(offset as u64))
+        let error = if why == UNKNOWN_KIND && self.minor > MINOR {
+            let ours = env!("CARGO_PKG_VERSION");
+            Error::input(format!(
+                "{why}: the trace is in format {MAJOR}.{}; this is qtrace {ours}, which reads format {MAJOR}.{MINOR}",
+                self.minor
+            ))
+            .hint("read it with the qtrace that wrote it, or a later one")
+        } else {
+            Error::input(format!("the record has {why}"))
+        };
+        error.path(&self.path).at(Place::Event(number)).at(Place::Offset(offset as u64))
     }
 }
 
@@ -319,7 +340,8 @@ fn check_file(file: &File, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_preamble(bytes: &[u8]) -> Result<()> {
+/// The minor version.
+fn check_preamble(bytes: &[u8]) -> Result<u16> {
     if !Trace::probe(bytes) && !MAGIC.starts_with(bytes) {
         return Err(Error::input("not a .qtrace file")
             .hint("import it first: qtrace import FILE -o OUT.qtrace"));
@@ -332,7 +354,7 @@ fn check_preamble(bytes: &[u8]) -> Result<()> {
     }
     let (major, minor) = (preamble.major.get(), preamble.minor.get());
     if major == MAJOR {
-        return Ok(());
+        return Ok(minor);
     }
     let [a, b, c] = preamble.reader_version.map(|part| part.get());
     let ours = env!("CARGO_PKG_VERSION");

@@ -7,7 +7,7 @@ use super::format::{
     FLAG_IGNORABLE, FRAME_PAYLOADS_MAX, KIND_EVENTS, KIND_INDEX, KIND_PAYLOAD, KIND_STREAM,
     KIND_SUMMARY, KIND_TRAILER, Record, RecordBounds, meta,
 };
-use super::index::{Frame, Index, SummaryBody, check_summary};
+use super::index::{Frame, Index, SummaryBody};
 use super::map::{Map, RELEASE_BYTES};
 use crate::base::limits::STREAMS_MAX;
 
@@ -148,8 +148,7 @@ impl Scan<'_> {
     }
 
     fn summary(&mut self, body: &[u8]) -> Result<(), String> {
-        let summary: SummaryBody = meta::decode(body)?;
-        check_summary(&summary)?;
+        let summary = SummaryBody::decode(body)?;
         if summary.streams != self.body.streams {
             return Err("the summary is of other streams".into());
         }

@@ -173,8 +173,8 @@ impl TraceWriter {
         self.flush()?;
         summary.streams = std::mem::take(&mut self.totals);
         let streams = std::mem::take(&mut self.streams);
-        self.index.summary_offset =
-            self.metadata(KIND_SUMMARY, &SummaryBody { summary, streams })?;
+        let body = SummaryBody { summary, streams }.encode();
+        self.index.summary_offset = self.metadata_frame(KIND_SUMMARY, body)?;
         let index = std::mem::take(&mut self.index);
         let index_offset = self.metadata(KIND_INDEX, &index)?;
         let trailer = Trailer {
@@ -240,7 +240,15 @@ impl TraceWriter {
 
     /// Writes a bincode frame.
     fn metadata<T: serde::Serialize>(&mut self, kind: u16, value: &T) -> Result<u64> {
-        let body = meta::encode(value).map_err(|why| self.too_large(&why))?;
+        self.metadata_frame(kind, meta::encode(value))
+    }
+
+    fn metadata_frame(
+        &mut self,
+        kind: u16,
+        body: std::result::Result<Vec<u8>, String>,
+    ) -> Result<u64> {
+        let body = body.map_err(|why| self.too_large(&why))?;
         if body.len() as u64 > body_limit(kind) {
             return Err(self.too_large("its description is too long"));
         }

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Outcome;
-use crate::base::{BlockOp, Result};
+use crate::base::{BlockOp, BusAccess, Result};
 use crate::report::text::table;
-use crate::trace::{Complete, Event, Issue, PayloadRef, StreamId, Trace};
+use crate::trace::{BusTotals, Complete, Event, Issue, PayloadRef, StreamId, Trace};
 
 /// Payload bytes compared at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -38,6 +38,12 @@ struct Side {
     ops: BTreeMap<&'static str, u64>,
     completes: u64,
     marks: u64,
+    /// Port and memory-mapped accesses.
+    bus_reads: u64,
+    bus_writes: u64,
+    memory: u64,
+    irqs: u64,
+    steps: u64,
 }
 
 /// The first event that differs.
@@ -86,13 +92,24 @@ pub fn compare(a: &Trace, b: &Trace, progress: &mut dyn FnMut(u64)) -> Result<Ou
 
 fn side(trace: &Trace) -> Side {
     let sum = |index: usize| trace.totals().iter().map(|t| t.issues[index]).sum();
+    let mut bus = BusTotals::default();
+    trace.totals().iter().for_each(|totals| bus.merge(&totals.bus));
     Side {
         path: trace.path().display().to_string(),
         events: trace.events(),
         ops: BlockOp::ALL.into_iter().map(|op| (op.name(), sum(op.index()))).collect(),
         completes: trace.totals().iter().map(|t| t.completes).sum(),
         marks: trace.totals().iter().map(|t| t.marks).sum(),
+        bus_reads: bus.reads(),
+        bus_writes: bus.writes(),
+        memory: sum_of(&bus.memory),
+        irqs: sum_of(&bus.irqs).saturating_add(bus.acks),
+        steps: bus.steps,
     }
+}
+
+fn sum_of(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 fn counts(a: &Side, b: &Side) -> String {
@@ -112,6 +129,11 @@ fn counts(a: &Side, b: &Side) -> String {
     }
     rows.push(row("completions", a.completes, b.completes));
     rows.push(row("marks", a.marks, b.marks));
+    rows.push(row("bus reads", a.bus_reads, b.bus_reads));
+    rows.push(row("bus writes", a.bus_writes, b.bus_writes));
+    rows.push(row("memory events", a.memory, b.memory));
+    rows.push(row("interrupts", a.irqs, b.irqs));
+    rows.push(row("clock steps", a.steps, b.steps));
     rows.retain(|row| row.get(1..3) != Some(&["0".to_owned(), "0".to_owned()]));
     out.push_str(&table(&rows));
     out.push('\n');
@@ -217,8 +239,46 @@ impl<'a> Walk<'a> {
                 let same = a.text_len == b.text_len;
                 check("text", same && self.same_payload(a.text, b.text, a.text_len)?);
             }
-            _ => check("kind", false),
+            _ => fields.extend(self.bus_fields(a, b)?),
         }
+        Ok(fields)
+    }
+
+    fn bus_fields(&mut self, a: &Event, b: &Event) -> Result<Vec<&'static str>> {
+        let mut fields = Vec::new();
+        let mut check = |name, same: bool| {
+            if !same {
+                fields.push(name);
+            }
+        };
+        match (a, b) {
+            (Event::Bus(a), Event::Bus(b)) => {
+                let kind = |access: &BusAccess| (access.space, access.write);
+                check("access", kind(&a.access) == kind(&b.access));
+                check("address", a.access.addr == b.access.addr);
+                check("size", a.access.size == b.access.size);
+                check("value", a.access.value == b.access.value);
+                check("cpu", a.cpu == b.cpu);
+            }
+            (Event::Memory(a), Event::Memory(b)) => {
+                check("op", a.op == b.op);
+                check("address", a.addr == b.addr);
+                check("length", a.len == b.len);
+                check("fill", a.fill == b.fill);
+                check("payload", a.len == b.len && self.same_payload(a.payload, b.payload, a.len)?);
+            }
+            (Event::Irq(a), Event::Irq(b)) => {
+                check("line", a.line == b.line);
+                check("level", a.high == b.high);
+            }
+            (Event::Ack(a), Event::Ack(b)) => {
+                check("cpu", a.cpu == b.cpu);
+                check("vector", a.vector == b.vector);
+            }
+            (Event::Clock(a), Event::Clock(b)) => check("clock", a.to == b.to),
+            _ => return Ok(vec!["kind"]),
+        }
+        check("stream", a.stream() == b.stream());
         Ok(fields)
     }
 
@@ -284,5 +344,38 @@ fn describe(event: &Event) -> String {
         Event::Mark(mark) => {
             format!("{}: mark of {} bytes, stream {}", mark.time, mark.text_len, mark.stream.0)
         }
+        event => describe_bus(event, &payload),
     }
+}
+
+/// An event of a bus on a line.
+fn describe_bus(event: &Event, payload: &dyn Fn(PayloadRef) -> &'static str) -> String {
+    let what = match event {
+        Event::Bus(bus) => {
+            let BusAccess { space, write, addr, size, value } = bus.access;
+            let (verb, to) = if write { ("write of", "to") } else { ("read of", "from") };
+            format!("{verb} {value:#x}/{size} {to} {} {addr:#x}", space.name())
+        }
+        Event::Memory(memory) => {
+            let data = payload(memory.payload);
+            let fill =
+                if memory.fill == 0 { String::new() } else { format!(" with {}", memory.fill) };
+            format!(
+                "memory {}{fill} of {} bytes at {:#x}{data}",
+                memory.op.name(),
+                memory.len,
+                memory.addr
+            )
+        }
+        Event::Irq(irq) => {
+            format!("interrupt {} {}", irq.line, if irq.high { "fired" } else { "went low" })
+        }
+        Event::Ack(ack) => match ack.vector {
+            Some(vector) => format!("CPU {} took vector {vector:#x}", ack.cpu),
+            None => format!("CPU {} found no interrupt", ack.cpu),
+        },
+        Event::Clock(step) => format!("clock stepped to {}", step.to),
+        Event::Issue(_) | Event::Complete(_) | Event::Mark(_) => String::new(),
+    };
+    format!("{}: {what}, stream {}", event.time(), event.stream().0)
 }

@@ -101,7 +101,12 @@ impl Counts {
                     counts.failures += u64::from(complete.status != 0);
                     counts.completions_with_payload += has(complete.payload);
                 }
-                Event::Mark(_) => {}
+                Event::Mark(_)
+                | Event::Bus(_)
+                | Event::Memory(_)
+                | Event::Irq(_)
+                | Event::Ack(_)
+                | Event::Clock(_) => {}
             }
         }
         Ok(counts)

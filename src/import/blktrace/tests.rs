@@ -404,6 +404,7 @@ fn the_real_capture_loses_nothing() {
                 assert!(issued.remove(&complete.tag).unwrap() <= complete.time);
             }
             crate::trace::Event::Mark(_) => {}
+            other => panic!("{other:?}"),
         }
     }
     assert!(issued.is_empty());

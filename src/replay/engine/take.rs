@@ -56,7 +56,12 @@ impl<S: Source, A: Accounts> Engine<'_, S, A> {
         match event {
             Event::Issue(issue) => self.take_issue(number, &issue)?,
             Event::Complete(complete) => self.take_complete(&complete),
-            Event::Mark(_) => {}
+            Event::Mark(_)
+            | Event::Bus(_)
+            | Event::Memory(_)
+            | Event::Irq(_)
+            | Event::Ack(_)
+            | Event::Clock(_) => {}
         }
         Ok(())
     }

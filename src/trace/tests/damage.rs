@@ -36,9 +36,9 @@ fn small(path: &Path) -> Vec<Event> {
 
 /// A whole frame, taken apart.
 #[derive(Clone)]
-struct Part {
-    header: FrameHeader,
-    body: Vec<u8>,
+pub(super) struct Part {
+    pub(super) header: FrameHeader,
+    pub(super) body: Vec<u8>,
 }
 
 impl Part {
@@ -48,7 +48,7 @@ impl Part {
 }
 
 /// The frames of a file, and where each ends.
-fn parts(bytes: &[u8]) -> Vec<(u64, Part)> {
+pub(super) fn parts(bytes: &[u8]) -> Vec<(u64, Part)> {
     let (mut at, mut parts) = (PREAMBLE_BYTES as u64, Vec::new());
     while at < bytes.len() as u64 {
         let frame = Frame::at(bytes, at).unwrap();
@@ -60,7 +60,7 @@ fn parts(bytes: &[u8]) -> Vec<(u64, Part)> {
 }
 
 /// Puts a file together again, with right CRCs and lengths.
-fn assemble(parts: &[Part]) -> Vec<u8> {
+pub(super) fn assemble(parts: &[Part]) -> Vec<u8> {
     let mut bytes = Preamble::current().as_bytes().to_vec();
     for part in parts {
         let (mut header, mut body) = (part.header, part.body.clone());
@@ -74,7 +74,7 @@ fn assemble(parts: &[Part]) -> Vec<u8> {
 }
 
 /// Changes the first frame of `kind` in the file, with right CRCs and nothing moved.
-fn tamper(path: &Path, kind: u16, change: impl FnOnce(&mut Part)) {
+pub(super) fn tamper(path: &Path, kind: u16, change: impl FnOnce(&mut Part)) {
     let mut parts: Vec<Part> =
         parts(&fs::read(path).unwrap()).into_iter().map(|(_, part)| part).collect();
     change(parts.iter_mut().find(|part| part.kind() == kind).unwrap());
@@ -96,7 +96,7 @@ fn read_back(trace: &Trace, events: &[Event]) -> Result<()> {
     Ok(())
 }
 
-fn assert_input(error: &Error) {
+pub(super) fn assert_input(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Input, "{error}");
 }
 
@@ -357,7 +357,7 @@ fn a_newer_major_is_refused_with_the_version_that_reads_it() {
     small(&path);
     let mut bytes = fs::read(&path).unwrap();
     let (preamble, _) = Preamble::mut_from_prefix(&mut bytes).unwrap();
-    preamble.major = 2.into();
+    (preamble.major, preamble.minor) = (2.into(), 0.into());
     preamble.reader_version = [0.into(), 7.into(), 1.into()];
     preamble.crc = preamble.computed_crc().into();
     fs::write(&path, bytes).unwrap();

@@ -1,12 +1,14 @@
 //! Tests of the container as a whole; those of one part stand beside it.
 
+mod bus_damage;
+mod compat;
 mod damage;
 mod round_trip;
 
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::base::{BlockOp, Nanos, OpFlags, Prng, Result};
+use crate::base::{BlockOp, BusAccess, BusSpace, Nanos, OpFlags, Prng, Result};
 
 /// A folder that goes away, and a name in it.
 struct Place(tempfile::TempDir);
@@ -23,7 +25,7 @@ impl Place {
 
 fn header() -> TraceHeader {
     TraceHeader {
-        tool: "qtrace test".into(),
+        tool: "qtrace 0.1.0".into(),
         source_format: "made up".into(),
         interpretation: vec!["unit: sectors".into()],
         origin_unix_ns: Some(1_700_000_000_000_000_000),

@@ -7,7 +7,9 @@ use super::*;
 use crate::base::ErrorKind;
 use crate::base::limits::{FRAME_EVENTS_MAX, PAYLOAD_PIECE_BYTES};
 
-fn every_field() -> Vec<Event> {
+/// Every kind of block event, at the edges of its fields; of streams 0 and 1, with payload 1 of
+/// five bytes.
+pub(super) fn block_events() -> Vec<Event> {
     let mut events = Vec::new();
     for op in BlockOp::ALL {
         for flags in [OpFlags::empty(), OpFlags::PREFLUSH | OpFlags::FUA, OpFlags::all()] {
@@ -31,6 +33,33 @@ fn every_field() -> Vec<Event> {
     events
 }
 
+/// Every kind of bus event, at the edges of its fields; all of stream 0, with payload 1 of five
+/// bytes.
+pub(super) fn bus_events() -> Vec<Event> {
+    let (time, stream) = (Nanos(7), StreamId(0));
+    let mut events = Vec::new();
+    for (space, addr, size) in [(BusSpace::Pio, 0xffff, 4), (BusSpace::Mmio, u64::MAX, 8)] {
+        for (write, value, cpu) in [(true, BusAccess::ones(size), Some(0xfffe)), (false, 0, None)] {
+            let access = BusAccess { space, write, addr, size, value };
+            events.push(Event::Bus(BusEvent { time, stream, access, cpu }));
+        }
+    }
+    for op in MemoryOp::ALL {
+        let fill = if op == MemoryOp::Fill { 0xff } else { 0 };
+        let payload = if op == MemoryOp::Fill { PayloadRef::Absent } else { PayloadRef::Stored(1) };
+        let addr = u64::MAX - 5;
+        events.push(Event::Memory(MemoryEvent { time, stream, op, addr, len: 5, fill, payload }));
+    }
+    for (line, high) in [(u32::MAX, true), (0, false)] {
+        events.push(Event::Irq(IrqChange { time, stream, line, high }));
+    }
+    for vector in [Some(0xff), Some(0), None] {
+        events.push(Event::Ack(AckEvent { time, stream, cpu: 0xffff, vector }));
+    }
+    events.push(Event::Clock(ClockStep { time, stream, to: Nanos(u64::MAX) }));
+    events
+}
+
 #[test]
 fn every_kind_and_field_comes_back() {
     let place = Place::new();
@@ -41,7 +70,7 @@ fn every_kind_and_field_comes_back() {
         assert_eq!(writer.stream(info.clone()).unwrap(), StreamId(id as u32));
     }
     assert_eq!(writer.payload(b"hello").unwrap(), PayloadRef::Stored(1));
-    let events = every_field();
+    let events = [block_events(), bus_events()].concat();
     for event in &events {
         writer.event(event).unwrap();
     }
@@ -59,6 +88,19 @@ fn every_kind_and_field_comes_back() {
     assert_eq!(trace.totals()[1].issues, [3; 6]);
     assert_eq!(trace.totals()[1].end_bytes, 0x1112_1314_1516 + (1 << 60));
     assert_eq!((trace.totals()[0].completes, trace.totals()[0].marks), (1, 1));
+    let bus = BusTotals {
+        ports: [1, 1],
+        mmio: [1, 1],
+        memory: [1, 1, 1],
+        irqs: [1, 1],
+        acks: 3,
+        steps: 1,
+        addr_min: 0xffff,
+        addr_max: u64::MAX,
+    };
+    assert_eq!(trace.totals()[0].bus, bus);
+    assert_eq!((bus.reads(), bus.writes(), bus.events()), (2, 2, 13));
+    assert_eq!(trace.totals()[1].bus, BusTotals::default());
     let mut text = [0; 5];
     trace.read_payload(PayloadRef::Stored(1), 5, 0, &mut text).unwrap();
     assert_eq!(&text, b"hello");
@@ -195,9 +237,23 @@ fn what_cannot_be_read_is_not_written() {
     refused(&mut writer, Issue { len: (1 << 60) + 1, ..good });
     refused(&mut writer, Issue { offset: u64::MAX, ..good });
     refused(&mut writer, Issue { cpu: Some(0xffff), ..good });
+    let access = BusAccess { space: BusSpace::Pio, write: true, addr: 0x70, size: 1, value: 8 };
+    let bus = BusEvent { time: Nanos(0), stream: StreamId(0), access, cpu: None };
+    writer.event(&Event::Bus(bus)).unwrap();
+    for access in [
+        BusAccess { addr: 0x1_0000, ..access },
+        BusAccess { size: 8, ..access },
+        BusAccess { size: 3, ..access },
+        BusAccess { value: 0x100, ..access },
+    ] {
+        let event = Event::Bus(BusEvent { access, ..bus });
+        assert_eq!(writer.event(&event).unwrap_err().kind(), ErrorKind::Input, "{access:?}");
+    }
+    let cpu = Event::Bus(BusEvent { cpu: Some(0xffff), ..bus });
+    assert_eq!(writer.event(&cpu).unwrap_err().kind(), ErrorKind::Input);
     let long = StreamInfo { device: "x".repeat(5000), ..StreamInfo::default() };
     assert_eq!(writer.stream(long).unwrap_err().kind(), ErrorKind::Input);
-    assert_eq!(writer.events(), 1);
+    assert_eq!(writer.events(), 2);
 }
 
 #[test]
