@@ -29,13 +29,14 @@ fn first(events: &[Event], is: fn(&Event) -> bool) -> usize {
 
 #[test]
 fn every_hostile_field_is_named() {
-    let bus: fn(&Event) -> bool = |e| matches!(e, Event::Bus(b) if b.access.value == 0);
-    let memory: fn(&Event) -> bool = |e| matches!(e, Event::Memory(_));
-    let fill: fn(&Event) -> bool = |e| matches!(e, Event::Memory(m) if m.op == MemoryOp::Fill);
-    let irq: fn(&Event) -> bool = |e| matches!(e, Event::Irq(_));
-    let ack: fn(&Event) -> bool = |e| matches!(e, Event::Ack(_));
+    type Which = fn(&Event) -> bool;
     type Change = fn(&mut Record);
-    let changes: [(fn(&Event) -> bool, Change); 18] = [
+    let bus: Which = |e| matches!(e, Event::Bus(b) if b.access.value == 0);
+    let memory: Which = |e| matches!(e, Event::Memory(_));
+    let fill: Which = |e| matches!(e, Event::Memory(m) if m.op == MemoryOp::Fill);
+    let irq: Which = |e| matches!(e, Event::Irq(_));
+    let ack: Which = |e| matches!(e, Event::Ack(_));
+    let changes: [(Which, Change); 18] = [
         (bus, |r| r.op = 4),
         (bus, |r| r.offset = 0x1_0000.into()),
         (bus, |r| r.len = 0.into()),
