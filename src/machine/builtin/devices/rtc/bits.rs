@@ -8,7 +8,7 @@ use crate::base::Nanos;
 /// Bytes that the index port can select: ten of time, four registers, RAM.
 pub const BYTES: usize = 128;
 
-/// Time, calendar, and alarm locations (table 2).
+/// Section "time, calendar, and alarm locations", as the nine after it: 0 to 59.
 pub const SECONDS: u8 = 0x00;
 /// Alarm for [`SECONDS`].
 pub const SECONDS_ALARM: u8 = 0x01;
@@ -41,7 +41,7 @@ pub const CENTURY: u8 = 0x32;
 /// The same byte where the PS/2 has it.
 pub const CENTURY_PS2: u8 = 0x37;
 
-/// In the 12-hour format: the hour is after noon (table 2).
+/// In the 12-hour format: the hour is after noon (time, calendar, and alarm locations).
 pub const HOURS_PM: u8 = 0x80;
 /// Both bits in an alarm byte: it matches always (time, calendar, and alarm locations).
 pub const ALARM_DONT_CARE: u8 = 0xc0;

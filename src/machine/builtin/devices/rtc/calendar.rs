@@ -34,7 +34,7 @@ impl Format {
     /// The byte for `value`, below 100.
     fn encode(self, value: u32) -> u8 {
         let value = (value % 100) as u8;
-        if self.binary { value } else { value / 10 << 4 | value % 10 }
+        if self.binary { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     /// The hour from 0 that `byte` stands for.

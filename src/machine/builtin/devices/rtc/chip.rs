@@ -198,8 +198,7 @@ impl Mc146818 {
 
     /// Ticks between the edges that set PF.
     fn enabled_period(&self) -> Option<u64> {
-        let enabled =
-            self.model == RtcModel::Mc146818 || self.control.contains(RegisterB::PIE);
+        let enabled = self.model == RtcModel::Mc146818 || self.control.contains(RegisterB::PIE);
         TimeBase::of(self.register_a).period(self.register_a).filter(|_| enabled)
     }
 

@@ -122,7 +122,7 @@ impl Divider {
 }
 
 /// Ticks from the chain's release to its first periodic edge. The edges stand in a fixed relation
-/// to the updates (update cycle, figure 16): `tPI / 2 + tBUC` after an edge the update begins.
+/// to the updates (section "update cycle"): `tPI / 2 + tBUC` after an edge the update begins.
 fn phase(period: u64) -> u64 {
     let first_update = TAP_HERTZ / 2;
     (first_update - TICKS_BEFORE_UPDATE - period / 2) % period
@@ -162,7 +162,11 @@ mod tests {
             for period in [1, 2, 4, 32, 16_384] {
                 let mut at = chain.next_edge(period, Nanos(started));
                 for _ in 0..1000 {
-                    assert!(!chain.edge_between(period, at, Nanos(chain.next_edge(period, at).0 - 1)));
+                    assert!(!chain.edge_between(
+                        period,
+                        at,
+                        Nanos(chain.next_edge(period, at).0 - 1)
+                    ));
                     let next = chain.next_edge(period, at);
                     assert!(chain.edge_between(period, at, next));
                     let exact = period * SECOND / TAP_HERTZ;

@@ -166,7 +166,7 @@ fn ports_are_bytes_and_the_index_port_cannot_be_read() {
 #[test]
 fn irq_8_is_a_level_until_register_c_is_read() {
     let (mut rtc, probe) = rtc();
-    let mut put = |rtc: &mut Rtc, index: u8, value: u8| {
+    let put = |rtc: &mut Rtc, index: u8, value: u8| {
         rtc.write(0, 0, 1, index.into(), Nanos(0));
         rtc.write(0, 1, 1, value.into(), Nanos(0));
     };
