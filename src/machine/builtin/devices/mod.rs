@@ -1,7 +1,14 @@
 //! Device models. Each is three files: `bits` (numbers of the specification), `chip` (a pure state
 //! machine), `glue` (which wire, which memory).
 
+pub mod capture;
+pub mod debugcon;
+pub mod fw_cfg;
+pub mod i8042;
+pub mod lanes;
 pub mod rtc;
+pub mod serial;
+pub mod system;
 pub mod virtio_blk;
 pub mod virtio_pci;
 pub mod virtio_queue;
