@@ -5,6 +5,7 @@ pub mod import;
 pub mod info;
 pub mod progress;
 pub mod replay;
+pub mod test;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -28,7 +29,8 @@ Examples:
   qtrace import vda.blklogwrites.gz -o t.qtrace
   qtrace info t.qtrace
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
-  qtrace diff d.qcow2 want.raw";
+  qtrace diff d.qcow2 want.raw
+  qtrace test rtc";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -39,6 +41,8 @@ pub enum Command {
     Info(info::Args),
     /// Replay a trace through a device model onto a disk image, and check the result.
     Replay(replay::Args),
+    /// Run the tests of device models.
+    Test(test::Args),
     /// Compare two images, two reports or two traces.
     Diff(diff::Args),
 }
@@ -77,6 +81,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Import(args) => import::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Diff(args) => diff::run(&args),
     }
 }

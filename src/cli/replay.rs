@@ -107,7 +107,7 @@ fn check_names(args: &Args) -> Result<()> {
 }
 
 /// A flag that the first Ctrl-C or SIGTERM raises. The second one ends the process at once.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raise = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -146,7 +146,7 @@ fn show(report: &Report, format: Format) -> Result<()> {
 }
 
 /// Writes to stdout; a reader that went away (a pager, `head`) is no failure.
-fn print(bytes: &[u8]) -> Result<()> {
+pub(super) fn print(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {

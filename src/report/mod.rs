@@ -2,7 +2,10 @@
 
 pub mod histogram;
 pub mod json;
+pub mod junit;
 pub mod stats;
+pub mod suite_text;
+pub mod tap;
 pub mod text;
 pub mod threshold;
 

@@ -4,11 +4,29 @@
 //! function that a [`TestThread`] runs and that ends in an [`Outcome`]. One file per device holds
 //! its module; [`registry`] lists them all.
 
+mod access_log;
+pub mod artifacts;
+mod bench;
+pub mod machines;
 pub mod module;
+pub mod needs;
 pub mod outcome;
+mod panics;
 pub mod registry;
+pub mod results;
+pub mod runner;
+pub mod select;
+pub mod settings;
+pub mod setup;
 pub mod thread;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use module::{Case, Module};
 pub use outcome::{Finding, Outcome, Stop};
+pub use results::{CaseResult, Status, SuiteReport};
+pub use setup::TestDisk;
 pub use thread::TestThread;

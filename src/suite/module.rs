@@ -1,8 +1,10 @@
 //! What a test module is.
 
 use super::outcome::Outcome;
+use super::setup::TestDisk;
 use super::thread::TestThread;
-use crate::base::options::OptionSpec;
+use crate::base::Result;
+use crate::base::options::{OptionSpec, Options};
 use crate::machine::Capabilities;
 use crate::machine::builtin::Chips;
 
@@ -17,6 +19,8 @@ pub struct Case {
     pub options: &'static [OptionSpec],
     /// The facets it needs of a machine; where one is missing the case is skipped.
     pub needs: Capabilities,
+    /// It measures the host: its clock is the host's unless `clock=` says otherwise.
+    pub real_time: bool,
     /// The test.
     pub run: fn(&mut TestThread<'_>) -> Outcome,
 }
@@ -28,7 +32,7 @@ impl Case {
         purpose: &'static str,
         run: fn(&mut TestThread<'_>) -> Outcome,
     ) -> Self {
-        Self { name, purpose, options: &[], needs: Capabilities::PIO, run }
+        Self { name, purpose, options: &[], needs: Capabilities::PIO, real_time: false, run }
     }
 
     /// The same case with these options.
@@ -41,6 +45,12 @@ impl Case {
     #[must_use]
     pub const fn needs(self, needs: Capabilities) -> Self {
         Self { needs, ..self }
+    }
+
+    /// The same case in real time: what it says are measurements, which differ from run to run.
+    #[must_use]
+    pub const fn real_time(self) -> Self {
+        Self { real_time: true, ..self }
     }
 }
 
@@ -58,7 +68,17 @@ pub trait Module: Sync {
     /// The chips its cases need. A minimal machine has only these; a full one has all.
     fn chips(&self) -> Chips;
 
-    /// Prepares a fresh machine before each case: what firmware would have done.
+    /// The disks of the machine that `case` runs on. Modules that may share a machine with others
+    /// ask for the same disks in every case.
+    ///
+    /// # Errors
+    /// Options whose values make no disk.
+    fn disks(&self, case: &Case, options: &Options) -> Result<Vec<TestDisk>> {
+        let _ = (case, options);
+        Ok(Vec::new())
+    }
+
+    /// Prepares the machine before each case: what firmware would have done.
     ///
     /// # Errors
     /// As a case's.

@@ -1,0 +1,186 @@
+//! The kinds of machine that tests run on: `--machine NAME,key=value,…`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::settings::ClockChoice;
+use super::setup::MachineSetup;
+use crate::base::options::{OptionSpec, Options, nearest};
+use crate::base::units::parse_size;
+use crate::base::{Clock, Error, HostClock, Result, VirtualClock};
+use crate::image::Image;
+use crate::machine::Machine;
+use crate::machine::builtin::{Board, BuiltinConfig, BuiltinMachine, Chips, DiskConfig};
+
+/// A machine with what a runner has to know of it.
+pub struct TestMachine {
+    /// The machine.
+    pub machine: Box<dyn Machine>,
+    /// The chips it has.
+    pub chips: Chips,
+    /// Its disks' bytes, where they are ours.
+    pub images: Vec<Arc<dyn Image>>,
+}
+
+/// A kind of machine.
+pub trait MachineKind: Sync {
+    /// The first word of `--machine`.
+    fn name(&self) -> &'static str;
+    /// One line.
+    fn purpose(&self) -> &'static str;
+    /// What may follow the name.
+    fn options(&self) -> &'static [OptionSpec];
+    /// Checks the options without building anything.
+    ///
+    /// # Errors
+    /// A usage error for a wrong value.
+    fn check(&self, options: &Options) -> Result<()>;
+    /// Builds a machine that has at least what `setup` asks for, as far as this kind can: chips
+    /// that it lacks are missing in [`TestMachine::chips`].
+    ///
+    /// # Errors
+    /// The machine cannot be had.
+    fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine>;
+}
+
+/// Every kind of machine.
+pub const KINDS: &[&dyn MachineKind] = &[&Builtin];
+
+/// A kind and its options: what `--machine` says.
+#[derive(Clone)]
+pub struct MachineChoice {
+    kind: &'static dyn MachineKind,
+    options: Options,
+    text: String,
+}
+
+impl MachineChoice {
+    /// Parses `builtin` or `builtin,type=q35`.
+    ///
+    /// # Errors
+    /// A machine error for a kind that is not there, a usage error for a wrong option.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (name, rest) = text.split_once(',').unwrap_or((text, ""));
+        let kind = KINDS.iter().find(|kind| kind.name() == name).ok_or_else(|| missing(name))?;
+        let options = Options::parse(rest, kind.options())?;
+        kind.check(&options)?;
+        Ok(Self { kind: *kind, options, text: text.to_owned() })
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> &'static dyn MachineKind {
+        self.kind
+    }
+
+    /// As the user wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Builds a machine.
+    ///
+    /// # Errors
+    /// As [`MachineKind::build`].
+    pub fn build(&self, setup: &MachineSetup) -> Result<TestMachine> {
+        self.kind.build(&self.options, setup)
+    }
+}
+
+impl fmt::Debug for MachineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MachineChoice").field(&self.text).finish()
+    }
+}
+
+fn missing(name: &str) -> Error {
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
+    let error = Error::machine(format!("machine '{name}' is not available"));
+    error.hint(match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("available: {}", names.join(", ")),
+    })
+}
+
+/// Device models in this process.
+struct Builtin;
+
+const TYPES: &[(&str, Board)] = &[("pc", Board::Pc), ("q35", Board::Q35)];
+
+const RAM_BYTES_DEFAULT: u64 = 128 << 20;
+
+impl Builtin {
+    fn config(options: &Options) -> Result<BuiltinConfig> {
+        let ram_bytes = options.parse_with("ram", "a size such as 256M", parse_size)?;
+        Ok(BuiltinConfig {
+            ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
+            board: options.choice("type", TYPES, Board::Pc)?,
+            ..BuiltinConfig::default()
+        })
+    }
+}
+
+impl MachineKind for Builtin {
+    fn name(&self) -> &'static str {
+        "builtin"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "device models in this process"
+    }
+
+    fn options(&self) -> &'static [OptionSpec] {
+        &[
+            OptionSpec { name: "type", value: "pc|q35", default: "pc", help: "the chipset" },
+            OptionSpec { name: "ram", value: "SIZE", default: "128M", help: "guest RAM" },
+        ]
+    }
+
+    fn check(&self, options: &Options) -> Result<()> {
+        Self::config(options).map(|_| ())
+    }
+
+    fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine> {
+        let images = setup.disks.iter().map(|disk| disk.image()).collect::<Result<Vec<_>>>()?;
+        let disks = setup.disks.iter().zip(&images).map(|(disk, image)| DiskConfig {
+            queues: disk.queues,
+            iothread: disk.iothread,
+            read_only: disk.read_only,
+            serial: disk.serial.into(),
+            block_bytes: disk.block_bytes,
+            ..DiskConfig::new(Arc::clone(image))
+        });
+        let clock: Arc<dyn Clock> = match setup.clock {
+            ClockChoice::Virtual => Arc::new(VirtualClock::new()),
+            ClockChoice::Host => Arc::new(HostClock::new()),
+        };
+        let disks = disks.collect();
+        let machine =
+            BuiltinMachine::new(BuiltinConfig { clock, disks, ..Self::config(options)? })?;
+        Ok(TestMachine { machine: Box::new(machine), chips: setup.chips, images })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_a_name_and_options() {
+        let choice = MachineChoice::parse("builtin,type=q35,ram=64M").unwrap();
+        assert_eq!(choice.kind().name(), "builtin");
+        let setup =
+            MachineSetup { chips: Chips::MINIMAL, disks: Vec::new(), clock: ClockChoice::Virtual };
+        let machine = choice.build(&setup).unwrap().machine;
+        assert_eq!(machine.ram().unwrap().size(), 64 << 20);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let error = MachineChoice::parse("bultin").unwrap_err();
+        assert_eq!(error.kind().exit_code(), 5);
+        assert!(error.hint_text().unwrap().contains("'builtin'"));
+        for text in ["builtin,type=isapc", "builtin,ram=lots", "builtin,tpye=pc"] {
+            assert_eq!(MachineChoice::parse(text).unwrap_err().kind().exit_code(), 2, "{text}");
+        }
+    }
+}

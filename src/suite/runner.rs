@@ -1,0 +1,246 @@
+//! Runs a plan: each case on a test thread, one after the other, and makes the report.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::artifacts::Artifacts;
+use super::bench::{Bench, Done, Ended, Job, Scene};
+use super::machines::MachineChoice;
+use super::outcome::{Finding, Stop};
+use super::results::{CaseResult, CaseWall, SCHEMA, Status, SuiteReport, SuiteWall};
+use super::select::Planned;
+use super::setup::MachineSetup;
+use crate::base::prng::mix;
+use crate::base::units::human_nanos;
+use crate::base::{Error, ErrorKind, Result, TimeGrade};
+use crate::machine::builtin::Chips;
+
+/// How a plan is run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// What it runs on.
+    pub machine: MachineChoice,
+    /// All randomness follows from it.
+    pub seed: u64,
+    /// How long a case may take by the host's clock before it counts as hung.
+    pub deadline: Duration,
+    /// The folder for what is known of failures.
+    pub artifacts: Option<PathBuf>,
+    /// Ends the run with the first case that fails.
+    pub fail_fast: bool,
+}
+
+impl RunOptions {
+    /// The deadline unless asked otherwise: no case needs a tenth of it.
+    pub const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Seed 1, the usual deadline, nothing kept.
+    pub fn new(machine: MachineChoice) -> Self {
+        let (deadline, artifacts) = (Self::DEADLINE, None);
+        Self { machine, seed: 1, deadline, artifacts, fail_fast: false }
+    }
+}
+
+/// Runs `plan`, telling `on_case` of each case as it ends. Raising `stop` abandons the case under
+/// way and ends the run with a whole report.
+///
+/// # Errors
+/// The folder for artifacts cannot be had. What goes wrong later stands in the report.
+pub fn run(
+    plan: &[Planned],
+    options: &RunOptions,
+    stop: &AtomicBool,
+    on_case: &mut dyn FnMut(&CaseResult),
+) -> Result<SuiteReport> {
+    let artifacts = options.artifacts.as_deref().map(Artifacts::create).transpose()?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let start = Instant::now();
+    let mut runner = Runner { plan, options, stop, artifacts, chain: None, ended: false };
+    let mut cases = Vec::with_capacity(plan.len());
+    for index in 0..plan.len() {
+        let Some(result) = runner.case(index) else { break };
+        on_case(&result);
+        cases.push(result);
+    }
+    Ok(SuiteReport {
+        schema: SCHEMA,
+        qtrace: env!("CARGO_PKG_VERSION"),
+        machine: options.machine.text().to_owned(),
+        seed: options.seed,
+        interrupted: stop.load(Ordering::Relaxed),
+        summary: SuiteReport::summarize(&cases),
+        cases,
+        wall: SuiteWall { started_unix: started.as_secs(), elapsed_ns: nanos(start.elapsed()) },
+    })
+}
+
+/// The seed of a case: the same whichever other cases run.
+fn case_seed(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(mix(seed), |hash, byte| mix(hash ^ u64::from(byte)))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+struct Runner<'a> {
+    plan: &'a [Planned],
+    options: &'a RunOptions,
+    stop: &'a AtomicBool,
+    artifacts: Option<Artifacts>,
+    /// The test thread of the cases with `fresh=off`.
+    chain: Option<Bench>,
+    /// Nothing more is to run.
+    ended: bool,
+}
+
+impl Runner<'_> {
+    fn case(&mut self, index: usize) -> Option<CaseResult> {
+        let planned = self.plan.get(index)?;
+        let mut result = CaseResult {
+            module: planned.module.name().to_owned(),
+            case: planned.case.name.to_owned(),
+            options: planned.options.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            status: Status::NotRun,
+            reason: String::new(),
+            finding: None,
+            lines: Vec::new(),
+            notes: Vec::new(),
+            time_grade: None,
+            machine_time_ns: None,
+            artifacts: None,
+            wall: CaseWall::default(),
+            error_kind: None,
+        };
+        if self.ended || self.stop.load(Ordering::Relaxed) {
+            return Some(result);
+        }
+        let start = Instant::now();
+        let scene = Scene::new(self.artifacts.is_some());
+        match self.job(index, &scene).and_then(|job| self.run(planned, job)) {
+            Ok(Ended::Done(done)) => finish(&mut result, done),
+            Ok(Ended::Hung) => self.hung(&mut result, &scene),
+            Ok(Ended::Interrupted) => result.reason = "interrupted".to_owned(),
+            Err(error) => could_not_run(&mut result, &error),
+        }
+        result.wall.elapsed_ns = nanos(start.elapsed());
+        if result.status == Status::Failed {
+            self.keep(&mut result, &scene);
+        }
+        let bad = matches!(result.status, Status::Failed | Status::Error);
+        self.ended |= bad && self.options.fail_fast;
+        Some(result)
+    }
+
+    fn job(&self, index: usize, scene: &Arc<Scene>) -> Result<Job> {
+        let rest = self.plan.get(index..).unwrap_or_default();
+        let planned = rest.first().ok_or_else(|| Error::usage("no such case"))?;
+        let setup = setup_of(planned)?;
+        let keep = !planned.settings.fresh;
+        let mut build = setup.clone();
+        for later in rest.iter().skip(1).filter(|later| keep && !later.settings.fresh) {
+            build.extend(&setup_of(later)?);
+        }
+        Ok(Job {
+            planned: planned.clone(),
+            setup,
+            build,
+            machine: self.options.machine.clone(),
+            seed: case_seed(self.options.seed, &planned.name()),
+            keep,
+            scene: Arc::clone(scene),
+        })
+    }
+
+    fn run(&mut self, planned: &Planned, job: Job) -> Result<Ended> {
+        let bench = match self.chain.take().filter(|_| job.keep) {
+            Some(bench) => bench,
+            None => Bench::start(&planned.name())?,
+        };
+        let keep = job.keep;
+        let ended = bench.run(job, self.options.deadline, self.stop);
+        // A bench whose case hung is never asked again: the next one begins with a new machine.
+        if keep && matches!(ended, Ended::Done(_)) {
+            self.chain = Some(bench);
+        }
+        Ok(ended)
+    }
+
+    fn hung(&self, result: &mut CaseResult, scene: &Scene) {
+        let deadline = human_nanos(nanos(self.options.deadline));
+        result.status = Status::Failed;
+        result.finding = Some(Finding {
+            what: "the case hung".to_owned(),
+            expected: format!("an end within {deadline} of the host's time"),
+            got: "none".to_owned(),
+            time_ns: scene.now(),
+        });
+        result.notes.push("its thread was abandoned with its machine".to_owned());
+    }
+
+    fn keep(&mut self, result: &mut CaseResult, scene: &Scene) {
+        let Some(artifacts) = &mut self.artifacts else { return };
+        let log = scene.log.as_ref().map(|log| log.text());
+        match artifacts.keep(result, self.options, log.as_deref(), &scene.images()) {
+            Ok(path) => result.artifacts = Some(path.display().to_string()),
+            Err(error) => result.notes.push(format!("artifacts could not be kept: {error}")),
+        }
+    }
+}
+
+fn setup_of(planned: &Planned) -> Result<MachineSetup> {
+    let module = planned.module;
+    Ok(MachineSetup {
+        chips: if planned.settings.minimal { module.chips() } else { Chips::FULL },
+        disks: module.disks(planned.case, &planned.options)?,
+        clock: planned.settings.clock,
+    })
+}
+
+fn finish(result: &mut CaseResult, done: Done) {
+    let deterministic = matches!(done.time, Some((TimeGrade::Deterministic, _)));
+    result.time_grade = done.time.map(|(grade, _)| grade);
+    result.machine_time_ns = done.time.filter(|_| deterministic).map(|(_, time)| time.0);
+    *if deterministic { &mut result.lines } else { &mut result.wall.lines } = done.lines;
+    if done.reused {
+        result.notes.push("on the machine of the case before".to_owned());
+    }
+    match done.outcome {
+        Ok(()) => result.status = Status::Passed,
+        Err(Stop::Failed(finding)) => {
+            result.status = Status::Failed;
+            result.finding = Some(*finding);
+        }
+        Err(Stop::Skipped(reason)) => {
+            result.status = Status::Skipped;
+            result.reason = reason;
+        }
+        Err(Stop::Error(error)) => could_not_run(result, &error),
+    }
+}
+
+fn could_not_run(result: &mut CaseResult, error: &Error) {
+    result.status = Status::Error;
+    result.reason = error.to_string();
+    if let Some(hint) = error.hint_text() {
+        result.notes.push(format!("hint: {hint}"));
+    }
+    let kind = error.kind();
+    // An interruption is known from the flag; a case cannot claim one.
+    result.error_kind =
+        Some(if kind == ErrorKind::Interrupted { ErrorKind::Machine } else { kind });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_differ_by_case_and_by_seed() {
+        assert_ne!(case_seed(1, "a/b"), case_seed(1, "a/c"));
+        assert_ne!(case_seed(1, "a/b"), case_seed(2, "a/b"));
+        assert_eq!(case_seed(1, "a/b"), case_seed(1, "a/b"));
+    }
+}
