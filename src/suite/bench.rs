@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::access_log::{AccessLog, Logged};
@@ -40,7 +40,14 @@ pub(super) struct Job {
 pub(super) struct Scene {
     /// The accesses, where they are wanted.
     pub log: Option<AccessLog>,
-    machine: Mutex<Option<(Arc<dyn Clock>, Vec<Arc<dyn Image>>)>>,
+    machine: Mutex<Stage>,
+}
+
+/// The parts of a machine that are shared with it.
+#[derive(Default)]
+struct Stage {
+    clock: Option<Arc<dyn Clock>>,
+    images: Vec<Arc<dyn Image>>,
 }
 
 impl Scene {
@@ -48,20 +55,18 @@ impl Scene {
         Arc::new(Self { log: log.then(AccessLog::default), machine: Mutex::default() })
     }
 
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The images of the machine's disks.
     pub fn images(&self) -> Vec<Arc<dyn Image>> {
-        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        machine.as_ref().map(|(_, images)| images.clone()).unwrap_or_default()
+        self.stage().images.clone()
     }
 
     /// The machine's time.
     pub fn now(&self) -> Nanos {
-        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        machine.as_ref().map(|(clock, _)| clock.now()).unwrap_or_default()
-    }
-
-    fn set(&self, clock: Arc<dyn Clock>, images: Vec<Arc<dyn Image>>) {
-        *self.machine.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock, images));
+        self.stage().clock.as_ref().map(|clock| clock.now()).unwrap_or_default()
     }
 }
 
@@ -173,7 +178,10 @@ fn take(slot: &mut Option<Slot>, job: &Job, reused: &mut bool) -> Result<Slot> {
         Some(kept) => kept,
         None => Slot { machine: job.machine.build(&job.build)?, setup: job.build.clone() },
     };
-    job.scene.set(slot.machine.machine.clock(), slot.machine.images.clone());
+    *job.scene.stage() = Stage {
+        clock: Some(slot.machine.machine.clock()),
+        images: slot.machine.images.clone(),
+    };
     Ok(slot)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::settings::ClockChoice;
 use super::setup::MachineSetup;
+use crate::base::clock::ScaledClock;
 use crate::base::options::{OptionSpec, Options, nearest};
 use crate::base::units::parse_size;
 use crate::base::{Clock, Error, HostClock, Result, VirtualClock};
@@ -114,6 +115,7 @@ impl Builtin {
         Ok(BuiltinConfig {
             ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
             board: options.choice("type", TYPES, Board::Pc)?,
+            cpus: options.number("cpus", 1)?,
             ..BuiltinConfig::default()
         })
     }
@@ -131,6 +133,7 @@ impl MachineKind for Builtin {
     fn options(&self) -> &'static [OptionSpec] {
         &[
             OptionSpec { name: "type", value: "pc|q35", default: "pc", help: "the chipset" },
+            OptionSpec { name: "cpus", value: "N", default: "1", help: "CPUs, each a local APIC" },
             OptionSpec { name: "ram", value: "SIZE", default: "128M", help: "guest RAM" },
         ]
     }
@@ -152,11 +155,15 @@ impl MachineKind for Builtin {
         let clock: Arc<dyn Clock> = match setup.clock {
             ClockChoice::Virtual => Arc::new(VirtualClock::new()),
             ClockChoice::Host => Arc::new(HostClock::new()),
+            ClockChoice::Scaled(factor) => Arc::new(
+                ScaledClock::new(factor)
+                    .ok_or_else(|| Error::usage(format!("a clock cannot be {factor} as fast")))?,
+            ),
         };
-        let disks = disks.collect();
-        let machine =
-            BuiltinMachine::new(BuiltinConfig { clock, disks, ..Self::config(options)? })?;
-        Ok(TestMachine { machine: Box::new(machine), chips: setup.chips, images })
+        let (disks, chips) = (disks.collect(), setup.chips);
+        let config = BuiltinConfig { clock, disks, chips, ..Self::config(options)? };
+        let machine = BuiltinMachine::new(config)?;
+        Ok(TestMachine { machine: Box::new(machine), chips, images })
     }
 }
 

@@ -1,16 +1,19 @@
 //! The options that every case has.
 
-use crate::base::Result;
+use crate::base::clock::ScaledClock;
 use crate::base::options::{OptionSpec, Options};
+use crate::base::{Error, Result};
 
 /// Which time a machine has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ClockChoice {
     /// The test moves it; nothing is waited for.
     #[default]
     Virtual,
     /// The host's.
     Host,
+    /// The host's, so many times as fast.
+    Scaled(f64),
 }
 
 impl ClockChoice {
@@ -19,13 +22,18 @@ impl ClockChoice {
         match self {
             Self::Virtual => "virtual",
             Self::Host => "host",
+            Self::Scaled(_) => "scaled",
         }
     }
 }
 
+/// `scale=` when it is not given.
+const SCALE_DEFAULT: f64 = 10.0;
+
 /// The common options, for help and checking.
 pub const COMMON: &[OptionSpec] = &[
-    spec("clock", "virtual|host", "virtual", "the machine's time; cases that measure: host"),
+    spec("clock", "virtual|host|scaled", "virtual", "the machine's time; cases that measure: host"),
+    spec("scale", "FACTOR", "10", "with clock=scaled: how many times as fast as the host's"),
     spec(
         "minimal",
         "on|off",
@@ -62,9 +70,19 @@ impl Settings {
     /// A usage error for a value that is none of the choices.
     pub fn of(options: &Options, real_time: bool) -> Result<Self> {
         let default = if real_time { ClockChoice::Host } else { ClockChoice::Virtual };
-        let choices = [("virtual", ClockChoice::Virtual), ("host", ClockChoice::Host)];
+        let form = "a factor from a millionth to a million";
+        let parse = |v: &str| v.parse().ok().filter(|factor| ScaledClock::new(*factor).is_some());
+        let scale = options.parse_with("scale", form, parse)?;
+        let scaled = ClockChoice::Scaled(scale.unwrap_or(SCALE_DEFAULT));
+        let choices =
+            [("virtual", ClockChoice::Virtual), ("host", ClockChoice::Host), ("scaled", scaled)];
+        let clock = options.choice("clock", &choices, default)?;
+        if scale.is_some() && clock != scaled {
+            return Err(Error::usage(format!("scale= is of no use with clock={}", clock.name()))
+                .hint("say clock=scaled"));
+        }
         Ok(Self {
-            clock: options.choice("clock", &choices, default)?,
+            clock,
             minimal: options.switch("minimal", false)?,
             fresh: options.switch("fresh", true)?,
         })
@@ -83,6 +101,12 @@ mod tests {
         assert_eq!(of("clock=virtual", true).unwrap().clock, ClockChoice::Virtual);
         let settings = of("minimal,fresh=off,clock=host", false).unwrap();
         assert_eq!(settings, Settings { clock: ClockChoice::Host, minimal: true, fresh: false });
+        let scaled = of("clock=scaled,scale=2.5", false).unwrap();
+        assert_eq!(scaled.clock, ClockChoice::Scaled(2.5));
+        for bad in ["scale=2", "clock=host,scale=2", "clock=scaled,scale=0", "clock=scaled,scale=x"]
+        {
+            assert_eq!(of(bad, false).unwrap_err().kind().exit_code(), 2, "{bad}");
+        }
         assert_eq!(of("clock=vrtual", false).unwrap_err().kind().exit_code(), 2);
     }
 }
