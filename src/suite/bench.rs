@@ -178,10 +178,8 @@ fn take(slot: &mut Option<Slot>, job: &Job, reused: &mut bool) -> Result<Slot> {
         Some(kept) => kept,
         None => Slot { machine: job.machine.build(&job.build)?, setup: job.build.clone() },
     };
-    *job.scene.stage() = Stage {
-        clock: Some(slot.machine.machine.clock()),
-        images: slot.machine.images.clone(),
-    };
+    *job.scene.stage() =
+        Stage { clock: Some(slot.machine.machine.clock()), images: slot.machine.images.clone() };
     Ok(slot)
 }
 
