@@ -1,7 +1,8 @@
 //! What the comparisons share: the workload, running a peer, reading its figures, a table.
 #![allow(dead_code, reason = "each bench uses its part")]
 
-use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,14 +26,16 @@ pub fn bench_dir() -> tempfile::TempDir {
 pub fn mixed_iolog(path: &Path, file: &Path, count: u64, blocks: u64, seed: u64) {
     let mut prng = Prng::new(seed);
     let name = file.display();
-    let mut text = format!("fio version 2 iolog\n{name} add\n{name} open\n");
+    // Not built in memory: a child's peak memory, as the kernel counts it, begins with ours.
+    let mut text = BufWriter::new(File::create(path).expect("iolog created"));
+    writeln!(text, "fio version 2 iolog\n{name} add\n{name} open").expect("iolog written");
     for _ in 0..count {
         let verb = if prng.below(2) == 0 { "read" } else { "write" };
         let offset = prng.below(blocks) * 4096;
-        writeln!(text, "{name} {verb} {offset} 4096").expect("a string");
+        writeln!(text, "{name} {verb} {offset} 4096").expect("iolog written");
     }
-    writeln!(text, "{name} close").expect("a string");
-    std::fs::write(path, text).expect("iolog written");
+    writeln!(text, "{name} close").expect("iolog written");
+    text.flush().expect("iolog written");
 }
 
 /// Runs a command, returns its stdout, or the reason why it cannot be had.
@@ -122,6 +125,14 @@ pub fn fio_rate(engine: &str, iolog: &Path, depth: u32) -> Result<f64, String> {
 pub fn fio_json(text: &str) -> Result<serde_json::Value, String> {
     let start = text.find('{').ok_or("fio printed no JSON")?;
     serde_json::from_str(&text[start..]).map_err(|error| format!("fio's JSON: {error}"))
+}
+
+/// Fills an image from its start with `bytes` of sequential 4 KiB writes, as a guest would.
+pub fn qemu_img_fill(image: &Path, bytes: u64) -> Result<(), String> {
+    let count = (bytes / 4096).to_string();
+    let mut command = Command::new("qemu-img");
+    command.args(["bench", "-f", "qcow2", "-t", "unsafe", "-s", "4096", "-d", "32", "-w"]);
+    output(command.args(["-c", &count]).arg(image)).map(drop)
 }
 
 /// `qemu-img bench`; requests a second.
