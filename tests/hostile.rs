@@ -293,3 +293,60 @@ fn an_existing_output_is_not_overwritten() {
     assert_eq!(before, std::fs::read(dir.path().join("t.qtrace")).expect("trace"));
     expect(dir.path(), 0, ["import", "t.log", "-o", "t.qtrace", "--force"]);
 }
+
+#[test]
+fn a_file_size_limit_is_an_error_and_no_death() {
+    let dir = tempfile::tempdir().expect("a folder");
+    prepare(dir.path());
+    let replay = "replay --test block-trace-virtio \
+                  tracefile=t.qtrace,target_img=new.raw,target_fmt=raw,cache=unsafe";
+    let command = format!("ulimit -f 8; exec '{QTRACE}' {replay}");
+    let out = Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(dir.path())
+        .output()
+        .expect("a shell");
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(7), "{:?} {stderr}", out.status);
+    assert!(stderr.contains("File too large"), "{stderr}");
+    assert!(!dir.path().join("new.raw").exists(), "half a target was left");
+}
+
+#[test]
+fn a_trace_cut_while_it_is_replayed_is_said() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (iolog, trace) = (dir.path().join("t.iolog"), dir.path().join("t.qtrace"));
+    let rows: String = (0..20_000).map(|n| format!("/d write {} 4096\n", n * 4096)).collect();
+    std::fs::write(&iolog, format!("fio version 2 iolog\n/d add\n/d open\n{rows}/d close\n"))
+        .expect("iolog");
+    expect(dir.path(), 0, ["import", "t.iolog", "-o", "t.qtrace"]);
+    let disk = dir.path().join("d.raw");
+    std::fs::write(&disk, vec![0; 20_000 * 4096]).expect("disk");
+    let mut child = Command::new(QTRACE)
+        .args(["replay", "--test", "block-trace-virtio"])
+        .arg("tracefile=t.qtrace,target_img=d.raw,target_fmt=raw,cache=unsafe,loops=1000000")
+        .current_dir(dir.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("spawned");
+    // The first write on the disk: the replay is under way.
+    let started = || {
+        let mut first = [0; 512];
+        let disk = std::fs::File::open(&disk).expect("disk");
+        std::os::unix::fs::FileExt::read_exact_at(&disk, &mut first, 0).expect("read");
+        first != [0; 512]
+    };
+    while !started() && child.try_wait().expect("alive").is_none() {
+        std::thread::yield_now();
+    }
+    std::fs::File::options()
+        .write(true)
+        .open(&trace)
+        .and_then(|file| file.set_len(4096))
+        .expect("cut");
+    let out = child.wait_with_output().expect("ended");
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(3), "{:?} {stderr}", out.status);
+    assert!(stderr.contains("cut short"), "{stderr}");
+}

@@ -5,6 +5,7 @@ pub mod import;
 pub mod info;
 pub mod progress;
 pub mod replay;
+mod signals;
 pub mod test;
 
 use std::io::Write;
@@ -60,6 +61,7 @@ pub enum Format {
 /// Parses the arguments, runs the command and prints its error, if any, on stderr.
 pub fn main() -> ExitCode {
     init_logging();
+    signals::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

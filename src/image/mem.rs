@@ -1,6 +1,7 @@
 //! An image in memory: sparse chunks, safe to use from several threads.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -13,7 +14,11 @@ const CHUNK: u64 = 64 << 10;
 /// Independent locks, so that threads working on different places rarely meet.
 const SHARDS: usize = 64;
 
-type Shard = HashMap<u64, Box<[u8]>>;
+/// Chunks looked at for one answer about data.
+const RUN_CHUNKS_MAX: u64 = 4096;
+
+/// Ordered, so that the next chunk after a hole is found without a look at each place in it.
+type Shard = BTreeMap<u64, Box<[u8]>>;
 
 struct MemImage {
     size: u64,
@@ -31,6 +36,14 @@ pub fn mem(size: u64) -> Arc<dyn Image> {
         discard_zeroes: true,
     };
     Arc::new(MemImage { size, info, shards: (0..SHARDS).map(|_| RwLock::default()).collect() })
+}
+
+/// Where memory ends, the write fails as on a full disk; it does not take the process with it.
+fn zeroed_chunk() -> io::Result<Box<[u8]>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(CHUNK as usize).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(CHUNK as usize, 0);
+    Ok(bytes.into_boxed_slice())
 }
 
 impl MemImage {
@@ -59,17 +72,29 @@ impl MemImage {
         }
     }
 
-    fn write_one(&self, mut buf: &[u8], mut offset: u64) {
+    fn write_one(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
         while !buf.is_empty() {
             let (chunk, at) = (offset / CHUNK, (offset % CHUNK) as usize);
             let (head, tail) = buf.split_at(buf.len().min(CHUNK as usize - at));
             let mut shard = self.shard_mut(chunk);
-            let bytes =
-                shard.entry(chunk).or_insert_with(|| vec![0; CHUNK as usize].into_boxed_slice());
+            let bytes = match shard.entry(chunk) {
+                Entry::Occupied(chunk) => chunk.into_mut(),
+                Entry::Vacant(place) => place.insert(zeroed_chunk()?),
+            };
             bytes[at..at + head.len()].copy_from_slice(head);
             buf = tail;
             offset += head.len() as u64;
         }
+        Ok(())
+    }
+
+    /// The first chunk that has memory, at or after `chunk`.
+    fn next_data(&self, chunk: u64) -> Option<u64> {
+        let first = |shard: &RwLock<Shard>| {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.range(chunk..).next().map(|(chunk, _)| *chunk)
+        };
+        self.shards.iter().filter_map(first).min()
     }
 
     fn zero(&self, mut offset: u64, mut len: u64) {
@@ -95,7 +120,7 @@ impl MemImage {
         let (first, last) = (offset.div_ceil(CHUNK), (offset + len) / CHUNK);
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|&chunk, _| chunk < first || chunk >= last);
+            shard.retain(|chunk, _| !(first..last).contains(chunk));
         }
         self.zero(offset, first * CHUNK - offset);
         self.zero(last * CHUNK, offset + len - last * CHUNK);
@@ -123,7 +148,7 @@ impl Image for MemImage {
     fn write(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
         check_range(self.size, offset, total(bufs))?;
         for buf in bufs {
-            self.write_one(buf, offset);
+            self.write_one(buf, offset)?;
             offset += buf.len() as u64;
         }
         Ok(())
@@ -145,16 +170,18 @@ impl Image for MemImage {
 
     fn extent(&self, offset: u64, len: u64) -> io::Result<Extent> {
         check_range(self.size, offset, len)?;
-        let is_data = |at: u64| self.shard(at / CHUNK).contains_key(&(at / CHUNK));
-        let data = is_data(offset);
-        // Bounded: a caller that wants more asks again.
-        let limit = (offset + len).min((offset / CHUNK + 4096) * CHUNK);
-        let mut end = (offset / CHUNK + 1) * CHUNK;
-        while end < limit && is_data(end) == data {
-            end += CHUNK;
-        }
-        let kind = if data { ExtentKind::Data } else { ExtentKind::Zero };
-        Ok(Extent { kind, len: end.min(limit) - offset })
+        let (first, end) = (offset / CHUNK, offset + len);
+        let (kind, until) = match self.next_data(first) {
+            Some(chunk) if chunk == first => {
+                // Bounded: a caller that wants more asks again.
+                let data = |chunk: &u64| self.shard(*chunk).contains_key(chunk);
+                let run = (first..first + RUN_CHUNKS_MAX).take_while(data).count() as u64;
+                (ExtentKind::Data, (first + run.max(1)) * CHUNK)
+            }
+            Some(chunk) => (ExtentKind::Zero, chunk * CHUNK),
+            None => (ExtentKind::Zero, end),
+        };
+        Ok(Extent { kind, len: until.min(end) - offset })
     }
 }
 
@@ -176,5 +203,17 @@ mod tests {
         let mut buf = [1; 4096];
         super::super::read_exact(&*image, &mut buf, (1 << 49) + 512).unwrap();
         assert_eq!(buf, [0; 4096]);
+    }
+    #[test]
+    fn a_hole_of_any_size_is_one_extent() {
+        let image = mem(1 << 59);
+        let at = (1 << 58) + 3 * CHUNK;
+        super::super::write_all(&*image, &[9; 512], at + 512).unwrap();
+        let hole = image.extent(512, (1 << 59) - 512).unwrap();
+        assert_eq!(hole, Extent { kind: ExtentKind::Zero, len: at - 512 });
+        let data = image.extent(at, 1 << 57).unwrap();
+        assert_eq!(data, Extent { kind: ExtentKind::Data, len: CHUNK });
+        let rest = image.extent(at + CHUNK, 1 << 57).unwrap();
+        assert_eq!(rest, Extent { kind: ExtentKind::Zero, len: 1 << 57 });
     }
 }
