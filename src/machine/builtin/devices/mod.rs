@@ -4,11 +4,14 @@
 pub mod capture;
 pub mod debugcon;
 pub mod fw_cfg;
+pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
 pub mod lanes;
 pub mod lapic;
 pub mod pic;
+pub mod pit;
+pub mod pm;
 pub mod rtc;
 pub mod serial;
 pub mod system;

@@ -109,7 +109,7 @@ impl PitChip {
     pub fn read_nmisc(&mut self, now: Nanos) -> u8 {
         self.run(now);
         let refresh = match self.refresh {
-            Refresh::Cycles => self.clks / REFRESH_CLKS & 1 != 0,
+            Refresh::Cycles => (self.clks / REFRESH_CLKS) & 1 != 0,
             Refresh::Reads => {
                 self.refresh_level = !self.refresh_level;
                 self.refresh_level

@@ -251,8 +251,8 @@ impl Counter {
     /// CE as the data bus shows it.
     fn count(&self) -> u16 {
         let count = self.ce % self.modulus();
-        let digits = |n: u32| (n / 1000 % 10) << 12 | (n / 100 % 10) << 8 | (n / 10 % 10) << 4 | n % 10;
-        (if self.is_bcd() { digits(count) } else { count }) as u16
+        let digits = [1000, 100, 10, 1].iter().fold(0, |bcd, unit| bcd << 4 | (count / unit % 10));
+        (if self.is_bcd() { digits } else { count }) as u16
     }
 
     /// CR as a number of clocks. Digits above 9 count for what they are worth, and a count below
