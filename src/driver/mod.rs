@@ -4,6 +4,7 @@
 //! every machine kind shares is the [`BlockDriver`]: it takes requests and gives completions.
 
 pub mod alloc;
+pub mod cmos;
 pub mod pci;
 pub mod virtio;
 

@@ -1,0 +1,120 @@
+//! Tests of the real-time clock: MC146818 behind ports 70h and 71h, interrupt 8.
+//!
+//! What a case expects stands in the data sheet. Two details differ between the chip and QEMU's
+//! model of it, and cases leave room for both: an update takes up to 1984 us on the chip and no
+//! time in QEMU, and the phase of the periodic edges against the updates. A third has a case of
+//! its own, `flags-without-enables`: on the chip PF is set whether or not PIE is.
+
+mod alarm;
+mod calendar;
+mod drift;
+mod flags;
+mod ops;
+mod periodic;
+mod registers;
+#[cfg(test)]
+mod rig;
+mod setting;
+#[cfg(test)]
+mod tests;
+mod time;
+mod update;
+
+use super::module::{Case, Module};
+use super::outcome::Outcome;
+use super::thread::TestThread;
+use crate::driver::cmos::{A_DIVIDER_32KHZ, B_24H, REGISTER_A, REGISTER_B};
+use crate::machine::Capabilities;
+use crate::machine::builtin::Chips;
+
+/// The module `rtc`.
+pub struct Rtc;
+
+/// Cases that look at time need to move it.
+const TIMED: Capabilities = Capabilities::PIO.union(Capabilities::VIRTUAL_CLOCK);
+/// Cases that look at interrupt 8 as well.
+const TIMED_IRQ: Capabilities = TIMED.union(Capabilities::INTX);
+
+const fn timed(
+    name: &'static str,
+    purpose: &'static str,
+    run: fn(&mut TestThread<'_>) -> Outcome,
+) -> Case {
+    Case::new(name, purpose, run).needs(TIMED)
+}
+
+const fn irq(
+    name: &'static str,
+    purpose: &'static str,
+    run: fn(&mut TestThread<'_>) -> Outcome,
+) -> Case {
+    Case::new(name, purpose, run).needs(TIMED_IRQ)
+}
+
+const CASES: &[Case] = &[
+    Case::new("drift", "the periodic interrupt keeps its rate", drift::drift)
+        .needs(Capabilities::PIO.union(Capabilities::INTX))
+        .options(drift::OPTIONS),
+    irq("periodic", "every rate of register A is exact, and rate 0 is none", periodic::rates),
+    irq("periodic-change", "a new rate takes over from the old", periodic::change),
+    irq("alarm", "an alarm interrupts in its second, once a day", alarm::once_a_day),
+    irq("alarm-dont-care", "alarm bytes of C0h and above match always", alarm::dont_care),
+    irq("alarm-12h", "an alarm tells morning from afternoon", alarm::twelve_hours),
+    irq("alarm-invalid", "alarm bytes that no time has never match", alarm::invalid),
+    irq("update-ended", "each update sets UF and interrupts", update::ended),
+    timed("uip", "UIP rises 244 us before an update and falls with its end", update::uip),
+    irq("uip-stuck", "moving the alarm away does not hold UIP", update::uip_stuck),
+    irq("divider-reset", "the divider stops all, its first update is 0.5 s later", update::divider),
+    irq("set", "SET holds the time, keeps the divider going and clears UIE", setting::set),
+    timed("time", "the time follows the machine's clock for a year", time::follows),
+    timed("time-24h-bcd", "every second, minute and hour: BCD, 24 hours", time::hours_24_bcd),
+    timed("time-24h-binary", "the same: binary, 24 hours", time::hours_24_binary),
+    timed("time-12h-bcd", "the same: BCD, 12 hours", time::hours_12_bcd),
+    timed("time-12h-binary", "the same: binary, 12 hours", time::hours_12_binary),
+    timed("format-switch", "a running clock changes its format and keeps time", setting::switch),
+    timed("calendar", "the end of every month, in years of each leap rule", calendar::months),
+    timed("leap-day", "29 February comes and goes", calendar::leap_day),
+    timed("day-of-week", "the day of the week advances at midnight", calendar::weekdays),
+    timed("century", "years 1980, 2011 and 2080 hold; a century ends", calendar::century),
+    irq("register-c", "reading clears flags and interrupt; enables act at once", flags::register_c),
+    timed("flags-without-enables", "PF, AF and UF are set with no interrupt enabled", flags::bare),
+    timed("registers", "a seeded walk over the registers", registers::walk),
+    Case::new("read-only", "UIP, registers C and D cannot be written", registers::read_only),
+    Case::new("ram", "every byte of CMOS RAM is its own", registers::ram),
+    timed("fuzz", "any bytes in any register leave a clock that can be set", registers::fuzz),
+    timed("invalid-time", "a time that is none becomes one", registers::invalid_time),
+];
+
+impl Module for Rtc {
+    fn name(&self) -> &'static str {
+        "rtc"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "MC146818 real-time clock and CMOS RAM"
+    }
+
+    fn cases(&self) -> &'static [Case] {
+        CASES
+    }
+
+    fn chips(&self) -> Chips {
+        Chips::RTC
+    }
+
+    fn init(&self, thread: &mut TestThread<'_>) -> Outcome {
+        quiet(thread, A_DIVIDER_32KHZ)
+    }
+
+    fn cleanup(&self, thread: &mut TestThread<'_>) -> Outcome {
+        // 1024 Hz, off, is what firmware leaves.
+        quiet(thread, A_DIVIDER_32KHZ | 6)
+    }
+}
+
+/// No interrupts, BCD and 24 hours.
+fn quiet(thread: &mut TestThread<'_>, register_a: u8) -> Outcome {
+    ops::put(thread, REGISTER_B, B_24H)?;
+    ops::put(thread, REGISTER_A, register_a)?;
+    ops::flags(thread).map(|_| ())
+}
