@@ -14,6 +14,7 @@ pub mod outcome;
 mod panics;
 pub mod registry;
 pub mod results;
+pub mod rtc;
 pub mod runner;
 pub mod select;
 pub mod settings;
