@@ -324,3 +324,80 @@ fn a_link_to_nothing_yet_is_followed() {
     let output = qtrace(dir.path(), &["a.iolog", "-o", "loop"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
+
+const QEMU_LOG: &str = "\
+    7@5.000001:memory_region_ops_write cpu 0 mr 0x1 addr 0x70 value 0x8f size 1 name 'rtc-index'\n\
+    7@5.000009:memory_region_ops_read cpu 0 mr 0x2 addr 0x71 value 0x126 size 1 name 'rtc'\n\
+    7@5.000010:memory_region_ops_write cpu -1 mr 0x3 addr 0xfee00000 value 0x0 size 4 name 'apic-msi'\n";
+const MMIOTRACE: &str = "\
+    VERSION 20070824\nPCIDEV 0040 1b360010 a febf0004 0 0 0 0 0 0 4000 0 0 0 0 0 0 nvme\n\
+    R 4 70.073551 1 0xfebf001c 0x9 0x0 0\nMARK 70.2 reset\n";
+const QTEST: &str = "# args: -M q35 -nodefaults\n\
+    outl 0xcf8 0x80001010\ninl 0xcfc\nwrite 0x1000 0x4 0x0102\nclock_step 500\n";
+
+#[test]
+fn accesses_of_a_bus_are_imported_and_counted_by_kind() {
+    let dir = folder(&[
+        ("qemu.log", QEMU_LOG.as_bytes()),
+        ("mmio.txt", MMIOTRACE.as_bytes()),
+        ("a.qtest", QTEST.as_bytes()),
+        ("qemu.log.gz", &gzip(QEMU_LOG.as_bytes())),
+    ]);
+    for (input, format, bus) in [
+        ("qemu.log", "qemu-log-bus", serde_json::json!({"port-read": 1, "port-write": 1})),
+        ("qemu.log.gz", "qemu-log-bus", serde_json::json!({"port-read": 1, "port-write": 1})),
+        ("mmio.txt", "mmiotrace", serde_json::json!({"mmio-read": 1})),
+        (
+            "a.qtest",
+            "qtest",
+            serde_json::json!({
+                "port-read": 1, "port-write": 1, "memory-write": 1, "memory-fill": 1,
+                "clock-step": 1
+            }),
+        ),
+    ] {
+        let output = qtrace(dir.path(), &[input, "-o", "t.qtrace", "--force", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let document = json(&output);
+        assert_eq!(document["format"], format, "{input}");
+        assert_eq!(document["bus"], bus, "{input}");
+        assert_eq!(document["ops"], serde_json::json!({}), "{input}");
+        let trace = qtrace::trace::Trace::open(&dir.path().join("t.qtrace")).expect("a trace");
+        assert_eq!(trace.events(), document["events"].as_u64().expect("a count"), "{input}");
+    }
+    let output = qtrace(dir.path(), &["qemu.log", "-o", "t.qtrace", "--force"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for wanted in
+        ["2 bus accesses", "port-write", "1 x access made by a device", "1 value was wider"]
+    {
+        assert!(text.contains(wanted), "{wanted} in {text}");
+    }
+}
+
+#[test]
+fn exit_codes_of_bus_traces() {
+    let msi = QEMU_LOG.lines().last().expect("a line").to_owned() + "\n";
+    let long = format!("outb 0x80 1\nwrite 0x0 0x1 0x{}\n", "5a".repeat(9 << 20));
+    let dir = folder(&[
+        ("msi.log", msi.as_bytes()),
+        ("qtest", b"outb 0x70 1\n"),
+        ("long", long.as_bytes()),
+        ("bad", b"outb 0x10000 1\nmemset 0x0 0xffffffffffffffff 0\n"),
+    ]);
+    let before = names(dir.path());
+    for (args, code, says) in [
+        (&["msi.log"][..], 4, "holds no bus access"),
+        (&["qtest", "--from", "mmiotrace"], 3, "not one bus access could be read as mmiotrace"),
+        (&["qtest", "--device", "hpet"], 4, "no access of a device 'hpet' in it; devices: port"),
+        (&["long"], 3, "line 2: line longer than"),
+        (&["bad", "--from", "qtest"], 3, "port beyond 0xffff (QEMU aborts) at line 1"),
+        (&["qtest", "msi.log"], 2, "takes one input"),
+    ] {
+        let mut args = args.to_vec();
+        args.extend(["-o", "t.qtrace"]);
+        let output = qtrace(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+        assert_eq!(names(dir.path()), before, "{args:?} leaves nothing");
+    }
+}

@@ -52,3 +52,7 @@ pub const FINDINGS_MAX: usize = 100;
 
 /// Distinct mark texts and loss reasons kept by an import summary.
 pub const SUMMARY_REASONS_MAX: usize = 256;
+
+/// Longest line of a qtest log: a `write` holds its data as text, and the tests that move the most
+/// write some megabytes at once.
+pub const QTEST_LINE_BYTES_MAX: usize = 16 << 20;

@@ -14,13 +14,15 @@ use crate::base::limits::DISK_BYTES_MAX;
 use crate::base::units::{human_bytes, parse_size};
 use crate::base::{BlockOp, Error, ErrorKind, Result, SECTOR_SIZE};
 use crate::import::{ImportOptions, ImportReport, Stage, WaitUnit, import, registry};
+use crate::trace::BusTotals;
 
 const EXAMPLES: &str = "\
 Examples:
   qtrace import vda.blklogwrites.gz -o t.qtrace         the format is found by content
   qtrace import sda.blktrace.* -o t.qtrace              per-CPU files become one trace
   qtrace import sda -o t.qtrace --stage D               the same, as the device saw it
-  zcat hm_0.csv.gz | qtrace import - -o t.qtrace --from msr-csv";
+  zcat hm_0.csv.gz | qtrace import - -o t.qtrace --from msr-csv
+  qtrace import qemu-trace.log.xz -o bus.qtrace         port and MMIO accesses of a guest";
 
 /// Arguments of `qtrace import`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +45,8 @@ pub struct Args {
     #[arg(long, value_name = "Q|D", ignore_case = true, hide_possible_values = true)]
     stage: Option<Stage>,
 
-    /// Import this device only, named as the source names it (8,0 for blktrace, a file for fio).
+    /// Import this device only, named as the source names it (8,0 for blktrace, a file for fio,
+    /// a region for a bus trace).
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 
@@ -77,8 +80,8 @@ fn formats() -> String {
     }
     text.push_str(
         "\nExit codes: 0 done; 2 wrong usage; 3 the input cannot be read; 4 it holds no request \
-         (nothing is\nwritten); 7 the input is cut (what stands before the cut is written), or \
-         OUT cannot be written.",
+         and no access\n(nothing is written); 7 the input is cut (what stands before the cut is \
+         written), or OUT cannot be\nwritten.",
     );
     text
 }
@@ -178,16 +181,7 @@ fn text(report: &ImportReport, output: &Path) -> String {
     row("format", &report.format);
     rows(&mut row, "read as", &report.interpretation);
     let ops = &report.ops;
-    row(
-        "events",
-        &format!(
-            "{} ({} requests, {} completions, {} marks)",
-            report.events,
-            ops.requests(),
-            ops.completes,
-            ops.marks
-        ),
-    );
+    row("events", &events(report));
     let requests: Vec<_> = BlockOp::ALL
         .into_iter()
         .filter(|op| ops.issues_of(*op) > 0)
@@ -198,6 +192,9 @@ fn text(report: &ImportReport, output: &Path) -> String {
         })
         .collect();
     rows(&mut row, "requests", &requests);
+    let bus = bus_rows(&ops.bus).into_iter().filter(|(_, count)| *count > 0);
+    let bus: Vec<_> = bus.map(|(name, count)| format!("{name:<14} {count:>12}")).collect();
+    rows(&mut row, "bus", &bus);
     let lacks = report.summary.not_recorded.names();
     row("lacks", &if lacks.is_empty() { "nothing".to_owned() } else { lacks.join(", ") });
     let losses: Vec<_> = report
@@ -212,6 +209,37 @@ fn text(report: &ImportReport, output: &Path) -> String {
     rows(&mut row, "lost", &losses);
     rows(&mut row, "notes", &report.summary.notes);
     text
+}
+
+/// How many events, and of which of the two kinds of trace.
+fn events(report: &ImportReport) -> String {
+    let (ops, bus) = (&report.ops, &report.ops.bus);
+    let mut parts = Vec::new();
+    if ops.requests() > 0 || bus.events() == 0 {
+        parts.push(format!("{} requests, {} completions", ops.requests(), ops.completes));
+    }
+    if bus.events() > 0 {
+        let others = bus.events().saturating_sub(bus.accesses());
+        parts.push(format!("{} bus accesses, {others} others of the bus", bus.accesses()));
+    }
+    format!("{} ({}, {} marks)", report.events, parts.join(", "), ops.marks)
+}
+
+/// Events of the bus by kind; the names serve the JSON too.
+fn bus_rows(bus: &BusTotals) -> [(&'static str, u64); 11] {
+    [
+        ("port-read", bus.ports[0]),
+        ("port-write", bus.ports[1]),
+        ("mmio-read", bus.mmio[0]),
+        ("mmio-write", bus.mmio[1]),
+        ("memory-write", bus.memory[0]),
+        ("memory-fill", bus.memory[1]),
+        ("memory-read", bus.memory[2]),
+        ("irq-raise", bus.irqs[0]),
+        ("irq-lower", bus.irqs[1]),
+        ("acknowledge", bus.acks),
+        ("clock-step", bus.steps),
+    ]
 }
 
 /// A row a value, the name on the first.
@@ -229,6 +257,11 @@ fn json(report: &ImportReport, output: &Path) -> String {
             .map(|op| (op.name().to_owned(), value(op).into()))
             .collect()
     };
+    let bus: serde_json::Map<_, _> = bus_rows(&report.ops.bus)
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| (name.to_owned(), count.into()))
+        .collect();
     let document = json!({
         "schema": "qtrace.import/1",
         "trace": output.display().to_string(),
@@ -239,6 +272,7 @@ fn json(report: &ImportReport, output: &Path) -> String {
         "bytes": by_op(&|op| report.ops.bytes_of(op)),
         "completions": report.ops.completes,
         "marks": report.ops.marks,
+        "bus": bus,
         "not_recorded": report.summary.not_recorded.names(),
         "losses": report.summary.losses,
         "notes": report.summary.notes,

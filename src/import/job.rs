@@ -12,7 +12,8 @@ use super::summary::{Summary, counted};
 use crate::base::limits::{DISK_BYTES_MAX, STREAMS_MAX};
 use crate::base::{BlockOp, Error, ErrorKind, Nanos, OpFlags, Result, SECTOR_SIZE};
 use crate::trace::{
-    Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo, TraceHeader,
+    BusEvent, BusTotals, Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId,
+    StreamInfo, StreamTotals, TraceHeader,
 };
 
 /// Where events go. Nothing may come to exist before [`Sink::begin`].
@@ -40,6 +41,8 @@ pub struct Counts {
     pub completes: u64,
     /// Marks.
     pub marks: u64,
+    /// Accesses, guest memory, interrupts, clock steps.
+    pub bus: BusTotals,
 }
 
 impl Counts {
@@ -60,7 +63,7 @@ impl Counts {
 
     /// All events.
     pub fn events(&self) -> u64 {
-        self.requests() + self.completes + self.marks
+        self.requests() + self.completes + self.marks + self.bus.events()
     }
 }
 
@@ -103,6 +106,8 @@ pub struct Job<'a> {
     devices: HashMap<Vec<u8>, StreamId>,
     names_bytes: usize,
     device_wanted: Option<String>,
+    /// What the format's traces are made of, for messages.
+    yields: &'static str,
     /// The first names of devices that were not asked for, for the message when none was.
     devices_unwanted: Vec<String>,
     device_bytes: Option<u64>,
@@ -153,6 +158,7 @@ impl<'a> Job<'a> {
             devices: HashMap::new(),
             names_bytes: 0,
             device_wanted: device,
+            yields: "block request",
             devices_unwanted: Vec::new(),
             device_bytes: None,
             end_bytes: 0,
@@ -161,6 +167,12 @@ impl<'a> Job<'a> {
             progress,
             ticks: 0,
         }
+    }
+
+    /// Says what the format's traces are made of: block requests, unless told otherwise.
+    pub fn yields(mut self, what: &'static str) -> Self {
+        self.yields = what;
+        self
     }
 
     /// Adds an interpretation line, `key: value`.
@@ -272,7 +284,8 @@ impl<'a> Job<'a> {
             devices.push_str(", …");
         }
         let wanted = wanted.escape_debug();
-        let what = format!("no request of a device '{wanted}' in it; devices: {devices}");
+        let what = self.yields.rsplit(' ').next().unwrap_or_default();
+        let what = format!("no {what} of a device '{wanted}' in it; devices: {devices}");
         Err(Error::new(ErrorKind::Nothing, what).hint("nothing was written"))
     }
 
@@ -358,6 +371,25 @@ impl<'a> Job<'a> {
         self.event(Event::Mark(Mark { time, stream, text: payload, text_len }))
     }
 
+    /// Writes an access to the bus.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn bus(&mut self, access: BusEvent) -> Result<()> {
+        self.bus_event(Event::Bus(access))
+    }
+
+    /// Writes an event of the bus: an access, guest memory, an interrupt, the clock.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn bus_event(&mut self, event: Event) -> Result<()> {
+        let mut totals = StreamTotals { bus: self.counts.bus, ..StreamTotals::default() };
+        totals.add(&event);
+        self.counts.bus = totals.bus;
+        self.event(event)
+    }
+
     fn event(&mut self, event: Event) -> Result<()> {
         self.begin()?;
         self.sink.event(&event)
@@ -400,7 +432,7 @@ impl<'a> Job<'a> {
         }
         self.check_device().map_err(|error| error.path(input))?;
         self.check_device_size().map_err(|error| error.path(input))?;
-        if self.counts.requests() > 0 {
+        if self.counts.requests() > 0 || self.counts.bus.events() > 0 {
             return Ok(());
         }
         Err(self.nothing(input))
@@ -410,7 +442,8 @@ impl<'a> Job<'a> {
         let format = &self.header.source_format;
         match self.summary.losses().first() {
             Some(loss) if self.summary.is_damaged() => Error::input(format!(
-                "not one request could be read as {format}; {} lost, first: {} at {}",
+                "not one {} could be read as {format}; {} lost, first: {} at {}",
+                self.yields,
                 counted(self.summary.lost(), "record", "records"),
                 loss.reason,
                 loss.first
@@ -418,7 +451,7 @@ impl<'a> Job<'a> {
             .hint("force the right format with --from, see qtrace import --help"),
             _ => Error::new(
                 ErrorKind::Nothing,
-                format!("this {format} trace holds no block request"),
+                format!("this {format} trace holds no {}", self.yields),
             )
             .hint("nothing was written"),
         }

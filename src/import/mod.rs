@@ -26,7 +26,10 @@ pub mod summary;
 pub mod blktrace;
 pub mod dm_log_writes;
 pub mod fio_iolog;
+pub mod mmiotrace;
 pub mod msr_csv;
+pub mod qemu_log;
+pub mod qtest;
 
 #[cfg(test)]
 mod hostile;
@@ -131,7 +134,8 @@ pub fn run(
             registry::check_option(importer, option).map_err(|error| error.path(&path))?;
         }
     }
-    let mut job = Job::new(sink, importer.name(), options.device.clone(), meter, progress);
+    let mut job = Job::new(sink, importer.name(), options.device.clone(), meter, progress)
+        .yields(importer.yields());
     if let Some(bytes) = options.device_bytes {
         job.device_size(bytes);
     }

@@ -2,7 +2,9 @@
 
 use super::job::Job;
 use super::source::Source;
-use super::{ImportOptions, blktrace, dm_log_writes, fio_iolog, msr_csv};
+use super::{
+    ImportOptions, blktrace, dm_log_writes, fio_iolog, mmiotrace, msr_csv, qemu_log, qtest,
+};
 use crate::base::{Error, Result};
 
 /// What a probe may look at.
@@ -33,6 +35,11 @@ pub trait Importer: Sync {
     /// One line for people.
     fn description(&self) -> &'static str;
 
+    /// What its traces are made of, in the singular, for messages.
+    fn yields(&self) -> &'static str {
+        "block request"
+    }
+
     /// Whether several inputs make one trace (files per CPU).
     fn takes_several(&self) -> bool {
         false
@@ -61,8 +68,15 @@ pub trait Importer: Sync {
 
 /// Every format, in the order in which help lists them. A further one is a file of this module
 /// and a line here.
-pub const IMPORTERS: &[&dyn Importer] =
-    &[&dm_log_writes::DmLogWrites, &blktrace::Blktrace, &fio_iolog::FioIolog, &msr_csv::MsrCsv];
+pub const IMPORTERS: &[&dyn Importer] = &[
+    &dm_log_writes::DmLogWrites,
+    &blktrace::Blktrace,
+    &fio_iolog::FioIolog,
+    &msr_csv::MsrCsv,
+    &qemu_log::QemuLogBus,
+    &mmiotrace::Mmiotrace,
+    &qtest::Qtest,
+];
 
 /// The importer named `name`.
 ///

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::job::Sink;
 use super::source::{Meter, Source};
 use super::{ImportOptions, ImportReport, run};
-use crate::base::{BlockOp, Error, OpFlags, Result};
+use crate::base::{BlockOp, BusAccess, Error, OpFlags, Result};
 use crate::trace::{Event, Issue, PayloadRef, StreamId, StreamInfo, TraceHeader};
 
 /// Keeps everything.
@@ -35,6 +35,20 @@ impl Memory {
     /// Issues of `op` with exactly `flags` among `mask`.
     pub fn count(&self, op: BlockOp, mask: OpFlags, flags: OpFlags) -> usize {
         self.issues().iter().filter(|i| i.op == op && i.flags & mask == flags).count()
+    }
+
+    /// Each access to the bus, with the name of its stream and its time.
+    pub fn accesses(&self) -> Vec<(&str, u64, BusAccess)> {
+        let access = |event: &Event| match event {
+            Event::Bus(bus) => Some((self.stream_name(event), bus.time.0, bus.access)),
+            _ => None,
+        };
+        self.events.iter().filter_map(access).collect()
+    }
+
+    /// The name of an event's stream.
+    pub fn stream_name(&self, event: &Event) -> &str {
+        &self.streams[event.stream().0 as usize].device
     }
 
     /// Tag, time and status of each completion.
@@ -142,4 +156,19 @@ pub fn sample(name: &str) -> Option<Vec<u8>> {
             None
         }
     }
+}
+
+/// A real sample's bytes, decompressed.
+pub fn plain_sample(name: &str) -> Option<Vec<u8>> {
+    let data = sample(name)?;
+    let mut source = Source::from_read(name.into(), Box::new(Cursor::new(data))).unwrap();
+    let mut plain = Vec::new();
+    source.read_to_end(&mut plain).unwrap();
+    Some(plain)
+}
+
+/// Reason, count and first place of each loss.
+pub fn losses(report: &ImportReport) -> Vec<(&str, u64, &str)> {
+    let losses = report.summary.losses.iter();
+    losses.map(|loss| (loss.reason.as_str(), loss.count, loss.first.as_str())).collect()
 }
