@@ -7,6 +7,8 @@ pub mod chip;
 pub mod glue;
 mod lvt;
 pub mod message;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 pub mod vectors;
 
