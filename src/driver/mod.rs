@@ -4,8 +4,10 @@
 //! every machine kind shares is the [`BlockDriver`]: it takes requests and gives completions.
 
 pub mod alloc;
+pub mod apic;
 pub mod cmos;
 pub mod pci;
+pub mod pic;
 pub mod virtio;
 
 #[cfg(test)]
