@@ -17,7 +17,7 @@ fn command(rig: &Rig, cpus: u8, low: u32, dest: u32) -> Vec<u8> {
 fn commands_reach_whom_they_name() {
     let rig = Rig::new(4);
     assert_eq!(command(&rig, 4, 0, 2), [2]);
-    assert_eq!(command(&rig, 4, 0, 9), []);
+    assert_eq!(command(&rig, 4, 0, 9), [0u8; 0]);
     assert_eq!(command(&rig, 4, 0, 0xff), [0, 1, 2, 3]);
     assert_eq!(command(&rig, 4, 1 << 18, 3), [0]);
     assert_eq!(command(&rig, 4, 2 << 18, 3), [0, 1, 2, 3]);
@@ -39,7 +39,7 @@ fn logical_destinations_are_flat_or_in_clusters() {
     }
     assert_eq!(command(&rig, 3, ICR_LOGICAL, 0x13), [0, 1]);
     assert_eq!(command(&rig, 3, ICR_LOGICAL, 0x21), [2]);
-    assert_eq!(command(&rig, 3, ICR_LOGICAL, 0x31), []);
+    assert_eq!(command(&rig, 3, ICR_LOGICAL, 0x31), [0u8; 0]);
     assert!(!logical_match(1, 1 << 24, 0x5fff_ffff), "no such model");
 }
 
