@@ -12,6 +12,8 @@ pub mod lapic;
 pub mod pic;
 pub mod pit;
 pub mod pm;
+#[cfg(test)]
+mod recorded;
 pub mod rtc;
 pub mod serial;
 pub mod system;

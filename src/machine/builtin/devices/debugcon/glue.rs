@@ -43,6 +43,7 @@ impl Device for DebugCon {
 mod tests {
     use super::*;
     use crate::base::Prng;
+    use crate::machine::builtin::devices::recorded;
     use crate::machine::builtin::walk::{SeededSteps, walk};
 
     #[test]
@@ -59,5 +60,15 @@ mod tests {
     fn a_walk_changes_nothing() {
         let run = || walk(&mut DebugCon::new(), &[1], &mut SeededSteps(Prng::new(1), 1_000_000));
         assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn seabios_finds_the_console_and_logs_to_it() {
+        for log in ["seabios/boot-tcg.log.xz", "seabios/boot-tcg-ts.log.xz"] {
+            let Some(accesses) = recorded::accesses(log, &["isa-debugcon"]) else { return };
+            let mut console = DebugCon::new();
+            recorded::replay(&mut console, &[(0x402, 1)], &accesses);
+            assert!(console.output().take().starts_with(b"SeaBIOS"));
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::{FwCfg, FwCfgConfig, FwCfgFile};
 use crate::base::{GuestAddr, Nanos, Prng};
 use crate::machine::GuestRam;
 use crate::machine::builtin::device::Device;
+use crate::machine::builtin::devices::recorded;
 use crate::machine::builtin::walk::{SeededSteps, walk};
 
 const T: Nanos = Nanos(0);
@@ -115,4 +116,16 @@ fn hostile_addresses_and_lengths_are_errors_that_touch_nothing() {
 fn walks_repeat() {
     let run = || walk(&mut rig().0, &[2, 8], &mut SeededSteps(Prng::new(4), 1_000_000));
     assert_eq!(run(), run());
+}
+
+/// The DMA region is big endian, and QEMU's log has its values the right way round: of those only the
+/// number of transfers could be replayed, and none is read.
+#[test]
+fn seabios_reads_what_it_read_on_qemu() {
+    for log in
+        ["seabios/boot-tcg.log.xz", "seabios/boot-tcg-ts.log.xz", "guest/virtio-raw-mmio.trace.xz"]
+    {
+        let Some(accesses) = recorded::accesses(log, &["fwcfg"]) else { return };
+        recorded::replay(&mut rig().0, &[(0x510, 2)], &accesses);
+    }
 }

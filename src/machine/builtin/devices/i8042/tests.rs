@@ -4,6 +4,7 @@ use super::I8042;
 use super::bits::*;
 use crate::base::{Nanos, Prng};
 use crate::machine::builtin::device::{Device, LineProbe, Wire};
+use crate::machine::builtin::devices::recorded;
 use crate::machine::builtin::walk::{SeededSteps, walk};
 
 const T: Nanos = Nanos(0);
@@ -156,4 +157,14 @@ fn the_output_port_drives_a20_and_reset() {
 fn walks_repeat() {
     let run = || walk(&mut rig().device, &[1, 1], &mut SeededSteps(Prng::new(3), 1_000_000));
     assert_eq!(run(), run());
+}
+
+#[test]
+fn seabios_and_linux_read_what_they_read_on_qemu() {
+    for log in
+        ["seabios/boot-tcg.log.xz", "seabios/boot-tcg-ts.log.xz", "guest/virtio-raw-mmio.trace.xz"]
+    {
+        let Some(accesses) = recorded::accesses(log, &["i8042-cmd", "i8042-data"]) else { return };
+        recorded::replay(&mut rig().device, &[(0x60, 1), (0x64, 1)], &accesses);
+    }
 }

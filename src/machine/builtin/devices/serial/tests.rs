@@ -4,6 +4,7 @@ use super::Serial;
 use super::bits::*;
 use crate::base::{Nanos, Prng};
 use crate::machine::builtin::device::{Device, LineProbe, Wire};
+use crate::machine::builtin::devices::recorded;
 use crate::machine::builtin::walk::{SeededSteps, walk};
 
 struct Rig {
@@ -181,4 +182,14 @@ fn what_the_library_knows_it_knows_alike() {
 fn walks_repeat() {
     let run = || walk(&mut rig().device, &[8], &mut SeededSteps(Prng::new(6), 1_000_000));
     assert_eq!(run(), run());
+}
+
+#[test]
+fn linux_reads_what_it_read_on_qemu() {
+    let log = "guest/virtio-raw-mmio.trace.xz";
+    let Some(accesses) = recorded::accesses(log, &["serial"]) else { return };
+    let mut rig = rig();
+    recorded::replay(&mut rig.device, &[(0x3f8, 8)], &accesses);
+    let text = String::from_utf8(rig.device.line().output().take()).unwrap();
+    assert!(text.contains("QT: done"), "{text}");
 }

@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use crate::base::Prng;
     use crate::machine::builtin::device::LineProbe;
+    use crate::machine::builtin::devices::recorded;
     use crate::machine::builtin::walk::{SeededSteps, walk};
 
     fn system() -> (System, Arc<LineProbe>) {
@@ -136,5 +137,17 @@ mod tests {
     fn walks_repeat() {
         let run = || walk(&mut system().0, &[1, 2, 1], &mut SeededSteps(Prng::new(2), 1_000_000));
         assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn seabios_and_linux_read_what_they_read_on_qemu() {
+        for log in [
+            "seabios/boot-tcg.log.xz",
+            "seabios/boot-tcg-ts.log.xz",
+            "guest/virtio-raw-mmio.trace.xz",
+        ] {
+            let Some(accesses) = recorded::accesses(log, &["port92", "apm-io"]) else { return };
+            recorded::replay(&mut system().0, &[(0x92, 1), (0xb2, 2)], &accesses);
+        }
     }
 }
