@@ -7,6 +7,8 @@
 mod access_log;
 pub mod artifacts;
 mod bench;
+pub mod fw_cfg;
+pub mod i8042;
 pub mod machines;
 pub mod module;
 pub mod needs;
@@ -17,10 +19,13 @@ pub mod results;
 pub mod rtc;
 pub mod runner;
 pub mod select;
+pub mod serial;
 pub mod settings;
 pub mod setup;
 pub mod thread;
 
+#[cfg(test)]
+mod testbed;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
