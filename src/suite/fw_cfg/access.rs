@@ -83,7 +83,11 @@ fn big_endian(bytes: &[u8]) -> u32 {
 pub fn files(t: &mut TestThread<'_>) -> Outcome<Vec<File>> {
     let count = big_endian(&item(t, FILE_DIR, 4)?);
     if count > FILES_MAX {
-        return t.failed("files in the directory", format!("at most {FILES_MAX}"), count.to_string());
+        return t.failed(
+            "files in the directory",
+            format!("at most {FILES_MAX}"),
+            count.to_string(),
+        );
     }
     (0..count)
         .map(|_| {

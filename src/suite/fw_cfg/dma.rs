@@ -13,7 +13,8 @@ const NOWHERE: GuestAddr = GuestAddr(0x7f_ffff_f000);
 /// The register's bytes, in each width.
 pub fn signature(t: &mut TestThread<'_>) -> Outcome {
     need_dma(t)?;
-    let bytes: Vec<u8> = (DMA_HIGH..DMA_HIGH + 8).map(|port| t.inb(port)).collect::<Outcome<_>>()?;
+    let bytes: Vec<u8> =
+        (DMA_HIGH..DMA_HIGH + 8).map(|port| t.inb(port)).collect::<Outcome<_>>()?;
     t.expect("the DMA address register by bytes", bytes, b"QEMU CFG".to_vec())?;
     let high = t.inl(DMA_HIGH)?;
     t.expect("its high half", high, u32::from_le_bytes(*b"QEMU"))?;
@@ -51,7 +52,11 @@ pub fn read(t: &mut TestThread<'_>) -> Outcome {
     t.expect("the byte behind them, by port", next, b'M')?;
     let result = dma(t, READ, 8)?;
     let bytes = buffer(t, 9)?;
-    t.expect("the last byte and what follows", (result, bytes), (0, b"U\0\0\0\0\0\0\0\xee".to_vec()))?;
+    t.expect(
+        "the last byte and what follows",
+        (result, bytes),
+        (0, b"U\0\0\0\0\0\0\0\xee".to_vec()),
+    )?;
     mark(t, 16)?;
     let result = dma(t, u32::from(NO_ITEM) << 16 | SELECT | READ, 4)?;
     let bytes = buffer(t, 5)?;

@@ -10,7 +10,9 @@ use crate::suite::testbed::{Deaf, Lie, Testbed, all_pass, caught};
 fn right() -> Testbed {
     Testbed::new(&[(0x510, 2), (0x514, 8)], |_, ram| {
         let mut config = FwCfgConfig::pc(ram.size(), 2);
-        config.files.push(FwCfgFile::new("etc/long", (0..5000).map(|i| i as u8).collect::<Vec<_>>()));
+        config
+            .files
+            .push(FwCfgFile::new("etc/long", (0..5000).map(|i| i as u8).collect::<Vec<_>>()));
         Box::new(fw_cfg::FwCfg::new(config, ram))
     })
 }

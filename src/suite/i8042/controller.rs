@@ -75,7 +75,11 @@ pub fn output_port(t: &mut TestThread<'_>) -> Outcome {
     for gate in [0, A20, 0, A20] {
         command_with(t, 0xd1, at_rest & !A20 | gate)?;
         let got = read(t)?;
-        t.expect("output port: the A20 gate as written", got & (A20 | RESET_OFF), gate | RESET_OFF)?;
+        t.expect(
+            "output port: the A20 gate as written",
+            got & (A20 | RESET_OFF),
+            gate | RESET_OFF,
+        )?;
     }
     command_with(t, 0xd1, at_rest)
 }

@@ -21,7 +21,11 @@ const WITH_IRQ: Capabilities = Capabilities::PIO.union(Capabilities::INTX);
 
 const CASES: &[Case] = &[
     Case::new("registers", "reset values, and which bits of each register hold", data::registers),
-    Case::new("scratch", "the scratch register holds every value and disturbs nothing", data::scratch),
+    Case::new(
+        "scratch",
+        "the scratch register holds every value and disturbs nothing",
+        data::scratch,
+    ),
     Case::new("divisor-latch", "DLAB swaps the divisor latch in and out", data::divisor_latch),
     Case::new("fifo", "FIFO control: identification bits, clearing, switching empties", data::fifo),
     Case::new("loopback", "characters come back in order; LSR says when", data::through_the_loop),
@@ -29,14 +33,30 @@ const CASES: &[Case] = &[
     Case::new("modem", "in loopback the modem inputs are the modem outputs", modem::lines),
     Case::new("modem-delta", "MSR's delta bits and their interrupt, in loopback", modem::deltas)
         .needs(WITH_IRQ),
-    Case::new("thr-interrupt", "transmitter empty: asserted, taken back, asserted again", interrupts::transmitter)
-        .needs(WITH_IRQ),
-    Case::new("receive-interrupt", "received data: by character, and by FIFO trigger level", interrupts::receiver)
-        .needs(WITH_IRQ),
-    Case::new("priority", "IIR shows the most urgent of several interrupts first", interrupts::priority)
-        .needs(WITH_IRQ),
-    Case::new("timeout", "characters below the trigger level interrupt after four character times", interrupts::timeout)
-        .needs(WITH_IRQ.union(Capabilities::VIRTUAL_CLOCK)),
+    Case::new(
+        "thr-interrupt",
+        "transmitter empty: asserted, taken back, asserted again",
+        interrupts::transmitter,
+    )
+    .needs(WITH_IRQ),
+    Case::new(
+        "receive-interrupt",
+        "received data: by character, and by FIFO trigger level",
+        interrupts::receiver,
+    )
+    .needs(WITH_IRQ),
+    Case::new(
+        "priority",
+        "IIR shows the most urgent of several interrupts first",
+        interrupts::priority,
+    )
+    .needs(WITH_IRQ),
+    Case::new(
+        "timeout",
+        "characters below the trigger level interrupt after four character times",
+        interrupts::timeout,
+    )
+    .needs(WITH_IRQ.union(Capabilities::VIRTUAL_CLOCK)),
 ];
 
 impl Module for Serial {

@@ -24,7 +24,13 @@ pub fn lines(t: &mut TestThread<'_>) -> Outcome {
         t.outb(MCR, LOOP_ONLY | outputs)?;
         let wired = WIRES.iter().filter(|(from, _)| outputs & from != 0);
         let expected = wired.fold(0, |lines, (_, to)| lines | to);
-        expect(t, &format!("MSR bits 7:4 with MCR {:#04x}", LOOP_ONLY | outputs), MSR, 0xf0, expected)?;
+        expect(
+            t,
+            &format!("MSR bits 7:4 with MCR {:#04x}", LOOP_ONLY | outputs),
+            MSR,
+            0xf0,
+            expected,
+        )?;
     }
     t.outb(MCR, 0x08)?;
     expect(t, "MSR bits 7:4 after loopback", MSR, 0xf0, outside)

@@ -61,7 +61,7 @@ pub fn replay(device: &mut dyn Device, windows: &[(u64, u64)], accesses: &[Acces
             device.write(window, offset, access.size, access.value, Nanos(0));
         } else {
             let value = device.read(window, offset, access.size, Nanos(0));
-            assert_eq!(value, access.value, "{access:x?}");
+            assert_eq!(value, access.value, "line {}: {access:x?}", access.line);
         }
     }
 }
