@@ -35,6 +35,16 @@ bitflags! {
     }
 }
 
+/// Whose behaviour chips have where QEMU's PCs differ from the data sheets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reference {
+    /// The data sheets'.
+    #[default]
+    DataSheets,
+    /// QEMU's: recordings made there compare equal.
+    Qemu,
+}
+
 impl Chips {
     /// None: RAM, the host bridge and disks only.
     pub const MINIMAL: Self = Self::empty();

@@ -24,6 +24,10 @@ pub const PCI_STATUS: u8 = 0x06;
 pub const PCI_STATUS_INTERRUPT: u16 = 1 << 3;
 /// There is a capability list (§6.7).
 pub const PCI_STATUS_CAP_LIST: u16 = 1 << 4;
+/// Fast back-to-back transactions are accepted.
+pub const PCI_STATUS_FAST_BACK: u16 = 1 << 7;
+/// DEVSEL# timing: medium.
+pub const PCI_STATUS_DEVSEL_MEDIUM: u16 = 1 << 9;
 /// Revision ID, followed by the three class code bytes.
 pub const PCI_REVISION_ID: u8 = 0x08;
 /// Cache line size: storage for software, no effect.
@@ -32,6 +36,8 @@ pub const PCI_CACHE_LINE_SIZE: u8 = 0x0c;
 pub const PCI_LATENCY_TIMER: u8 = 0x0d;
 /// Header type; 0 for an ordinary function of a single-function device.
 pub const PCI_HEADER_TYPE: u8 = 0x0e;
+/// Header type bit: the device has more functions (§6.2.1).
+pub const PCI_HEADER_TYPE_MULTIFUNCTION: u8 = 1 << 7;
 /// First of six base address registers (§6.2.5).
 pub const PCI_BASE_ADDRESS_0: u8 = 0x10;
 /// Registers in a type 0 header that hold BARs.

@@ -57,6 +57,8 @@ pub struct Identity {
 /// The registers of one function.
 pub struct ConfigSpace {
     data: [u8; 256],
+    /// What the registers hold after a reset.
+    initial: [u8; 256],
     writable: [u8; 256],
     bars: [Option<Bar>; PCI_BARS],
     last_capability: u8,
@@ -68,6 +70,7 @@ impl ConfigSpace {
     pub fn new(id: &Identity) -> Self {
         let mut space = Self {
             data: [0; 256],
+            initial: [0; 256],
             writable: [0; 256],
             bars: [None; PCI_BARS],
             last_capability: 0,
@@ -93,9 +96,15 @@ impl ConfigSpace {
 
     /// Sets read-only (or reset) content.
     pub fn preset(&mut self, reg: u8, bytes: &[u8]) {
-        for (cell, byte) in self.data.iter_mut().skip(reg.into()).zip(bytes) {
-            *cell = *byte;
+        let cells = self.data.iter_mut().zip(&mut self.initial).skip(reg.into());
+        for ((cell, initial), byte) in cells.zip(bytes) {
+            (*cell, *initial) = (*byte, *byte);
         }
+    }
+
+    /// Back to what was preset.
+    pub fn reset(&mut self) {
+        self.data = self.initial;
     }
 
     /// Makes the bits of `mask` writable, from `reg` on.
@@ -146,7 +155,7 @@ impl ConfigSpace {
         Some(at)
     }
 
-    /// Wires INTA# and sets the interrupt line register, as firmware would.
+    /// Has pin INTA#, with the interrupt line register at `line`: where firmware routed it, or 0.
     pub fn set_interrupt(&mut self, line: u8) {
         self.preset(PCI_INTERRUPT_LINE, &[line]);
         self.allow(PCI_INTERRUPT_LINE, &[0xff]);

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bits::*;
-use crate::machine::builtin::irq::IrqHub;
+use crate::machine::builtin::device::{MessageSink, Wire};
 
 /// A table entry after reset is masked (PCI 3.0 §6.8.2.9).
 #[derive(Clone, Copy)]
@@ -25,29 +25,33 @@ struct State {
     pending: Vec<bool>,
 }
 
-/// The interrupts of one function.
-pub struct PciInterrupts {
-    hub: Arc<IrqHub>,
-    line: u32,
-    source: u32,
-    state: Mutex<State>,
-}
-
-impl PciInterrupts {
-    /// Pin and `vectors` MSI-X vectors of the function that is `source` among those that share
-    /// interrupt `line`.
-    pub fn new(hub: Arc<IrqHub>, line: u32, source: u32, vectors: u16) -> Self {
-        let vectors = usize::from(vectors.min(PCI_MSIX_VECTORS_MAX));
+impl State {
+    fn new(vectors: usize) -> Self {
         let entry = Entry { address: 0, data: 0, control: PCI_MSIX_ENTRY_CTRL_MASKBIT };
-        let state = State {
+        Self {
             msix_enabled: false,
             function_masked: false,
             intx_disabled: false,
             wanted: false,
             table: vec![entry; vectors],
             pending: vec![false; vectors],
-        };
-        Self { hub, line, source, state: Mutex::new(state) }
+        }
+    }
+}
+
+/// The interrupts of one function.
+pub struct PciInterrupts {
+    messages: Arc<dyn MessageSink>,
+    pin: Wire,
+    state: Mutex<State>,
+}
+
+impl PciInterrupts {
+    /// The pin, and `vectors` MSI-X vectors whose messages go to `messages`.
+    pub fn new(messages: Arc<dyn MessageSink>, pin: Wire, vectors: u16) -> Self {
+        let vectors = usize::from(vectors.min(PCI_MSIX_VECTORS_MAX));
+        let state = State::new(vectors);
+        Self { messages, pin, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -57,7 +61,14 @@ impl PciInterrupts {
 
     fn drive(&self, state: &State) {
         let high = state.wanted && !state.msix_enabled && !state.intx_disabled;
-        self.hub.set_line(self.line, self.source, high);
+        self.pin.set(high);
+    }
+
+    /// The board's reset line.
+    pub fn reset(&self) {
+        let mut state = self.state();
+        *state = State::new(state.table.len());
+        self.drive(&state);
     }
 
     /// Whether MSI-X is in use.
@@ -116,7 +127,7 @@ impl PciInterrupts {
         };
         if open && *pending && entry.control & PCI_MSIX_ENTRY_CTRL_MASKBIT == 0 {
             *pending = false;
-            self.hub.send_message(entry.address, entry.data);
+            self.messages.message(entry.address, entry.data);
         }
     }
 
@@ -164,12 +175,15 @@ fn entry_index(offset: u64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::builtin::irq::IrqController;
+    use crate::machine::builtin::irq::{IrqController, IrqHub};
     use crate::machine::{GuestRam, Interrupts, IrqSource};
 
     fn function() -> (IrqController, PciInterrupts) {
         let hub = Arc::new(IrqHub::new(Arc::new(GuestRam::new(4096).unwrap())));
-        (IrqController(Arc::clone(&hub)), PciInterrupts::new(hub, 10, 0, 40))
+        (
+            IrqController(Arc::clone(&hub)),
+            PciInterrupts::new(hub.clone(), Wire::new(hub, 10, 0), 40),
+        )
     }
 
     fn program(irq: &PciInterrupts, vector: u64, data: u32) {

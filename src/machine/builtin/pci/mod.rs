@@ -6,14 +6,20 @@ pub mod interrupts;
 
 use std::os::fd::RawFd;
 
+use super::bus::windows::Placement;
 use crate::base::Result;
 use config::{ConfigSpace, Decoded};
 
 /// Device numbers on a bus.
 pub const SLOTS: u8 = 32;
 
+/// Device and function number in one byte.
+pub const fn devfn(slot: u8, function: u8) -> u8 {
+    slot << 3 | function & 7
+}
+
 /// A function on the bus. Register accesses never cross an aligned 32-bit word.
-pub trait PciFunction {
+pub trait PciFunction: Send + Sync {
     /// Its header, for what it decodes.
     fn config(&self) -> &ConfigSpace;
     /// Reads configuration space.
@@ -22,10 +28,34 @@ pub trait PciFunction {
     }
     /// Writes configuration space.
     fn config_write(&mut self, reg: u8, size: u8, value: u32);
+    /// Whether a write to register `reg` may change what the function decodes.
+    fn remaps(&self, reg: u8) -> bool {
+        reg < bits::PCI_HEADER_END
+    }
+    /// Windows of devices that the function has answer at places its registers choose.
+    fn placements(&self) -> Vec<Placement> {
+        Vec::new()
+    }
+    /// Base and length of the memory-mapped configuration space, when the function opens one.
+    fn ecam(&self) -> Option<(u64, u64)> {
+        None
+    }
     /// Reads 1, 2, 4 or 8 bytes that lie within a BAR.
     fn bar_read(&mut self, bar: u8, offset: u64, size: u8) -> u64;
     /// Writes 1, 2, 4 or 8 bytes that lie within a BAR.
     fn bar_write(&mut self, bar: u8, offset: u64, size: u8, value: u64);
+    /// A write that several threads may make at once, while nothing else reaches the function.
+    /// Whether it was one; if not, nothing has happened and `bar_write` has to do it.
+    fn doorbell(&self, bar: u8, offset: u64) -> bool {
+        let _ = (bar, offset);
+        false
+    }
+    /// The board's reset line.
+    fn reset(&mut self);
+    /// Whether `poll` would find work. May say so when there is none.
+    fn has_work(&self) -> bool {
+        false
+    }
     /// Makes progress with work that needs the test thread; whether there was any.
     ///
     /// # Errors
@@ -47,32 +77,42 @@ pub trait PciFunction {
     }
 }
 
-/// Bus 0: at most one single-function device in each slot.
+/// Bus 0.
 #[derive(Default)]
 pub struct PciBus {
-    slots: Vec<(u8, Box<dyn PciFunction>)>,
+    functions: Vec<(u8, Box<dyn PciFunction>)>,
 }
 
 impl PciBus {
-    /// Plugs a device in; one already in that slot stays in front of it.
-    pub fn plug(&mut self, slot: u8, function: Box<dyn PciFunction>) {
-        self.slots.push((slot, function));
-        self.slots.sort_by_key(|(slot, _)| *slot);
+    /// Plugs a function in at `devfn`; one that is already there stays in front of it.
+    pub fn plug(&mut self, devfn: u8, function: Box<dyn PciFunction>) {
+        self.functions.push((devfn, function));
+        self.functions.sort_by_key(|(devfn, _)| *devfn);
     }
 
-    /// The functions, in slot order.
+    /// The functions, in the order of their numbers.
     pub fn functions(&mut self) -> impl Iterator<Item = &mut Box<dyn PciFunction>> {
-        self.slots.iter_mut().map(|(_, function)| function)
+        self.functions.iter_mut().map(|(_, function)| function)
     }
 
-    /// The `index`-th function in slot order.
+    /// The functions, only to be looked at.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn PciFunction> {
+        self.functions.iter().map(|(_, function)| &**function)
+    }
+
+    /// The `index`-th function.
     pub fn function(&mut self, index: usize) -> Option<&mut Box<dyn PciFunction>> {
-        self.slots.get_mut(index).map(|(_, function)| function)
+        self.functions.get_mut(index).map(|(_, function)| function)
+    }
+
+    /// The `index`-th function, only to be looked at.
+    pub fn peek(&self, index: usize) -> Option<&dyn PciFunction> {
+        self.functions.get(index).map(|(_, function)| &**function)
     }
 
     fn find(&mut self, bdf: u16) -> Option<&mut Box<dyn PciFunction>> {
-        let slot = self.slots.iter_mut().find(|(slot, _)| u16::from(*slot) << 3 == bdf);
-        slot.map(|(_, function)| function)
+        let found = self.functions.iter_mut().find(|(devfn, _)| u16::from(*devfn) == bdf);
+        found.map(|(_, function)| function)
     }
 
     /// Reads the configuration space of bus/device/function `bdf`: all ones where there is none,
@@ -90,12 +130,12 @@ impl PciBus {
     pub fn config_write(&mut self, bdf: u16, reg: u16, size: u8, value: u32) -> bool {
         let (Some(function), Ok(reg)) = (self.find(bdf), u8::try_from(reg)) else { return false };
         function.config_write(reg, size, value);
-        reg < bits::PCI_HEADER_END
+        function.remaps(reg)
     }
 
-    /// Everything decoded now, as (function index, range), in slot and BAR order.
+    /// Everything decoded now, as (function index, range), in the order of functions and BARs.
     pub fn decoded(&self) -> impl Iterator<Item = (usize, Decoded)> + '_ {
-        let slots = self.slots.iter().enumerate();
-        slots.flat_map(|(i, (_, function))| function.config().decoded().map(move |d| (i, d)))
+        let functions = self.iter().enumerate();
+        functions.flat_map(|(i, function)| function.config().decoded().map(move |d| (i, d)))
     }
 }

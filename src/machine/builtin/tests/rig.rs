@@ -200,6 +200,9 @@ pub const USUAL: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_BLK_F_DISCARD
     | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
 
+/// The interrupt of slot 4 on an i440fx.
+pub const INTX: u32 = 11;
+
 pub struct Rig {
     pub machine: BuiltinMachine,
     pub image: TestImage,

@@ -21,14 +21,14 @@ fn one_read(rig: &mut Rig, ring: &mut Ring) {
 }
 
 fn line(rig: &mut Rig) -> bool {
-    rig.machine.interrupts().unwrap().intx_level(10)
+    rig.machine.interrupts().unwrap().intx_level(INTX)
 }
 
 #[test]
 fn intx_is_level_and_reading_isr_lowers_it() {
     let mut rig = Rig::new();
     let mut ring = rig.start_one(USUAL);
-    let event = rig.machine.interrupts().unwrap().watch(IrqSource::Intx(10)).unwrap();
+    let event = rig.machine.interrupts().unwrap().watch(IrqSource::Intx(INTX)).unwrap();
     ring.prepare_read(0, 0);
     one_read(&mut rig, &mut ring);
     one_read(&mut rig, &mut ring);

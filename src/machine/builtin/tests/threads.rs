@@ -133,7 +133,7 @@ fn an_iothread_misses_no_doorbell_and_no_interrupt() {
     for event_idx in [0, 1 << VIRTIO_RING_F_EVENT_IDX] {
         let mut rig = threaded(|_| {});
         let mut ring = rig.start_one(USUAL | event_idx);
-        let event = rig.machine.interrupts().unwrap().watch(IrqSource::Intx(10)).unwrap();
+        let event = rig.machine.interrupts().unwrap().watch(IrqSource::Intx(INTX)).unwrap();
         let head = ring.prepare_read(0, 0);
         for _ in 0..5000 {
             let old = ring.offered;
@@ -233,7 +233,7 @@ fn a_virtual_clock_steps_and_never_waits() {
     assert_eq!(rig.machine.clock().now(), hour);
     assert!(rig.machine.wait(&[], None).is_err());
     // What is there already takes no time.
-    let event = rig.machine.interrupts().unwrap().watch(IrqSource::Intx(10)).unwrap();
+    let event = rig.machine.interrupts().unwrap().watch(IrqSource::Intx(INTX)).unwrap();
     event.signal();
     rig.machine.wait(&[event.fd()], Some(hour + 5)).unwrap();
     assert_eq!(rig.machine.clock().now(), hour);

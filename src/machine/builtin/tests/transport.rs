@@ -11,7 +11,7 @@ use crate::machine::builtin::*;
 
 #[test]
 fn enumeration_finds_the_bridge_the_disks_and_nothing_else() {
-    for (board, bridge) in [(Board::Pc, 0x1237_8086), (Board::Q35, 0x29c0_8086)] {
+    for (board, bridge, line) in [(Board::Pc, 0x1237_8086, INTX), (Board::Q35, 0x29c0_8086, 10)] {
         let image = TestImage::new(8, false);
         let mut rig = Rig::build(image, board, |_| {});
         let found: Vec<(u32, u32)> = (0..32)
@@ -21,7 +21,7 @@ fn enumeration_finds_the_bridge_the_disks_and_nothing_else() {
         assert_eq!(found, [(0, bridge), (4, 0x1001_1af4)]);
         assert_eq!(rig.config_read(4, 0x2c, 4), 0x0002_1af4, "subsystem");
         assert_eq!(rig.config_read(4, 0x08, 4), 0x0100_0000, "class and revision");
-        assert_eq!(rig.config_read(4, 0x3c, 2), 0x010a, "line 10, pin A");
+        assert_eq!(rig.config_read(4, 0x3c, 2), 0x0100 | line, "pin A");
         // Function 1 and bus 1 are empty.
         rig.bus().pio_write(0xcf8, 4, 0x8000_2100);
         assert_eq!(rig.bus().pio_read(0xcfc, 4), u32::MAX);
@@ -255,10 +255,10 @@ fn legacy_bring_up_by_port_io() {
     rig.bus().pio_write(io(VIRTIO_PCI_QUEUE_NOTIFY), 2, 0);
     assert_eq!(ring.take(), Some((0, 513)));
     assert_eq!(rig.bytes(DATA, 512), rig.image.bytes(5 * 512, 512));
-    assert!(rig.machine.interrupts().unwrap().intx_level(10));
+    assert!(rig.machine.interrupts().unwrap().intx_level(INTX));
     // A 32-bit read of the last queue fields takes ISR with it, and clears it.
     assert_eq!(rig.bus().pio_read(io(VIRTIO_PCI_QUEUE_NOTIFY), 4), 0x0107_0000);
-    assert!(!rig.machine.interrupts().unwrap().intx_level(10));
+    assert!(!rig.machine.interrupts().unwrap().intx_level(INTX));
     // MSI-X puts its vectors in and shifts the configuration by 4.
     let msix = capability(&mut rig, 0x11);
     rig.config_write(4, msix + 2, 2, 0x8000);

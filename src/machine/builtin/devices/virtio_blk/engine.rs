@@ -74,6 +74,7 @@ impl Engine {
         serial: &str,
         aio_depth: usize,
         observer: Option<Box<dyn BlkObserver>>,
+        first_token: u64,
     ) -> io::Result<Self> {
         let io = if aio_depth == 0 { None } else { image.queue(aio_depth)? };
         let depth = if io.is_some() { aio_depth } else { 0 };
@@ -90,7 +91,7 @@ impl Engine {
             done: Vec::with_capacity(depth),
             unkicked: false,
             observer,
-            tokens: 0,
+            tokens: first_token,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What a recorder sees of a device, without the device knowing of traces.
 
 use std::io::IoSlice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::BlockOp;
 
@@ -32,5 +33,24 @@ pub trait BlkObserver: Send {
     /// has the same token and there is one answer for all.
     fn complete(&mut self, token: u64, status: u8) {
         let _ = (token, status);
+    }
+}
+
+/// One observer for the workers of several queues.
+pub(super) struct SharedObserver(pub Arc<Mutex<Box<dyn BlkObserver>>>);
+
+impl SharedObserver {
+    fn lock(&self) -> MutexGuard<'_, Box<dyn BlkObserver>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlkObserver for SharedObserver {
+    fn issue(&mut self, token: u64, request: &ObservedRequest<'_>) {
+        self.lock().issue(token, request);
+    }
+
+    fn complete(&mut self, token: u64, status: u8) {
+        self.lock().complete(token, status);
     }
 }

@@ -39,18 +39,25 @@ pub(super) struct Worker {
     interrupts: Arc<VirtioInterrupts>,
     /// Told of every batch when the worker runs in its own thread.
     attention: Option<Arc<Attention>>,
+    concurrent: bool,
     features: u64,
     fault: Option<Fault>,
 }
 
+/// What a worker works for.
+pub(super) struct WorkerConfig {
+    pub ram: Arc<GuestRam>,
+    pub queues: u16,
+    pub interrupts: Arc<VirtioInterrupts>,
+    /// Set when the worker runs in its own thread: whom to tell.
+    pub attention: Option<Arc<Attention>>,
+    /// The driver may touch a ring while the worker does.
+    pub concurrent: bool,
+}
+
 impl Worker {
-    pub fn new(
-        engine: Engine,
-        ram: Arc<GuestRam>,
-        queues: u16,
-        interrupts: Arc<VirtioInterrupts>,
-        attention: Option<Arc<Attention>>,
-    ) -> Self {
+    pub fn new(engine: Engine, config: WorkerConfig) -> Self {
+        let WorkerConfig { ram, queues, interrupts, attention, concurrent } = config;
         let queue = || Queue { ring: None, left_over: false };
         Self {
             engine,
@@ -59,6 +66,7 @@ impl Worker {
             chain: Chain::default(),
             interrupts,
             attention,
+            concurrent,
             features: 0,
             fault: None,
         }
@@ -70,8 +78,7 @@ impl Worker {
     }
 
     pub fn start_queue(&mut self, index: u16, config: QueueConfig) {
-        let concurrent = self.attention.is_some();
-        let ring = DeviceQueue::new(&self.ram, &config, self.features, concurrent);
+        let ring = DeviceQueue::new(&self.ram, &config, self.features, self.concurrent);
         let Some(queue) = self.queues.get_mut(usize::from(index)) else { return };
         match ring {
             Ok(ring) => *queue = Queue { ring: Some(ring), left_over: false },
@@ -118,7 +125,8 @@ impl Worker {
 
     /// Takes what is available on a queue.
     pub fn run_queue(&mut self, index: u16) {
-        if self.fault.is_some() {
+        // The fault may be that of another queue's worker.
+        if self.fault.is_some() || self.concurrent && self.interrupts.needs_reset() {
             return;
         }
         let Some(queue) = self.queues.get_mut(usize::from(index)) else { return };

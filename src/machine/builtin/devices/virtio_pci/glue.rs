@@ -29,7 +29,7 @@ pub enum Personality {
 pub struct VirtioPciConfig {
     /// Its interfaces.
     pub personality: Personality,
-    /// Interrupt line as firmware set it.
+    /// Interrupt line register after a reset: as firmware set it, or 0.
     pub interrupt_line: u8,
     /// Pin and vectors.
     pub pci_interrupts: Arc<PciInterrupts>,
@@ -104,9 +104,13 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.config.command() & PCI_COMMAND_MASTER != 0
     }
 
+    /// §2.1: no buffer is touched before DRIVER_OK; PCI 3.0 §6.2.2: none without bus mastering.
+    fn may_run(&self, queue: u16) -> bool {
+        queue < self.queues && self.chip.running() && self.master()
+    }
+
     fn kick(&mut self, queue: u16) {
-        // §2.1: no buffer is touched before DRIVER_OK; PCI 3.0 §6.2.2: none without bus mastering.
-        if queue < self.queues && self.chip.running() && self.master() {
+        if self.may_run(queue) {
             self.device.kick(queue);
         }
     }
@@ -234,9 +238,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
     fn modern_write(&mut self, offset: u64, size: u8, value: u64) {
         if offset >= MODERN_NOTIFY {
-            // The address alone names the queue, whatever is written (§4.1.5.2).
-            let queue = (offset - MODERN_NOTIFY) / u64::from(NOTIFY_OFF_MULTIPLIER);
-            return self.kick(queue as u16);
+            return self.kick(doorbell_queue(offset));
         }
         let at = offset % MODERN_PAGE;
         match offset - at {
@@ -296,6 +298,12 @@ impl<D: VirtioDevice> VirtioPci<D> {
             self.kick_all();
         }
     }
+}
+
+/// The queue that a doorbell at `offset` rings for: the address alone names it, whatever is written
+/// (§4.1.5.2).
+fn doorbell_queue(offset: u64) -> u16 {
+    (offset.saturating_sub(MODERN_NOTIFY) / u64::from(NOTIFY_OFF_MULTIPLIER)) as u16
 }
 
 fn identity(device: &impl VirtioDevice, transitional: bool) -> Identity {
@@ -401,6 +409,25 @@ impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
             BAR_MSIX => self.msix_write(offset, size, value),
             _ => self.legacy_write(offset, size, value as u32),
         }
+    }
+
+    fn doorbell(&self, bar: u8, offset: u64) -> bool {
+        let doorbell = bar == BAR_MODERN && offset >= MODERN_NOTIFY;
+        if doorbell && self.may_run(doorbell_queue(offset)) {
+            self.device.kick_shared(doorbell_queue(offset));
+        }
+        doorbell
+    }
+
+    fn reset(&mut self) {
+        self.chip.reset();
+        self.act(Action::Reset);
+        self.config.reset();
+        self.pci_interrupts.reset();
+    }
+
+    fn has_work(&self) -> bool {
+        self.device.has_work()
     }
 
     fn poll(&mut self) -> Result<bool> {

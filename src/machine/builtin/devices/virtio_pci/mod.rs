@@ -14,7 +14,7 @@ use super::virtio_queue::QueueConfig;
 use crate::base::Result;
 
 /// A virtio device as its transport sees it.
-pub trait VirtioDevice {
+pub trait VirtioDevice: Send + Sync {
     /// Virtio device ID (virtio 1.2 §5).
     fn device_id(&self) -> u16;
     /// PCI class code of a function that is this device, as 0xCCSSPP.
@@ -39,11 +39,15 @@ pub trait VirtioDevice {
     fn reset(&mut self);
     /// The driver rang for a queue, started or not.
     fn kick(&mut self, index: u16);
+    /// As [`VirtioDevice::kick`], by several threads at once.
+    fn kick_shared(&self, index: u16);
     /// Makes progress with work left over; whether there was any.
     ///
     /// # Errors
     /// The device died.
     fn poll(&mut self) -> Result<bool>;
+    /// Whether `poll` would find work. May say so when there is none.
+    fn has_work(&self) -> bool;
     /// Adds the descriptors whose readiness means that `poll` has work.
     fn wait_fds(&mut self, fds: &mut Vec<RawFd>);
     /// Whether nothing is in flight and nothing waits to be taken.
