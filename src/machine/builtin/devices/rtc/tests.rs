@@ -189,3 +189,55 @@ fn a_random_walk_is_the_same_twice() {
     assert_eq!(walked(1), walked(1));
     assert_ne!(walked(1), walked(2));
 }
+
+/// What SeaBIOS and then Linux 6.1 did to the RTC of QEMU 7.2's pc, from two recordings joined:
+/// microseconds, byte, and what was read or (`true`) written.
+const RECORDED: &[(u64, u8, bool, u8)] = &[
+    (26, 0x0f, false, 0x00),
+    (16_723, 0x0f, true, 0x00),
+    (27_571, 0x38, false, 0x30),
+    (27_590, 0x3d, false, 0x12),
+    (35_250, 0x08, false, 0x11),
+    (35_260, 0x5f, false, 0x00),
+    (35_541, 0x00, false, 0x21),
+    (46_451, 0x0a, true, 0x26),
+    (46_458, 0x0b, false, 0x02),
+    (46_460, 0x0b, true, 0x02),
+    (46_465, 0x0c, false, 0x00),
+    (46_468, 0x0d, false, 0x80),
+    (46_472, 0x0a, false, 0x26),
+    (46_531, 0x00, false, 0x21),
+    (46_534, 0x02, false, 0x05),
+    (46_537, 0x04, false, 0x08),
+    (46_541, 0x32, false, 0x20),
+    (53_840, 0x10, false, 0x50),
+    (70_086, 0x00, false, 0x21),
+    (3_132_451, 0x00, false, 0x24),
+    (3_132_459, 0x0a, false, 0x26),
+    (4_441_609, 0x0a, true, 0x26),
+    (4_441_637, 0x0b, true, 0x02),
+    (4_441_712, 0x0c, false, 0x10),
+    (4_441_730, 0x0b, false, 0x02),
+    (4_442_171, 0x00, false, 0x25),
+    (4_442_214, 0x07, false, 0x22),
+    (4_442_221, 0x08, false, 0x11),
+    (4_442_228, 0x09, false, 0x26),
+    (4_442_492, 0x01, false, 0x00),
+    (4_442_499, 0x03, false, 0x00),
+    (4_442_506, 0x05, false, 0x00),
+];
+
+#[test]
+fn firmware_and_linux_read_what_they_read_of_qemu() {
+    let cmos = CmosConfig { ram_bytes: 128 << 20, ..CmosConfig::default() };
+    // 2026-11-22 08:05:21.
+    let mut chip = Mc146818::new(RtcModel::QemuPc, 1_795_334_721, cmos.bytes());
+    for (micros, index, write, value) in RECORDED {
+        let now = micros * 1000;
+        if *write {
+            put(&mut chip, *index, *value, now);
+        } else {
+            assert_eq!(get(&mut chip, *index, now), *value, "byte {index:02x}h at {micros} us");
+        }
+    }
+}
