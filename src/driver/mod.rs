@@ -8,6 +8,7 @@ pub mod apic;
 pub mod cmos;
 pub mod pci;
 pub mod pic;
+pub mod pit;
 pub mod virtio;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod module;
 pub mod needs;
 pub mod outcome;
 mod panics;
+pub mod pit;
 pub mod registry;
 pub mod results;
 pub mod rtc;
@@ -30,6 +31,8 @@ mod testbed;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrong_chip;
 
 pub use module::{Case, Module};
 pub use outcome::{Finding, Outcome, Stop};

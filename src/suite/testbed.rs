@@ -17,24 +17,18 @@ pub type Lie = fn(usize, u64, u64) -> u64;
 /// Which writes a wrong chip misses: window, offset and value.
 pub type Deaf = fn(usize, u64, u64) -> bool;
 
-#[derive(Default)]
-struct Line {
-    high: bool,
-    event: Option<Arc<IrqEvent>>,
-}
-
 /// The interrupt lines as a test thread watches them.
 #[derive(Default)]
-struct Lines(Mutex<HashMap<u32, Line>>);
+pub struct Lines(Mutex<HashMap<u32, (bool, Option<Arc<IrqEvent>>)>>);
 
 impl LineSink for Lines {
     fn set_line(&self, line: u32, _source: u32, high: bool) {
         let mut lines = self.0.lock().unwrap();
-        let line = lines.entry(line).or_default();
-        if let (true, false, Some(event)) = (high, line.high, &line.event) {
+        let (level, event) = lines.entry(line).or_default();
+        if let (true, false, Some(event)) = (high, *level, &event) {
             event.signal();
         }
-        line.high = high;
+        *level = high;
     }
 }
 
@@ -44,12 +38,12 @@ impl Interrupts for LineWatch {
     fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>> {
         let IrqSource::Intx(line) = source else { return Err(Error::machine("lines only")) };
         let mut lines = self.0.0.lock().unwrap();
-        let event = &mut lines.entry(line).or_default().event;
+        let (_, event) = lines.entry(line).or_default();
         Ok(Arc::clone(event.get_or_insert_with(|| Arc::new(IrqEvent::new().unwrap()))))
     }
 
     fn intx_level(&self, irq: u32) -> bool {
-        self.0.0.lock().unwrap().get(&irq).is_some_and(|line| line.high)
+        self.0.0.lock().unwrap().get(&irq).is_some_and(|(level, _)| *level)
     }
 }
 
@@ -65,7 +59,8 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// The device that `build` makes, with its windows (first port, length).
+    /// The device that `build` makes, with its windows (first port, length); those that begin
+    /// beyond the ports are memory.
     pub fn new(
         windows: &[(u64, u64)],
         build: impl FnOnce(&dyn Fn(u32) -> Wire, Arc<GuestRam>) -> Box<dyn Device>,
@@ -113,6 +108,24 @@ impl Testbed {
         })
     }
 
+    fn load(&mut self, addr: u64, size: u8) -> u64 {
+        self.run_devices();
+        let Some((window, offset)) = self.find(addr, size) else {
+            return BusAccess::ones(size);
+        };
+        let value = self.device.read(window, offset, size, self.clock.now());
+        self.lie.map_or(value, |lie| lie(window, offset, value))
+    }
+
+    fn store(&mut self, addr: u64, size: u8, value: u64) {
+        self.run_devices();
+        if let Some((window, offset)) = self.find(addr, size)
+            && !self.deaf.is_some_and(|deaf| deaf(window, offset, value))
+        {
+            self.device.write(window, offset, size, value, self.clock.now());
+        }
+    }
+
     fn run_devices(&mut self) {
         let now = self.clock.now();
         if self.device.deadline().is_some_and(|at| at <= now) {
@@ -143,28 +156,20 @@ pub fn caught(module: &dyn Module, case: &str, mut machine: Testbed) -> String {
 
 impl Bus for Testbed {
     fn pio_read(&mut self, port: u16, size: u8) -> u32 {
-        self.run_devices();
-        let Some((window, offset)) = self.find(port.into(), size) else {
-            return BusAccess::ones(size) as u32;
-        };
-        let value = self.device.read(window, offset, size, self.clock.now());
-        self.lie.map_or(value, |lie| lie(window, offset, value)) as u32
+        self.load(port.into(), size) as u32
     }
 
     fn pio_write(&mut self, port: u16, size: u8, value: u32) {
-        self.run_devices();
-        if let Some((window, offset)) = self.find(port.into(), size)
-            && !self.deaf.is_some_and(|deaf| deaf(window, offset, value.into()))
-        {
-            self.device.write(window, offset, size, value.into(), self.clock.now());
-        }
+        self.store(port.into(), size, value.into());
     }
 
-    fn mmio_read(&mut self, _addr: GuestAddr, size: u8) -> u64 {
-        BusAccess::ones(size)
+    fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64 {
+        self.load(addr.0, size)
     }
 
-    fn mmio_write(&mut self, _addr: GuestAddr, _size: u8, _value: u64) {}
+    fn mmio_write(&mut self, addr: GuestAddr, size: u8, value: u64) {
+        self.store(addr.0, size, value);
+    }
 }
 
 impl Machine for Testbed {
@@ -173,7 +178,11 @@ impl Machine for Testbed {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::PIO | Capabilities::INTX | Capabilities::MEMORY | Capabilities::VIRTUAL_CLOCK
+        Capabilities::PIO
+            | Capabilities::MMIO
+            | Capabilities::INTX
+            | Capabilities::MEMORY
+            | Capabilities::VIRTUAL_CLOCK
     }
 
     fn bus(&mut self) -> Result<&mut dyn Bus> {
