@@ -17,18 +17,24 @@ pub type Lie = fn(usize, u64, u64) -> u64;
 /// Which writes a wrong chip misses: window, offset and value.
 pub type Deaf = fn(usize, u64, u64) -> bool;
 
+#[derive(Default)]
+struct Line {
+    high: bool,
+    event: Option<Arc<IrqEvent>>,
+}
+
 /// The interrupt lines as a test thread watches them.
 #[derive(Default)]
-pub struct Lines(Mutex<HashMap<u32, (bool, Option<Arc<IrqEvent>>)>>);
+struct Lines(Mutex<HashMap<u32, Line>>);
 
 impl LineSink for Lines {
     fn set_line(&self, line: u32, _source: u32, high: bool) {
         let mut lines = self.0.lock().unwrap();
-        let (level, event) = lines.entry(line).or_default();
-        if let (true, false, Some(event)) = (high, *level, &event) {
+        let line = lines.entry(line).or_default();
+        if let (true, false, Some(event)) = (high, line.high, &line.event) {
             event.signal();
         }
-        *level = high;
+        line.high = high;
     }
 }
 
@@ -38,12 +44,12 @@ impl Interrupts for LineWatch {
     fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>> {
         let IrqSource::Intx(line) = source else { return Err(Error::machine("lines only")) };
         let mut lines = self.0.0.lock().unwrap();
-        let (_, event) = lines.entry(line).or_default();
+        let event = &mut lines.entry(line).or_default().event;
         Ok(Arc::clone(event.get_or_insert_with(|| Arc::new(IrqEvent::new().unwrap()))))
     }
 
     fn intx_level(&self, irq: u32) -> bool {
-        self.0.0.lock().unwrap().get(&irq).is_some_and(|(level, _)| *level)
+        self.0.0.lock().unwrap().get(&irq).is_some_and(|line| line.high)
     }
 }
 

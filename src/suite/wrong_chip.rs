@@ -3,13 +3,19 @@
 use crate::base::{BusAccess, Nanos};
 use crate::machine::builtin::device::Device;
 
+/// What a read shows instead: window, offset, right value.
+pub type Read = fn(usize, u64, u64) -> u64;
+
+/// What a write does instead: window, offset, value; `None` loses it.
+pub type Write = fn(usize, u64, u64) -> Option<u64>;
+
 /// A fault. Each part of it is off in [`Fault::NONE`].
 #[derive(Clone, Copy)]
 pub struct Fault {
-    /// What a read shows instead: window, offset, right value.
-    pub read: fn(usize, u64, u64) -> u64,
-    /// What a write does instead: window, offset, value; `None` loses it.
-    pub write: fn(usize, u64, u64) -> Option<u64>,
+    /// Of reads.
+    pub read: Read,
+    /// Of writes.
+    pub write: Write,
     /// How fast the chip's time goes, in parts of a million.
     pub speed_ppm: u64,
 }
@@ -18,6 +24,21 @@ impl Fault {
     /// A right chip.
     pub const NONE: Self =
         Self { read: |_, _, value| value, write: |_, _, value| Some(value), speed_ppm: 1_000_000 };
+
+    /// Wrong reads.
+    pub fn reading(read: Read) -> Self {
+        Self { read, ..Self::NONE }
+    }
+
+    /// Wrong writes.
+    pub fn writing(write: Write) -> Self {
+        Self { write, ..Self::NONE }
+    }
+
+    /// Time that goes at another speed.
+    pub fn running(speed_ppm: u64) -> Self {
+        Self { speed_ppm, ..Self::NONE }
+    }
 
     /// This fault in front of `device`.
     pub fn on(self, device: impl Device + 'static) -> Box<dyn Device> {

@@ -3,11 +3,24 @@
 use super::Pit;
 use crate::machine::builtin::devices::pit as chip;
 use crate::suite::testbed::{Testbed, all_pass, caught};
-use crate::suite::wrong_chip::Fault;
+use crate::suite::wrong_chip::{Fault, Read, Write};
 
 fn machine(fault: Fault) -> Testbed {
     let windows = [(0x40, 4), (0x61, 1)];
     Testbed::new(&windows, |wire, _| fault.on(chip::Pit::new(wire(0))))
+}
+
+/// What `case` finds on a chip with this fault.
+fn found(case: &str, fault: Fault) -> String {
+    caught(&Pit, case, machine(fault))
+}
+
+const fn is_control(window: usize, offset: u64) -> bool {
+    window == 0 && offset == 3
+}
+
+const fn is_counter_2(window: usize, offset: u64) -> bool {
+    window == 0 && offset == 2
 }
 
 #[test]
@@ -15,119 +28,114 @@ fn a_right_chip_passes() {
     all_pass(&Pit, || machine(Fault::NONE));
 }
 
-/// The mode bits of a control word for counter 2, changed.
-const fn is_control(window: usize, offset: u64) -> bool {
-    window == 0 && offset == 3
-}
-
 #[test]
 fn a_wrong_rate_is_found() {
     // One part in a million: the thousandth interrupt is late by more than a nanosecond.
-    let slow = Fault { speed_ppm: 999_999, ..Fault::NONE };
-    assert!(caught(&Pit, "irq0-rate", machine(slow)).starts_with("interrupts"));
-    let fast = Fault { speed_ppm: 1_000_050, ..Fault::NONE };
-    assert_eq!(caught(&Pit, "irq0-hour", machine(fast)), "interrupts in an hour");
-    let fast = Fault { speed_ppm: 1_010_000, ..Fault::NONE };
-    assert!(caught(&Pit, "counting", machine(fast)).starts_with("counts in 10,000 clocks"));
-    assert_eq!(caught(&Pit, "wait", machine(fast)), "nanoseconds of a wait");
-    // A count one too large.
-    let longer: fn(usize, u64, u64) -> Option<u64> = |window, offset, value| {
-        Some(if (window, offset) == (0, 2) && value > 1 { value + 1 } else { value })
-    };
-    let longer = Fault { write: longer, ..Fault::NONE };
-    for case in ["terminal-count", "one-shot", "rate", "strobe", "triggered-strobe"] {
-        assert!(!caught(&Pit, case, machine(longer)).is_empty(), "{case}");
+    assert!(found("irq0-rate", Fault::running(999_999)).starts_with("interrupts"));
+    assert_eq!(found("irq0-hour", Fault::running(1_000_050)), "interrupts in an hour");
+    let fast = Fault::running(1_010_000);
+    assert!(found("counting", fast).starts_with("counts in 10,000 clocks"));
+    assert_eq!(found("wait", fast), "nanoseconds of a wait");
+}
+
+#[test]
+fn a_count_one_too_large_is_found() {
+    let longer: Write =
+        |w, offset, value| Some(value + u64::from(is_counter_2(w, offset) && value > 1));
+    for (case, what) in [
+        ("terminal-count", "OUT with a count of 20"),
+        ("one-shot", "OUT after a trigger"),
+        ("rate", "clocks from one rise of OUT to the next, mode 2"),
+        ("strobe", "OUT with a count of 10"),
+        ("triggered-strobe", "OUT after a trigger"),
+    ] {
+        // Twice one, as the first run may be one clock longer.
+        let longer: Write = if case == "rate" {
+            longer
+        } else {
+            |w, offset, value| Some(value + 2 * u64::from(is_counter_2(w, offset) && value > 1))
+        };
+        assert_eq!(found(case, Fault::writing(longer)), what);
     }
+}
+
+/// Control words of mode `FROM` do what those of `TO` do.
+fn swap<const FROM: u64, const TO: u64>(window: usize, offset: u64, value: u64) -> Option<u64> {
+    let programs = is_control(window, offset) && value >> 6 == 2 && value & 0x30 != 0;
+    let swapped = programs && value >> 1 & 7 == FROM;
+    Some(if swapped { value & !0x0e | TO << 1 } else { value })
 }
 
 #[test]
 fn a_wrong_mode_is_found() {
-    /// Control words of `FROM` do what those of `TO` do.
-    fn swap<const FROM: u64, const TO: u64>(window: usize, offset: u64, value: u64) -> Option<u64> {
-        let programs = is_control(window, offset) && value >> 6 == 2 && value & 0x30 != 0;
-        let swapped = programs && value >> 1 & 7 == FROM;
-        Some(if swapped { value & !0x0e | TO << 1 } else { value })
-    }
-    let cases: [(&str, fn(usize, u64, u64) -> Option<u64>); 8] = [
-        ("terminal-count", swap::<0, 4>),
-        ("one-shot", swap::<1, 5>),
-        ("rate-generator", swap::<2, 3>),
-        ("square-wave", swap::<3, 2>),
-        ("square-wave", swap::<7, 2>),
-        ("strobe", swap::<4, 0>),
-        ("triggered-strobe", swap::<5, 1>),
-        ("counting", swap::<3, 2>),
+    let cases: [(&str, Write, &str); 8] = [
+        ("terminal-count", swap::<0, 4>, "OUT after a control word of mode 0"),
+        ("one-shot", swap::<1, 5>, "OUT after a trigger"),
+        ("rate-generator", swap::<2, 3>, "OUT in mode 2 with a count of 9"),
+        ("square-wave", swap::<3, 2>, "OUT in mode 3 with a count of 10"),
+        ("square-wave", swap::<7, 2>, "OUT in mode 7 with a count of 10"),
+        ("strobe", swap::<4, 0>, "OUT with a count of 10"),
+        ("triggered-strobe", swap::<5, 1>, "OUT after a trigger"),
+        ("counting", swap::<3, 2>, "count after 10 clocks of mode 3"),
     ];
-    for (case, write) in cases {
-        let found = caught(&Pit, case, machine(Fault { write, ..Fault::NONE }));
-        assert!(!found.is_empty(), "{case}");
+    for (case, write, what) in cases {
+        assert_eq!(found(case, Fault::writing(write)), what);
     }
 }
 
 #[test]
 fn lost_commands_are_found() {
-    type Write = fn(usize, u64, u64) -> Option<u64>;
-    let no_latch: Write = |w, o, value| (!(is_control(w, o) && value & 0x30 == 0)).then_some(value);
-    assert_eq!(
-        caught(&Pit, "latch", machine(Fault { write: no_latch, ..Fault::NONE })),
-        "latched count"
-    );
-    let no_read_back: Write =
-        |w, o, value| (!(is_control(w, o) && value >> 6 == 3)).then_some(value);
-    let deaf = Fault { write: no_read_back, ..Fault::NONE };
-    assert_eq!(caught(&Pit, "read-back", machine(deaf)), "status of counter 0");
-    assert!(caught(&Pit, "null-count", machine(deaf)).starts_with("null count"));
-    let no_bcd: Write = |w, o, value| Some(if is_control(w, o) { value & !1 } else { value });
-    let binary = Fault { write: no_bcd, ..Fault::NONE };
-    assert!(caught(&Pit, "bcd", machine(binary)).starts_with("count 100 clocks"));
-    assert_eq!(caught(&Pit, "read-back", machine(binary)), "status of counter 2");
-    let high_only: Write = |w, o, value| {
+    let no_latch: Write = |w, o, value| (!is_control(w, o) || value & 0x30 != 0).then_some(value);
+    assert_eq!(found("latch", Fault::writing(no_latch)), "latched count");
+    let no_read_back: Write = |w, o, value| (!is_control(w, o) || value >> 6 != 3).then_some(value);
+    assert_eq!(found("read-back", Fault::writing(no_read_back)), "status of counter 0");
+    let no_control: Write = |w, o, value| (!is_control(w, o) || value != 0xb8).then_some(value);
+    assert!(found("control-word", Fault::writing(no_control)).starts_with("high byte"));
+    let no_count: Write = |w, o, value| ((w, o, value) != (0, 0, 0x20)).then_some(value);
+    assert_eq!(found("irq0-once", Fault::writing(no_count)), "interrupt at terminal count");
+    let no_mode_2: Write = |w, o, value| (!is_control(w, o) || value != 0x34).then_some(value);
+    assert!(found("fuzz", Fault::writing(no_mode_2)).starts_with("interrupts in 100 periods"));
+    let no_first_byte: Write = |w, o, value| ((w, o, value) != (0, 2, 50)).then_some(value);
+    let what = found("half-count", Fault::writing(no_first_byte));
+    assert_eq!(what, "OUT after the first byte of a count");
+}
+
+#[test]
+fn ignored_bits_are_found() {
+    let binary: Write = |w, o, value| Some(if is_control(w, o) { value & !1 } else { value });
+    assert!(found("bcd", Fault::writing(binary)).starts_with("count 100 clocks"));
+    assert_eq!(found("read-back", Fault::writing(binary)), "status of counter 2");
+    let two_bytes: Write = |w, o, value| {
         Some(if is_control(w, o) && value & 0x30 == 0x10 { value | 0x30 } else { value })
     };
-    let wide = Fault { write: high_only, ..Fault::NONE };
-    assert!(caught(&Pit, "access", machine(wide)).starts_with("count, access Low"));
-    let no_control: Write = |w, o, value| (!(is_control(w, o) && value == 0xb8)).then_some(value);
-    let deaf = Fault { write: no_control, ..Fault::NONE };
-    assert!(caught(&Pit, "control-word", machine(deaf)).starts_with("high byte"));
-    let counts_lost: Write = |w, o, value| ((w, o, value) != (0, 0, 0x20)).then_some(value);
-    let deaf = Fault { write: counts_lost, ..Fault::NONE };
-    assert_eq!(caught(&Pit, "irq0-once", machine(deaf)), "interrupt at terminal count");
-    let deaf =
-        Fault { write: |w, o, v| (!(is_control(w, o) && v == 0x34)).then_some(v), ..Fault::NONE };
-    assert!(caught(&Pit, "fuzz", machine(deaf)).starts_with("interrupts in 100 periods"));
+    assert!(found("access", Fault::writing(two_bytes)).starts_with("count, access Low"));
+    let never_null: Read = |w, o, value| if is_counter_2(w, o) { value & !0x40 } else { value };
+    let what = found("null-count", Fault::reading(never_null));
+    assert_eq!(what, "null count after a control word");
 }
 
 #[test]
 fn a_wrong_gate_or_port_61_is_found() {
-    type Write = fn(usize, u64, u64) -> Option<u64>;
-    type Read = fn(usize, u64, u64) -> u64;
-    let always_gated: Write = |window, _, value| Some(if window == 1 { value | 1 } else { value });
-    let open = Fault { write: always_gated, ..Fault::NONE };
-    for case in ["gate", "gate-stops", "port-61", "triggered-strobe"] {
-        assert!(!caught(&Pit, case, machine(open)).is_empty(), "{case}");
+    let always: Write = |window, _, value| Some(if window == 1 { value | 1 } else { value });
+    for (case, what) in [
+        ("gate", "count 10 clocks after GATE rose, mode 2"),
+        ("gate-stops", "count while GATE is low, mode 0"),
+        ("port-61", "gate and speaker bits of port 61h"),
+        ("triggered-strobe", "OUT after a trigger"),
+    ] {
+        assert_eq!(found(case, Fault::writing(always)), what);
     }
     let no_refresh: Read = |window, _, value| if window == 1 { value & !0x10 } else { value };
-    let dead = Fault { read: no_refresh, ..Fault::NONE };
-    assert!(caught(&Pit, "port-61", machine(dead)).starts_with("changes of the refresh"));
-    let upside_down: Read = |window, _, value| if window == 1 { value ^ 0x20 } else { value };
-    let wrong = Fault { read: upside_down, ..Fault::NONE };
-    assert_eq!(caught(&Pit, "port-61", machine(wrong)), "OUT2 in port 61h before terminal count");
-    // A chip that loads every count at once.
-    let eager: Read =
-        |window, offset, value| if (window, offset) == (0, 2) { value & !0x40 } else { value };
-    let eager = Fault { read: eager, ..Fault::NONE };
-    assert_eq!(caught(&Pit, "null-count", machine(eager)), "null count after a control word");
+    let what = found("port-61", Fault::reading(no_refresh));
+    assert!(what.starts_with("changes of the refresh bit"));
+    let inverted: Read = |window, _, value| if window == 1 { value ^ 0x20 } else { value };
+    let what = found("port-61", Fault::reading(inverted));
+    assert_eq!(what, "OUT2 in port 61h before terminal count");
 }
 
-/// A count takes effect at once, not with the next period: as if the counter were programmed anew.
 #[test]
-fn a_count_that_takes_over_early_is_found() {
-    let restart: fn(usize, u64, u64) -> Option<u64> =
-        |window, offset, value| Some(if (window, offset, value) == (0, 2, 6) { 9 } else { value });
-    let wrong = Fault { write: restart, ..Fault::NONE };
-    assert!(caught(&Pit, "new-count", machine(wrong)).starts_with("mode 2: OUT"));
-    let first_byte_lost: fn(usize, u64, u64) -> Option<u64> =
-        |window, offset, value| ((window, offset, value) != (0, 2, 50)).then_some(value);
-    let wrong = Fault { write: first_byte_lost, ..Fault::NONE };
-    assert_eq!(caught(&Pit, "half-count", machine(wrong)), "OUT after the first byte of a count");
+fn a_wrong_period_after_a_new_count_is_found() {
+    let other: Write = |w, o, value| Some(if (w, o, value) == (0, 2, 6) { 9 } else { value });
+    let what = found("new-count", Fault::writing(other));
+    assert_eq!(what, "mode 2: OUT with a count written in a period");
 }
