@@ -8,6 +8,7 @@ mod access_log;
 pub mod artifacts;
 mod bench;
 pub mod fw_cfg;
+pub mod hpet;
 pub mod i8042;
 pub mod machines;
 pub mod module;
