@@ -69,6 +69,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // Tests send what a device warns of: that it does is no news.
+    init_logging(if matches!(cli.command, Command::Test(_)) { "error" } else { "warn" });
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -97,9 +99,9 @@ fn print_error(error: &Error) {
     }
 }
 
-fn init_logging() {
+fn init_logging(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("QTRACE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let _ =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

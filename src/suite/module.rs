@@ -54,6 +54,25 @@ impl Case {
     }
 }
 
+/// The cases of several lists, one behind the other; `N` is how many there are.
+///
+/// # Panics
+/// When `N` is another number, which in a constant is an error of the compiler's.
+pub const fn join<const N: usize>(lists: &[&[Case]]) -> [Case; N] {
+    const NONE: Case = Case::new("", "", |_| Ok(()));
+    let (mut cases, mut count, mut list) = ([NONE; N], 0, 0);
+    while list < lists.len() {
+        let mut at = 0;
+        while at < lists[list].len() {
+            cases[count] = lists[list][at];
+            (count, at) = (count + 1, at + 1);
+        }
+        list += 1;
+    }
+    assert!(count == N);
+    cases
+}
+
 /// The tests of one device.
 pub trait Module: Sync {
     /// The first part of its cases' names: `rtc`.

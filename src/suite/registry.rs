@@ -4,4 +4,10 @@ use super::Module;
 
 /// The modules, in the order in which they are listed and run. A further one is a file of
 /// `suite` and a line here.
-pub const MODULES: &[&dyn Module] = &[&super::rtc::Rtc, &super::pit::Pit, &super::hpet::Hpet];
+#[rustfmt::skip]
+pub const MODULES: &[&dyn Module] = &[
+    &super::rtc::Rtc,
+    &super::pit::Pit,
+    &super::hpet::Hpet,
+    &super::virtio_blk::VirtioBlk,
+];

@@ -30,6 +30,7 @@ pub struct Msix {
     function: Function,
     control: u16,
     table: Window,
+    pending: Window,
     vectors: u16,
 }
 
@@ -55,8 +56,10 @@ impl Msix {
         let window =
             function.window((table & 7) as u8, u64::from(table & !7), bytes).map_err(describe)?;
         let bytes = u64::from(vectors).div_ceil(64) * 8;
-        function.window((pending & 7) as u8, u64::from(pending & !7), bytes).map_err(describe)?;
-        Ok(Some(Self { function: function.clone(), control, table: window, vectors }))
+        let pending = function
+            .window((pending & 7) as u8, u64::from(pending & !7), bytes)
+            .map_err(describe)?;
+        Ok(Some(Self { function: function.clone(), control, table: window, pending, vectors }))
     }
 
     /// Entries of the table.
@@ -92,6 +95,18 @@ impl Msix {
             self.table.write(bus, entry + 12, 4, 0);
         }
         self.set_control(bus, 0, CONTROL_FUNCTION_MASK);
+    }
+
+    /// Masks or unmasks a vector (§6.8.2.9).
+    pub fn mask(&self, bus: &mut dyn Bus, vector: u16, masked: bool) {
+        let control = u64::from(vector) * ENTRY_BYTES + 12;
+        self.table.write(bus, control, 4, if masked { VECTOR_MASKED } else { 0 });
+    }
+
+    /// The pending bit of a vector (§6.8.2.10).
+    pub fn pending(&self, bus: &mut dyn Bus, vector: u16) -> bool {
+        let bits = self.pending.read(bus, u64::from(vector / 32) * 4, 4);
+        bits >> (vector % 32) & 1 != 0
     }
 
     /// Turns MSI-X off.

@@ -1,0 +1,91 @@
+//! virtio-blk (virtio 1.2 §5.2): what a driver may rely on, and what it may not do.
+//!
+//! The first half of each disk holds a pattern that no case writes over, so that cases may share a
+//! machine; writes go to the second half.
+
+mod chains;
+mod malformed;
+mod requests;
+mod rig;
+mod transport;
+
+use self::rig::{Rig, Start};
+use super::module::{Case, Module, join};
+use super::outcome::Outcome;
+use super::setup::TestDisk;
+use super::thread::TestThread;
+use crate::base::Result;
+use crate::base::options::Options;
+use crate::machine::Capabilities;
+use crate::machine::builtin::Chips;
+
+const DISK_BYTES: u64 = 1 << 20;
+
+/// The first sector that cases write.
+const SCRATCH: u64 = DISK_BYTES / 512 / 2;
+
+/// Positions in [`DISKS`].
+const PLAIN: usize = 0;
+const MULTIQUEUE: usize = 1;
+const READ_ONLY: usize = 2;
+const BLOCKS_4K: usize = 3;
+
+/// Identifiers: the first is shorter than the 20 bytes there are, the second fills them.
+const SERIALS: [&str; 4] = ["qtrace-plain", "qtrace-multi-queue-4", "qtrace-ro", "qtrace-4k"];
+
+const DISKS: [TestDisk; 4] = {
+    let [plain, multi, read_only, blocks] = SERIALS;
+    [
+        TestDisk::new(plain, DISK_BYTES),
+        TestDisk { queues: 4, ..TestDisk::new(multi, DISK_BYTES) },
+        TestDisk { read_only: true, ..TestDisk::new(read_only, DISK_BYTES) },
+        TestDisk { block_bytes: 4096, ..TestDisk::new(blocks, DISK_BYTES) },
+    ]
+};
+
+/// Ports (or, without them, memory), RAM for the rings, and registers in memory.
+const NEEDS: Capabilities = Capabilities::MMIO.union(Capabilities::MEMORY);
+
+const fn case(
+    name: &'static str,
+    purpose: &'static str,
+    run: fn(&mut TestThread<'_>) -> Outcome,
+) -> Case {
+    Case::new(name, purpose, run).needs(NEEDS)
+}
+
+/// The tests of virtio-blk.
+pub struct VirtioBlk;
+
+const CASES: [Case;
+    requests::CASES.len() + chains::CASES.len() + transport::CASES.len() + malformed::CASES.len()] =
+    join(&[&requests::CASES, &chains::CASES, &transport::CASES, &malformed::CASES]);
+
+impl Module for VirtioBlk {
+    fn name(&self) -> &'static str {
+        "virtio-blk"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "virtio block device on PCI, modern and legacy"
+    }
+
+    fn cases(&self) -> &'static [Case] {
+        &CASES
+    }
+
+    fn chips(&self) -> Chips {
+        Chips::MINIMAL
+    }
+
+    fn disks(&self, _case: &Case, _options: &Options) -> Result<Vec<TestDisk>> {
+        Ok(DISKS.to_vec())
+    }
+
+    fn cleanup(&self, thread: &mut TestThread<'_>) -> Outcome {
+        for disk in 0..DISKS.len() {
+            Rig::start(thread, Start { disk, ..Start::default() })?.finish(thread)?;
+        }
+        Ok(())
+    }
+}
