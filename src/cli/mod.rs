@@ -60,7 +60,6 @@ pub enum Format {
 
 /// Parses the arguments, runs the command and prints its error, if any, on stderr.
 pub fn main() -> ExitCode {
-    init_logging();
     signals::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

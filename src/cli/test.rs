@@ -143,7 +143,8 @@ pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u
         }
     })?;
     printed?;
-    print(rest(&report, args.format)?.as_bytes())?;
+    let rest = if live { suite_text::summary(&report) } else { render(&report, args.format)? };
+    print(rest.as_bytes())?;
     let code = report.exit_code();
     if code == ErrorKind::Interrupted.exit_code() {
         let mut err = std::io::stderr().lock();
@@ -152,10 +153,13 @@ pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u
     Ok(code)
 }
 
-/// What is printed at the end.
-fn rest(report: &SuiteReport, format: Format) -> Result<String> {
+/// The whole report in one of its forms.
+///
+/// # Errors
+/// The serialiser's own.
+pub fn render(report: &SuiteReport, format: Format) -> Result<String> {
     match format {
-        Format::Text => Ok(suite_text::summary(report)),
+        Format::Text => Ok(suite_text::render(report)),
         Format::Json => json::to_text(report),
         Format::Tap => Ok(tap::render(report)),
         Format::Junit => Ok(junit::render(report)),
