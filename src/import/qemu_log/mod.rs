@@ -103,8 +103,10 @@ struct Reader {
     unnamed: u64,
     /// Port events without the region's own.
     ports_alone: u64,
-    doorbells: bool,
+    /// Regions seen: virtio's, in which a doorbell would be, and those that are nothing else.
     virtio: bool,
+    virtio_modern: bool,
+    doorbells: bool,
     /// A `cpu_out` that waits whether the region's event follows.
     waiting_out: Option<Timed>,
     /// Region reads since the last `cpu_in`.
@@ -221,7 +223,8 @@ impl Reader {
         self.named += u64::from(access.region.is_some());
         self.unnamed += u64::from(access.region.is_none());
         let region = access.region.unwrap_or_default();
-        self.virtio |= region.starts_with(b"virtio");
+        self.virtio |= matches!(region, b"virtio-pci" | b"virtio-mmio");
+        self.virtio_modern |= region.starts_with(b"virtio-pci-");
         self.doorbells |= region.starts_with(b"virtio-pci-notify");
     }
 
@@ -281,12 +284,14 @@ impl Reader {
                 counted(self.repeated, "cpu_in or cpu_out repeats", "cpu_in or cpu_out repeat");
             job.summary.note(format!("{count} the region's own event and stand once"));
         }
-        if self.virtio && !self.doorbells {
+        if self.virtio_modern && !self.doorbells {
             job.not_recorded |= NotRecorded::DOORBELLS;
             job.summary.note(
                 "no virtio doorbell is in this log: with ioeventfd they never reach the region \
                  (ioeventfd=off on the device logs them)",
             );
+        } else if self.virtio {
+            job.summary.note("virtio doorbells that ioeventfd takes are not in this log");
         }
     }
 }

@@ -68,7 +68,9 @@ impl Script {
         while let Some((number, line)) = self.lines.read_line()? {
             first.get_or_insert(number);
             let slashes = line.iter().rev().take_while(|byte| **byte == b'\\').count();
-            let continued = slashes % 2 == 1;
+            // Neither a comment of the shell's nor a line of QEMU's log goes on.
+            let whole = self.text.is_empty() && matches!(line.first(), Some(b'#' | b'['));
+            let continued = slashes % 2 == 1 && !whole;
             let piece = if continued { line.strip_suffix(b"\\").unwrap_or(line) } else { line };
             if self.text.len() + piece.len() > QTEST_LINE_BYTES_MAX {
                 let what = format!("continued line longer than {QTEST_LINE_BYTES_MAX} bytes");
@@ -136,7 +138,9 @@ mod tests {
         assert_eq!(read("write 0x0 0x4 0x0102\\\n0304\n"), [want]);
         // The end of the input ends a continued line; two backslashes are no continuation.
         assert_eq!(read("outb 1 2\\"), [(1, Part::Commands, "outb 1 2".to_owned())]);
-        assert_eq!(read("x\\\\\ny").len(), 2);
+        for text in ["x\\\\\ny", "# a comment \\\noutb 1 2", "[R +0.1] x \\\n[S +0.1] FAIL"] {
+            assert_eq!(read(text).len(), 2, "{text}");
+        }
     }
 
     #[test]
