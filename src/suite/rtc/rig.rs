@@ -1,4 +1,4 @@
-//! A machine of one RTC, right or wrong, for the tests of these cases.
+//! A machine of one RTC that can be wrong, for the tests of these cases.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::base::{Clock, Error, GuestAddr, Nanos, Result};
 use crate::machine::builtin::device::{Device, LineSink, Wire};
-use crate::machine::builtin::devices::rtc::{Rtc, RtcConfig, RtcModel};
+use crate::machine::builtin::devices::rtc::{Rtc, RtcConfig};
 use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
 
 /// Interrupt 8: its level, and an event for each rise.
@@ -38,13 +38,18 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A machine with an RTC of `model`, on `clock`.
-    pub fn new(model: RtcModel, clock: Arc<dyn Clock>) -> Self {
+    /// A machine with a right RTC, on `clock`.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         let event = Arc::new(IrqEvent::new().unwrap());
         let line = Arc::new(Line { level: AtomicBool::new(false), event });
         let wire = Wire::new(Arc::<Line>::clone(&line), 8, 0);
-        let config = RtcConfig { base_unix_s: 1_795_350_896, model, ..RtcConfig::default() };
-        Self { rtc: Rtc::new(config, wire), index: 0, fault: |_, value| value, line, clock }
+        Self {
+            rtc: Rtc::new(RtcConfig::default(), wire),
+            index: 0,
+            fault: |_, value| value,
+            line,
+            clock,
+        }
     }
 
     /// The same with a fault.

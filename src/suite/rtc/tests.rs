@@ -1,4 +1,4 @@
-//! The cases on machines with a right RTC, with QEMU's, and with wrong ones.
+//! The cases on builtin machines, with QEMU's RTC, and with wrong ones.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use super::*;
 use crate::base::options::Options;
 use crate::base::{HostClock, VirtualClock};
 use crate::driver::cmos::*;
-use crate::machine::Interrupts;
-use crate::machine::builtin::devices::rtc::RtcModel;
+use crate::machine::Machine;
+use crate::machine::builtin::{Board, BuiltinConfig, BuiltinMachine, Chips, Reference};
 use crate::suite::outcome::Stop;
 
 fn case(name: &str) -> Case {
@@ -16,9 +16,9 @@ fn case(name: &str) -> Case {
 }
 
 /// Runs a case with everything that belongs to it; its outcome and what it said.
-fn run(rig: &mut Rig, case: &Case, options: &str) -> (Outcome, Vec<String>) {
+fn run(machine: &mut dyn Machine, case: &Case, options: &str) -> (Outcome, Vec<String>) {
     let options = Options::parse(options, case.options).unwrap();
-    let mut thread = TestThread::new(rig, options, 1);
+    let mut thread = TestThread::new(machine, options, 1);
     let outcome = Rtc
         .init(&mut thread)
         .and_then(|()| (case.run)(&mut thread))
@@ -26,32 +26,43 @@ fn run(rig: &mut Rig, case: &Case, options: &str) -> (Outcome, Vec<String>) {
     (outcome, thread.take_lines())
 }
 
-fn virtual_rig(model: RtcModel) -> Rig {
-    Rig::new(model, Arc::new(VirtualClock::new()))
+fn rig() -> Rig {
+    Rig::new(Arc::new(VirtualClock::new()))
+}
+
+fn builtin(board: Board, chips: Chips, reference: Reference) -> BuiltinMachine {
+    let clock = Arc::new(VirtualClock::new());
+    let config = BuiltinConfig { board, chips, reference, clock, ..BuiltinConfig::default() };
+    BuiltinMachine::new(config).unwrap()
 }
 
 #[test]
 fn every_case_passes_on_a_machine_of_its_own() {
     for case in CASES {
-        let (outcome, _) = run(&mut virtual_rig(RtcModel::Mc146818), case, "");
+        let mut machine = builtin(Board::Pc, Chips::RTC, Reference::DataSheets);
+        let (outcome, _) = run(&mut machine, case, "");
         assert!(outcome.is_ok(), "{}: {outcome:?}", case.name);
     }
 }
 
 #[test]
 fn cases_follow_each_other_on_one_machine() {
-    let mut rig = virtual_rig(RtcModel::Mc146818);
-    for case in CASES.iter().chain(CASES) {
-        let (outcome, _) = run(&mut rig, case, "");
-        assert!(outcome.is_ok(), "{}: {outcome:?}", case.name);
-        assert!(!rig.intx_level(8), "{}", case.name);
+    for board in [Board::Pc, Board::Q35] {
+        let mut machine = builtin(board, Chips::FULL, Reference::DataSheets);
+        for case in CASES.iter().chain(CASES) {
+            let (outcome, _) = run(&mut machine, case, "");
+            assert!(outcome.is_ok(), "{}: {outcome:?}", case.name);
+            let level = machine.interrupts().unwrap().intx_level(8);
+            assert!(!level, "{} leaves interrupt 8", case.name);
+        }
     }
 }
 
 #[test]
 fn qemus_model_passes_all_but_the_case_that_is_known_to_differ() {
     for case in CASES {
-        let (outcome, _) = run(&mut virtual_rig(RtcModel::QemuPc), case, "");
+        let mut machine = builtin(Board::Pc, Chips::RTC, Reference::Qemu);
+        let (outcome, _) = run(&mut machine, case, "");
         let differs = case.name == "flags-without-enables";
         assert_eq!(outcome.is_err(), differs, "{}: {outcome:?}", case.name);
     }
@@ -59,7 +70,7 @@ fn qemus_model_passes_all_but_the_case_that_is_known_to_differ() {
 
 #[test]
 fn drift_is_exactly_zero_on_a_virtual_clock() {
-    let (outcome, lines) = run(&mut virtual_rig(RtcModel::Mc146818), &case("drift"), "");
+    let (outcome, lines) = run(&mut rig(), &case("drift"), "");
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(
         lines,
@@ -70,14 +81,14 @@ fn drift_is_exactly_zero_on_a_virtual_clock() {
     );
     // Whole periods only, at a rate whose period is no whole number of nanoseconds.
     let options = "hz=8192,duration_ms=7,threshold=0";
-    let (outcome, lines) = run(&mut virtual_rig(RtcModel::Mc146818), &case("drift"), options);
+    let (outcome, lines) = run(&mut rig(), &case("drift"), options);
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(lines, ["hz: 8192, duration_ms: 6, exp_duration: 6, drift ratio: 0.000000"]);
 }
 
 #[test]
 fn drift_on_the_hosts_clock_says_so_and_has_a_threshold() {
-    let mut rig = Rig::new(RtcModel::Mc146818, Arc::new(HostClock::new()));
+    let mut rig = Rig::new(Arc::new(HostClock::new()));
     // The threshold is what is tested, not the host: no host is so slow.
     let (outcome, lines) = run(&mut rig, &case("drift"), "hz=16,duration_ms=250,threshold=100");
     assert!(outcome.is_ok(), "{outcome:?}");
@@ -90,7 +101,7 @@ fn drift_on_the_hosts_clock_says_so_and_has_a_threshold() {
 #[test]
 fn options_that_measure_nothing_are_refused() {
     for options in ["hz=3", "hz=0", "threshold=-1", "threshold=nan", "hz=2,duration_ms=499"] {
-        let (outcome, _) = run(&mut virtual_rig(RtcModel::Mc146818), &case("drift"), options);
+        let (outcome, _) = run(&mut rig(), &case("drift"), options);
         assert!(matches!(outcome, Err(Stop::Error(_))), "{options}: {outcome:?}");
     }
 }
@@ -120,7 +131,7 @@ const FAULTS: &[(&str, Fault)] = &[
 #[test]
 fn each_fault_fails_the_case_that_is_about_it() {
     for (name, fault) in FAULTS {
-        let mut rig = virtual_rig(RtcModel::Mc146818).faulty(*fault);
+        let mut rig = rig().faulty(*fault);
         let (outcome, _) = run(&mut rig, &case(name), "");
         let Err(Stop::Failed(finding)) = outcome else { panic!("{name}: {outcome:?}") };
         assert_ne!(finding.expected, finding.got, "{name}: {finding:?}");
@@ -130,7 +141,7 @@ fn each_fault_fails_the_case_that_is_about_it() {
 #[test]
 fn one_flipped_month_is_named_by_its_case() {
     let fault: Fault = |index, value| if index == MONTH { value ^ 1 } else { value };
-    let mut rig = virtual_rig(RtcModel::Mc146818).faulty(fault);
+    let mut rig = rig().faulty(fault);
     let (outcome, _) = run(&mut rig, &case("calendar"), "");
     let Err(Stop::Failed(finding)) = outcome else { panic!("{outcome:?}") };
     assert!(finding.what.contains("1900-01-31"), "{finding:?}");
