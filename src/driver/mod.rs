@@ -3,6 +3,7 @@
 //! A driver owns pages of guest RAM and talks to its device through the machine's facets. What
 //! every machine kind shares is the [`BlockDriver`]: it takes requests and gives completions.
 
+pub mod acpi;
 pub mod alloc;
 pub mod apic;
 pub mod cmos;

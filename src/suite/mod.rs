@@ -5,6 +5,7 @@
 //! its module; [`registry`] lists them all.
 
 mod access_log;
+pub mod acpi_pm;
 pub mod artifacts;
 mod bench;
 pub mod fw_cfg;

@@ -9,5 +9,6 @@ pub const MODULES: &[&dyn Module] = &[
     &super::rtc::Rtc,
     &super::pit::Pit,
     &super::hpet::Hpet,
+    &super::acpi_pm::AcpiPm,
     &super::virtio_blk::VirtioBlk,
 ];

@@ -2,6 +2,7 @@
 
 use super::Pit;
 use crate::machine::builtin::devices::pit as chip;
+use crate::suite::Stop;
 use crate::suite::testbed::{Testbed, all_pass, caught};
 use crate::suite::wrong_chip::{Fault, Read, Write};
 
@@ -138,4 +139,14 @@ fn a_wrong_period_after_a_new_count_is_found() {
     let other: Write = |w, o, value| Some(if (w, o, value) == (0, 2, 6) { 9 } else { value });
     let what = found("new-count", Fault::writing(other));
     assert_eq!(what, "mode 2: OUT with a count written in a period");
+}
+
+/// The driver's wait gives up on a counter that does not end.
+#[test]
+fn a_wait_that_never_ends_is_an_error() {
+    let stuck: Read = |window, _, value| if window == 1 { value & !0x20 } else { value };
+    match machine(Fault::reading(stuck)).run(&Pit, "wait") {
+        Err(Stop::Error(error)) => assert!(error.to_string().contains("counter 2"), "{error}"),
+        other => panic!("{other:?}"),
+    }
 }

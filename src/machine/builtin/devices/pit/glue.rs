@@ -4,6 +4,7 @@ use super::bits::LATE_EDGES_MAX;
 use super::chip::{PitChip, Refresh};
 use crate::base::Nanos;
 use crate::machine::builtin::device::{Device, Wire};
+use crate::machine::builtin::devices::lanes;
 
 /// The interval timer. Window 0 is ports 40h to 43h, window 1 port 61h.
 #[derive(Debug)]
@@ -55,23 +56,22 @@ impl Device for Pit {
 
     fn read(&mut self, window: usize, offset: u64, size: u8, now: Nanos) -> u64 {
         self.catch_up(now);
-        let bytes = (0..u64::from(size.min(8))).map(|lane| match window {
-            0 => self.chip.read(offset + lane, now),
-            _ => self.chip.read_nmisc(now),
-        });
         // An 8-bit chip: a wider access is one of each port in turn.
-        bytes.enumerate().fold(0, |value, (lane, byte)| value | u64::from(byte) << (8 * lane))
+        lanes::read(offset, size, |port| match window {
+            0 => self.chip.read(port, now),
+            _ => self.chip.read_nmisc(now),
+        })
     }
 
     fn write(&mut self, window: usize, offset: u64, size: u8, value: u64, now: Nanos) {
         self.catch_up(now);
-        for (lane, byte) in (0..u64::from(size.min(8))).zip(value.to_le_bytes()) {
+        lanes::write(offset, size, value, |port, byte| {
             match window {
-                0 => self.chip.write(offset + lane, byte, now),
+                0 => self.chip.write(port, byte, now),
                 _ => self.chip.write_nmisc(byte, now),
             }
             self.drive();
-        }
+        });
     }
 
     fn deadline(&self) -> Option<Nanos> {

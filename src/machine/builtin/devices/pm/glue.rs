@@ -2,8 +2,9 @@
 
 use super::bits::GPE0_BYTES_PC;
 use super::chip::PmChip;
-use crate::base::{BusAccess, Nanos};
+use crate::base::Nanos;
 use crate::machine::builtin::device::{Device, Wire};
+use crate::machine::builtin::devices::lanes;
 
 /// ACPI power management. Window 0 is the I/O block, window 1 GPE0.
 #[derive(Debug)]
@@ -60,23 +61,18 @@ impl Device for Pm {
 
     fn read(&mut self, window: usize, offset: u64, size: u8, now: Nanos) -> u64 {
         self.run(now);
-        let byte = |lane: u8| match window {
-            0 => self.chip.read(offset + u64::from(lane)),
-            _ => self.chip.read_gpe(offset + u64::from(lane)),
-        };
-        let size = size.clamp(1, 8);
-        let value = (0..size).fold(0, |value, lane| value | u64::from(byte(lane)) << (8 * lane));
-        value & BusAccess::ones(size)
+        lanes::read(offset, size, |byte| match window {
+            0 => self.chip.read(byte),
+            _ => self.chip.read_gpe(byte),
+        })
     }
 
     fn write(&mut self, window: usize, offset: u64, size: u8, value: u64, now: Nanos) {
         self.run(now);
-        for (lane, byte) in (0..u64::from(size)).zip(value.to_le_bytes()) {
-            match window {
-                0 => self.chip.write(offset + lane, byte),
-                _ => self.chip.write_gpe(offset + lane, byte),
-            }
-        }
+        lanes::write(offset, size, value, |at, byte| match window {
+            0 => self.chip.write(at, byte),
+            _ => self.chip.write_gpe(at, byte),
+        });
         self.drive();
     }
 
