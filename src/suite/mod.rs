@@ -11,11 +11,14 @@ mod bench;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
+pub mod ioapic;
+pub mod lapic;
 pub mod machines;
 pub mod module;
 pub mod needs;
 pub mod outcome;
 mod panics;
+pub mod pic;
 pub mod pit;
 pub mod registry;
 pub mod results;
@@ -25,9 +28,12 @@ pub mod select;
 pub mod serial;
 pub mod settings;
 pub mod setup;
+pub mod sources;
 pub mod thread;
 pub mod virtio_blk;
 
+#[cfg(test)]
+mod irq_board;
 #[cfg(test)]
 mod testbed;
 #[cfg(test)]

@@ -10,5 +10,8 @@ pub const MODULES: &[&dyn Module] = &[
     &super::pit::Pit,
     &super::hpet::Hpet,
     &super::acpi_pm::AcpiPm,
+    &super::pic::Pic,
+    &super::ioapic::IoApicTests,
+    &super::lapic::Lapic,
     &super::virtio_blk::VirtioBlk,
 ];

@@ -1,5 +1,8 @@
 //! One local APIC.
 
+mod priority;
+mod registers;
+
 use super::bits::*;
 use super::lvt::Lvt;
 use super::message::{Message, Signal, logical_match, physical_match};
@@ -169,88 +172,6 @@ impl Lapic {
         self.requested || self.external_requested()
     }
 
-    /// Reads a register: 32 bits at a multiple of 16.
-    pub fn read(&mut self, offset: u64, now: Nanos) -> u32 {
-        self.advance(now);
-        let word = |first: u64| (offset - first) as usize / 16;
-        match offset {
-            APIC_ID => u32::from(self.id) << 24,
-            APIC_VERSION => VERSION,
-            APIC_TPR => self.tpr.into(),
-            APIC_APR => self.arbitration_priority().into(),
-            APIC_PPR => self.priority().into(),
-            APIC_EOI | APIC_RRD => 0,
-            APIC_LDR => self.ldr,
-            APIC_DFR => self.dfr,
-            APIC_SVR => self.svr,
-            APIC_ISR..APIC_TMR => self.isr.word(word(APIC_ISR)),
-            APIC_TMR..APIC_IRR => self.tmr.word(word(APIC_TMR)),
-            APIC_IRR..APIC_IRR_END => self.irr.word(word(APIC_IRR)),
-            APIC_ESR => self.esr,
-            APIC_ICR_LOW => self.icr_low,
-            APIC_ICR_HIGH => self.icr_high,
-            APIC_LVT_TIMER..=APIC_LVT_ERROR => self.lvt.read(word(APIC_LVT_TIMER)),
-            APIC_TMICT => self.timer.initial(),
-            APIC_TMCCT => self.timer.current(now),
-            APIC_TDCR => self.timer.configuration(),
-            _ => {
-                self.error(ESR_ILLEGAL_REGISTER);
-                0
-            }
-        }
-    }
-
-    /// Writes a register: 32 bits at a multiple of 16.
-    pub fn write(&mut self, offset: u64, value: u32, now: Nanos) -> Option<Effect> {
-        self.advance(now);
-        match offset {
-            APIC_ID => self.id = (value >> 24) as u8,
-            APIC_TPR => self.tpr = value as u8,
-            APIC_EOI => return self.end_of_interrupt(),
-            APIC_LDR => self.ldr = value & ICR_HIGH_WRITABLE,
-            APIC_DFR => self.dfr = value | DFR_ONES,
-            APIC_SVR => self.write_svr(value),
-            APIC_ESR => self.esr = std::mem::take(&mut self.errors),
-            APIC_ICR_LOW => return self.command(value),
-            APIC_ICR_HIGH => self.icr_high = value & ICR_HIGH_WRITABLE,
-            APIC_LVT_TIMER..=APIC_LVT_ERROR => self.write_lvt(offset, value),
-            APIC_TMICT => self.timer.load(value, now),
-            APIC_TDCR => self.timer.configure(value & TDCR_WRITABLE, now),
-            // Read only.
-            APIC_VERSION | APIC_APR | APIC_PPR | APIC_RRD | APIC_TMCCT => {}
-            APIC_ISR..APIC_IRR_END => {}
-            _ => self.error(ESR_ILLEGAL_REGISTER),
-        }
-        self.settle();
-        None
-    }
-
-    fn write_svr(&mut self, value: u32) {
-        self.svr = value & SVR_WRITABLE;
-        if !self.is_software_enabled() {
-            self.lvt.mask_all();
-        }
-    }
-
-    fn write_lvt(&mut self, offset: u64, value: u32) {
-        let index = (offset - APIC_LVT_TIMER) as usize / 16;
-        self.lvt.write(index, value, self.is_software_enabled());
-        self.timer.set_periodic(self.lvt.read(LVT_TIMER) & LVT_PERIODIC != 0);
-        self.serve_levels();
-    }
-
-    fn command(&mut self, low: u32) -> Option<Effect> {
-        self.icr_low = low & ICR_LOW_WRITABLE;
-        let message = Message::of_command(self.icr_low, self.icr_high)?;
-        let Signal { mode, vector, .. } = message.signal;
-        if matches!(mode, MODE_FIXED | MODE_LOWEST) && vector < VECTOR_MIN {
-            self.error(ESR_SEND_ILLEGAL_VECTOR);
-            self.settle();
-            return None;
-        }
-        Some(Effect::Send(message))
-    }
-
     fn end_of_interrupt(&mut self) -> Option<Effect> {
         let ended = self.isr.highest()?;
         self.isr.set(ended, false);
@@ -345,37 +266,6 @@ impl Lapic {
         }
     }
 
-    /// The acknowledge cycle. External interrupts go before any vector: they ignore priorities.
-    pub fn acknowledge(&mut self, now: Nanos) -> Acknowledged {
-        self.advance(now);
-        if self.external_requested() {
-            self.external = false;
-            return Acknowledged::External;
-        }
-        if !std::mem::take(&mut self.requested) {
-            return Acknowledged::Nothing;
-        }
-        let Some(vector) = self.deliverable() else {
-            return Acknowledged::Vector(self.svr as u8);
-        };
-        self.irr.set(vector, false);
-        self.isr.set(vector, true);
-        self.settle();
-        Acknowledged::Vector(vector)
-    }
-
-    /// Whether INTR is high for the 8259A.
-    pub fn external_requested(&self) -> bool {
-        if !self.is_enabled() {
-            return self.pins[0];
-        }
-        let pin = |(index, high): (&usize, &bool)| {
-            let external = self.lvt.signal(*index).is_some_and(|s| s.mode == MODE_EXTINT);
-            external && self.lvt.is_active(*index, *high)
-        };
-        self.external || PINS.iter().zip(&self.pins).any(pin)
-    }
-
     /// Level-triggered pins that are active and do not wait for an EOI.
     fn serve_levels(&mut self) {
         if !self.is_enabled() {
@@ -386,28 +276,5 @@ impl Lapic {
                 self.accept(signal);
             }
         }
-    }
-
-    fn settle(&mut self) {
-        self.requested |= self.deliverable().is_some();
-    }
-
-    /// The vector to deliver: the highest requested, if its class is above the processor's.
-    fn deliverable(&self) -> Option<u8> {
-        self.irr.highest().filter(|vector| vector >> 4 > self.priority() >> 4)
-    }
-
-    /// The processor priority (SDM §11.8.3.1).
-    fn priority(&self) -> u8 {
-        let serving = self.isr.highest().unwrap_or(0);
-        if self.tpr >> 4 >= serving >> 4 { self.tpr } else { serving & 0xf0 }
-    }
-
-    /// The arbitration priority, by which a lowest-priority message chooses (SDM §11.6.2.4).
-    pub fn arbitration_priority(&self) -> u8 {
-        let class = |vectors: &Vectors| vectors.highest().unwrap_or(0) & 0xf0;
-        let (waiting, serving) = (class(&self.irr), class(&self.isr));
-        let task = self.tpr & 0xf0;
-        if task >= waiting && task > serving { self.tpr } else { task.max(waiting).max(serving) }
     }
 }

@@ -6,6 +6,7 @@ use super::bits::{CASCADE, INPUTS};
 use super::pair::Pair;
 use crate::base::Nanos;
 use crate::machine::builtin::device::{Device, LineSink, Wire};
+use crate::machine::builtin::devices::lanes;
 
 /// Windows of [`PicDevice`].
 const WINDOW_MASTER: usize = 0;
@@ -114,24 +115,17 @@ impl PicDevice {
     }
 }
 
-/// An 8-bit device: a wider access is one for each byte, in the order of the ports.
 impl Device for PicDevice {
     fn name(&self) -> &'static str {
         "pic"
     }
 
     fn read(&mut self, window: usize, offset: u64, size: u8, _now: Nanos) -> u64 {
-        let size = u64::from(size.min(8));
-        (0..size).fold(0, |value, i| {
-            value | u64::from(self.read_byte(window, offset.wrapping_add(i))) << (8 * i)
-        })
+        lanes::read(offset, size, |at| self.read_byte(window, at))
     }
 
     fn write(&mut self, window: usize, offset: u64, size: u8, value: u64, _now: Nanos) {
-        let bytes = value.to_le_bytes();
-        for (i, byte) in (0..).zip(bytes.iter().take(usize::from(size))) {
-            self.write_byte(window, offset.wrapping_add(i), *byte);
-        }
+        lanes::write(offset, size, value, |at, byte| self.write_byte(window, at, byte));
     }
 
     fn reset(&mut self, _now: Nanos) {
