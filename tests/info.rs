@@ -6,8 +6,8 @@ use std::path::Path;
 use assert_cmd::Command;
 use qtrace::base::{BlockOp, Nanos, OpFlags};
 use qtrace::trace::{
-    Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo, TraceHeader,
-    TraceSummary, TraceWriter,
+    ClockStep, Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo,
+    TraceHeader, TraceSummary, TraceWriter,
 };
 
 fn header() -> TraceHeader {
@@ -164,4 +164,37 @@ fn help_begins_with_examples() {
     let output = info(&["--help"]).code(0);
     let help = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
     assert!(help.starts_with("Examples:\n  qtrace info"), "{help}");
+}
+
+#[test]
+fn a_bus_trace_shows_accesses_memory_interrupts_and_steps() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/compat/1.1.qtrace");
+    let facts = json(&path);
+    let want = serde_json::json!({
+        "port_reads": 1, "port_writes": 1, "mmio_reads": 1, "mmio_writes": 1,
+        "memory_writes": 1, "memory_fills": 1, "memory_reads": 1,
+        "irqs_fired": 1, "irqs_low": 1, "acknowledges": 3, "clock_steps": 1,
+        "addresses": [0xffff, u64::MAX],
+    });
+    assert_eq!(facts["bus"], want);
+    assert_eq!(facts["streams"][0]["bus"], want);
+    assert!(facts["streams"][1].get("bus").is_none());
+    let text = text(&path);
+    assert!(text.contains("2 reads, 2 writes at 0xffff to 0xffffffffffffffff"), "{text}");
+    for row in ["1 reads            1 writes", "1 filled", "1 fired", "3 acknowledged", "1 steps"] {
+        assert!(text.contains(row), "{row}: {text}");
+    }
+}
+
+#[test]
+fn a_bus_trace_of_nothing_else_shows_no_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.qtrace");
+    let mut writer = TraceWriter::create(&path, header()).unwrap();
+    let stream = writer.stream(StreamInfo::default()).unwrap();
+    writer.event(&Event::Clock(ClockStep { time: Nanos(0), stream, to: Nanos(5) })).unwrap();
+    writer.finish(TraceSummary::default()).unwrap();
+    let text = text(&path);
+    assert!(!text.contains("holds every request") && !text.contains("flush"), "{text}");
+    assert!(text.contains("1 steps"), "{text}");
 }

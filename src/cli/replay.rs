@@ -1,5 +1,7 @@
 //! `qtrace replay`.
 
+mod bus;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +10,7 @@ use super::Format;
 use super::progress::Progress;
 use crate::base::options::nearest;
 use crate::base::{Error, ErrorKind, Result};
+use crate::replay::bus::options::{MMIO_TEST, PORT_TEST};
 use crate::replay::options::{self, Config};
 use crate::replay::session::{self, Phase, TEST};
 use crate::report::{Report, json, text};
@@ -18,6 +21,8 @@ Examples:
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_fmt=mem,pacing=recorded
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.raw,snapshot=on \\
                 --test-opts clock=virtual,report=r.json,runlog=r.log
+  qtrace replay --test mmio-trace tracefile=boot.qtrace,board=pc,disks=16M,disk_slot=3
+  qtrace replay --test port-trace tracefile=boot.qtrace,fail_below=97 --format json
   qtrace replay --test block-trace-virtio help        every option, with its default
   qtrace replay --test '?'                            every test";
 
@@ -30,8 +35,11 @@ Exit codes:
   4  nothing to replay, or fault= never fired";
 
 /// Every test module: name and what it does.
-const TESTS: &[(&str, &str)] =
-    &[(TEST, "replay a block trace through a virtio-blk device and check the result")];
+const TESTS: &[(&str, &str)] = &[
+    (TEST, "replay a block trace through a virtio-blk device and check the result"),
+    (PORT_TEST, "replay the port accesses of a trace and check every recorded read"),
+    (MMIO_TEST, "replay every access of a trace, to ports and memory, likewise"),
+];
 
 /// Every machine that can be replayed on.
 const MACHINES: &[&str] = &["builtin"];
@@ -63,12 +71,16 @@ pub struct Args {
 /// Whatever kept the replay from being done.
 pub fn run(args: &Args) -> Result<u8> {
     if is_help(&args.test) {
-        let list: String = TESTS.iter().map(|(name, what)| format!("{name}  {what}\n")).collect();
+        let line = |(name, what): &(&str, &str)| format!("{name:18}  {what}\n");
+        let list: String = TESTS.iter().map(line).collect();
         print(list.as_bytes())?;
         return Ok(0);
     }
-    check_names(args)?;
+    let test = check_names(args)?;
     let texts: Vec<String> = args.options.iter().chain(&args.test_opts).cloned().collect();
+    if test != TEST {
+        return bus::run(test, args, &texts);
+    }
     if texts.iter().any(|text| is_help(text)) {
         print(options::help().as_bytes())?;
         return Ok(0);
@@ -90,20 +102,21 @@ fn is_help(text: &str) -> bool {
     matches!(text, "?" | "help" | "list")
 }
 
-fn check_names(args: &Args) -> Result<()> {
-    if !TESTS.iter().any(|(name, _)| *name == args.test) {
+/// The name of the test.
+fn check_names(args: &Args) -> Result<&'static str> {
+    let Some((test, _)) = TESTS.iter().find(|(name, _)| *name == args.test) else {
         let names: Vec<&str> = TESTS.iter().map(|(name, _)| *name).collect();
         let hint = match nearest(&args.test, names.iter().copied()) {
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("tests: {}", names.join(", ")),
         };
         return Err(Error::usage(format!("there is no test '{}'", args.test)).hint(hint));
-    }
+    };
     if !MACHINES.contains(&args.machine.as_str()) {
         return Err(Error::machine(format!("machine '{}' is not available", args.machine))
             .hint(format!("available: {}", MACHINES.join(", "))));
     }
-    Ok(())
+    Ok(test)
 }
 
 /// A flag that the first Ctrl-C or SIGTERM raises. The second one ends the process at once.

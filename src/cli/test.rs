@@ -3,14 +3,17 @@
 mod list;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::replay::{print, stop_on_signal};
 use crate::base::units::parse_nanos;
 use crate::base::{ErrorKind, Result};
+use crate::record::tap_dir::TapDir;
 use crate::report::{json, junit, suite_text, tap};
+use crate::suite::around::Around;
 use crate::suite::machines::MachineChoice;
 use crate::suite::registry::MODULES;
 use crate::suite::runner::{self, RunOptions};
@@ -24,6 +27,7 @@ Examples:
   qtrace test rtc/drift hz=1024,duration_ms=5000 pit  one case with options, then a device
   qtrace test clock=host 'hpet/*' '*/irq*'            globs; options before a name are for all
   qtrace test --machine builtin,type=q35 --seed 7 pci
+  qtrace test --tap taps 'virtio-blk/*'               record what passes, as traces
   qtrace test --format junit --artifacts failures > tests.xml
   qtrace test '?'                                     every test with its options";
 
@@ -56,6 +60,10 @@ pub struct Args {
     /// Keep bus log, images and finding of each failure in a folder of DIR.
     #[arg(long, value_name = "DIR")]
     pub artifacts: Option<PathBuf>,
+    /// Record every case that has a machine of its own as DIR/MODULE-CASE.qtrace, for
+    /// `qtrace replay --test mmio-trace`.
+    #[arg(long, value_name = "DIR")]
+    pub tap: Option<PathBuf>,
     /// Stop at the first case that fails.
     #[arg(long)]
     pub fail_fast: bool,
@@ -134,6 +142,7 @@ pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u
         deadline: args.deadline,
         artifacts: args.artifacts.clone(),
         fail_fast: args.fail_fast,
+        around: args.tap.as_deref().map(around).transpose()?,
     };
     let mut printed = Ok(());
     let live = args.format == Format::Text;
@@ -151,6 +160,10 @@ pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u
         let _ = writeln!(err, "qtrace: interrupted: the report is partial");
     }
     Ok(code)
+}
+
+fn around(folder: &Path) -> Result<Arc<dyn Around>> {
+    Ok(Arc::new(TapDir::create(folder)?))
 }
 
 /// The whole report in one of its forms.

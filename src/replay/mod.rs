@@ -7,9 +7,11 @@
 //!   becomes on this device;
 //! - [`pacing`]: when it is issued; [`inflight`]: what is under way, and what must wait for it;
 //! - [`engine`]: the test thread's loop; [`run_log`]: what it saw, byte for byte; [`output`]: the files it leaves;
-//!   [`books`]: who is told of it; [`summary`]: what the report says.
+//!   [`books`]: who is told of it; [`summary`]: what the report says;
+//! - [`mod@bus`]: the replay of what a vCPU did to ports, registers and memory.
 
 pub mod books;
+pub mod bus;
 pub mod engine;
 pub mod inflight;
 pub mod options;

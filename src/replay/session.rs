@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use super::books::Books;
 use super::engine::{End, Engine, EngineConfig, Outcome, Parts};
@@ -26,7 +26,7 @@ use crate::image::{self, AioMode, Image, OpenOptions};
 use crate::machine::Machine;
 use crate::machine::builtin::{BuiltinConfig, BuiltinMachine, DiskConfig};
 use crate::oracle::{Finding, FindingKind, Oracle, OracleConfig, Verify};
-use crate::report::{MachineReport, Report, RunStats, TimingStatus, json};
+use crate::report::{MachineReport, Report, RunStats, TimingStatus, WallReport, json};
 use crate::trace::{NotRecorded, Trace};
 
 /// The name of this test module.
@@ -104,6 +104,13 @@ pub fn exit_code(config: &Config, report: &Report) -> u8 {
 /// What the options need and the trace does not have.
 fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
     let lacks = trace.summary().not_recorded;
+    let requests = trace.totals().iter().any(|totals| totals.issues.iter().any(|n| *n > 0));
+    if !requests && trace.totals().iter().any(|totals| totals.bus.events() > 0) {
+        let what = "the trace holds no block request, but events of a bus";
+        return Err(Error::new(ErrorKind::Nothing, what)
+            .path(&config.trace)
+            .hint("qtrace replay --test mmio-trace tracefile=…"));
+    }
     let refuse = |what: String, hint: &str| Err(Error::usage(what).path(&config.trace).hint(hint));
     let timed = matches!(config.pacing, Pacing::Recorded { .. }) || config.window.is_timed();
     if timed && lacks.contains(NotRecorded::TIMES) {
@@ -211,11 +218,7 @@ impl Session<'_> {
         if self.target.is_new() && !keep {
             report.notes.push("interrupted: the new target was removed".into());
         }
-        report.wall.elapsed_ns = u64::try_from(started.0.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let unix = started.1.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        report.wall.started_unix = unix;
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        report.wall.host = host.trim_end().to_owned();
+        report.wall = WallReport::since(started);
         if keep {
             self.target.commit()?;
         }

@@ -1,5 +1,7 @@
 //! A verdict as bytes: text, JSON.
 
+pub mod bus;
+pub mod bus_text;
 pub mod histogram;
 pub mod json;
 pub mod junit;
@@ -10,6 +12,7 @@ pub mod text;
 pub mod threshold;
 
 use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -298,6 +301,18 @@ pub struct WallReport {
     pub host: String,
     /// How long it took by the host's clock, checks included.
     pub elapsed_ns: u64,
+}
+
+impl WallReport {
+    /// Of a run that began at `started` and ends now.
+    pub fn since(started: (Instant, SystemTime)) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            started_unix: started.1.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            host: host.trim_end().to_owned(),
+            elapsed_ns: u64::try_from(started.0.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 #[cfg(test)]

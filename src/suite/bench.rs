@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::access_log::{AccessLog, Logged};
+use super::around::{Around, Occasion};
 use super::machines::{MachineChoice, TestMachine};
 use super::needs;
 use super::outcome::{Finding, Outcome, Stop};
@@ -33,6 +34,8 @@ pub(super) struct Job {
     /// The machine may serve a further case.
     pub keep: bool,
     pub scene: Arc<Scene>,
+    /// Who stands before machines that are new.
+    pub around: Option<Arc<dyn Around>>,
 }
 
 /// What can be looked at from outside while a case runs, and after it hung.
@@ -193,10 +196,20 @@ fn on_machine(on: &mut TestMachine, job: &Job, done: &mut Done) -> Outcome {
     }
     let clock = machine.clock();
     let start = clock.now();
-    let outcome = match &job.scene.log {
-        Some(log) => run_case(&mut Logged::new(&mut **machine, log.clone()), job, &mut done.lines),
-        None => run_case(&mut **machine, job, &mut done.lines),
+    let mut outcome = Ok(());
+    let mut run = |machine: &mut dyn Machine| {
+        outcome = match &job.scene.log {
+            Some(log) => run_case(&mut Logged::new(machine, log.clone()), job, &mut done.lines),
+            None => run_case(machine, job, &mut done.lines),
+        };
     };
+    match job.around.as_deref().filter(|_| !done.reused) {
+        Some(around) => {
+            let occasion = Occasion { name: &job.planned.name(), spec: on.spec.as_ref() };
+            around.around(occasion, &mut **machine, &mut run)?;
+        }
+        None => run(&mut **machine),
+    }
     done.time = Some((clock.grade(), Nanos(clock.now() - start)));
     match outcome {
         // Once it runs, a machine error is something that the device did to its driver.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::settings::ClockChoice;
 use super::setup::MachineSetup;
+use super::spec::MachineSpec;
 use crate::base::clock::ScaledClock;
 use crate::base::options::{OptionSpec, Options, nearest};
 use crate::base::units::parse_size;
@@ -21,6 +22,8 @@ pub struct TestMachine {
     pub chips: Chips,
     /// Its disks' bytes, where they are ours.
     pub images: Vec<Arc<dyn Image>>,
+    /// What would build the same again, where that can be told.
+    pub spec: Option<MachineSpec>,
 }
 
 /// A kind of machine.
@@ -162,8 +165,9 @@ impl MachineKind for Builtin {
         };
         let (disks, chips) = (disks.collect(), setup.chips);
         let config = BuiltinConfig { clock, disks, chips, ..Self::config(options)? };
+        let spec = Some(MachineSpec::of(&config, &setup.disks));
         let machine = BuiltinMachine::new(config)?;
-        Ok(TestMachine { machine: Box::new(machine), chips, images })
+        Ok(TestMachine { machine: Box::new(machine), chips, images, spec })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod access_log;
 pub mod acpi_pm;
+pub mod around;
 pub mod artifacts;
 mod bench;
 pub mod fw_cfg;
@@ -29,6 +30,7 @@ pub mod serial;
 pub mod settings;
 pub mod setup;
 pub mod sources;
+pub mod spec;
 pub mod thread;
 pub mod virtio_blk;
 

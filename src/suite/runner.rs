@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::around::Around;
 use super::artifacts::Artifacts;
 use super::bench::{Bench, Done, Ended, Job, Scene};
 use super::machines::MachineChoice;
@@ -30,6 +31,8 @@ pub struct RunOptions {
     pub artifacts: Option<PathBuf>,
     /// Ends the run with the first case that fails.
     pub fail_fast: bool,
+    /// Who stands between new machines and cases.
+    pub around: Option<Arc<dyn Around>>,
 }
 
 impl RunOptions {
@@ -39,7 +42,7 @@ impl RunOptions {
     /// Seed 1, the usual deadline, nothing kept.
     pub fn new(machine: MachineChoice) -> Self {
         let (deadline, artifacts) = (Self::DEADLINE, None);
-        Self { machine, seed: 1, deadline, artifacts, fail_fast: false }
+        Self { machine, seed: 1, deadline, artifacts, fail_fast: false, around: None }
     }
 }
 
@@ -151,6 +154,7 @@ impl Runner<'_> {
             seed: case_seed(self.options.seed, &planned.name()),
             keep,
             scene: Arc::clone(scene),
+            around: self.options.around.clone(),
         })
     }
 

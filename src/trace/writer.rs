@@ -243,11 +243,7 @@ impl TraceWriter {
         self.metadata_frame(kind, meta::encode(value))
     }
 
-    fn metadata_frame(
-        &mut self,
-        kind: u16,
-        body: std::result::Result<Vec<u8>, String>,
-    ) -> Result<u64> {
+    fn metadata_frame(&mut self, kind: u16, body: Result<Vec<u8>, String>) -> Result<u64> {
         let body = body.map_err(|why| self.too_large(&why))?;
         if body.len() as u64 > body_limit(kind) {
             return Err(self.too_large("its description is too long"));

@@ -56,6 +56,23 @@ impl Folder {
         writer.finish(TraceSummary::default()).unwrap();
     }
 
+    /// The bus events of `kept`, each as `change` makes it.
+    fn bus_trace(&self, name: &str, kept: &Trace, change: fn(&mut Event)) {
+        let mut writer = TraceWriter::create(&self.path(name), kept.header().clone()).unwrap();
+        for info in kept.streams() {
+            writer.stream(info.clone()).unwrap();
+        }
+        writer.payload(b"hello").unwrap();
+        let mut cursor = kept.cursor(0);
+        while let Some((_, mut event)) = cursor.next().unwrap() {
+            if !matches!(event, Event::Issue(_) | Event::Complete(_) | Event::Mark(_)) {
+                change(&mut event);
+                writer.event(&event).unwrap();
+            }
+        }
+        writer.finish(TraceSummary::default()).unwrap();
+    }
+
     /// Runs `qtrace diff` with names of this folder's files and options.
     fn diff(&self, args: &str) -> Result<Outcome> {
         let words = args.split_whitespace().map(|word| {
@@ -305,4 +322,57 @@ fn a_disk_that_begins_with_a_brace_is_a_disk_and_a_damaged_report_is_said_to_be_
     assert!(error.to_string().contains("bad: not a report, or a damaged one"), "{error}");
     folder.file("newer", b"{\"schema\":\"qtrace.report/7\",\"qtrace\":\"9.9\"}");
     assert!(folder.diff("newer newer").unwrap_err().to_string().contains("qtrace.report/7"));
+}
+
+#[test]
+fn bus_traces_are_compared_event_by_event() {
+    let folder = Folder::new();
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/compat/1.1.qtrace");
+    let kept = Trace::open(&kept).unwrap();
+    folder.bus_trace("a", &kept, |_| ());
+    folder.bus_trace("same", &kept, |_| ());
+    let (code, json) = folder.json("a same");
+    assert_eq!((code, &json["identical"]), (0, &Value::Bool(true)));
+    assert_eq!((&json["a"]["bus_reads"], &json["a"]["irqs"]), (&2.into(), &5.into()));
+    type Change = fn(&mut Event);
+    let changes: [(&str, Change); 6] = [
+        ("value", |event| {
+            if let Event::Bus(bus) = event {
+                bus.access.value ^= 1;
+            }
+        }),
+        ("address", |event| {
+            if let Event::Memory(memory) = event {
+                memory.addr -= 1;
+            }
+        }),
+        ("level", |event| {
+            if let Event::Irq(irq) = event {
+                irq.high = !irq.high;
+            }
+        }),
+        ("vector", |event| {
+            if let Event::Ack(ack) = event {
+                ack.vector = Some(7);
+            }
+        }),
+        ("clock", |event| {
+            if let Event::Clock(step) = event {
+                step.to = Nanos(1);
+            }
+        }),
+        ("kind", |event| {
+            if let Event::Irq(irq) = *event {
+                let (time, stream) = (irq.time, irq.stream);
+                *event = Event::Clock(crate::trace::ClockStep { time, stream, to: time });
+            }
+        }),
+    ];
+    for (field, change) in changes {
+        folder.bus_trace("b", &kept, change);
+        let (code, json) = folder.json("a b");
+        assert_eq!(code, 1, "{field}");
+        let first = &json["first_difference"];
+        assert!(first["fields"].as_array().unwrap().contains(&field.into()), "{field}: {first}");
+    }
 }

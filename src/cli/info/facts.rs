@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::{BlockOp, OpFlags, Result};
 use crate::trace::{
-    Event, Issue, Loss, PayloadRef, PayloadTotals, StreamInfo, StreamTotals, Trace,
+    BusTotals, Event, Issue, Loss, PayloadRef, PayloadTotals, StreamInfo, StreamTotals, Trace,
 };
 
 /// Events between two moves of the progress bar.
@@ -42,6 +42,8 @@ pub(super) struct Facts {
     /// Completions that carry the data read.
     pub(super) completions_with_payload: u64,
     pub(super) marks: u64,
+    /// Events of a bus.
+    pub(super) bus: Bus,
     /// From the first event to the last, in time.
     pub(super) duration_ns: u64,
     pub(super) first_time_ns: Option<u64>,
@@ -68,6 +70,54 @@ pub(super) struct Stream {
     pub(super) completions: u64,
     pub(super) marks: u64,
     pub(super) end_bytes: u64,
+    #[serde(skip_serializing_if = "Bus::is_empty")]
+    pub(super) bus: Bus,
+}
+
+/// Events of a bus, of a stream or of all.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Bus {
+    pub(super) port_reads: u64,
+    pub(super) port_writes: u64,
+    pub(super) mmio_reads: u64,
+    pub(super) mmio_writes: u64,
+    pub(super) memory_writes: u64,
+    pub(super) memory_fills: u64,
+    pub(super) memory_reads: u64,
+    pub(super) irqs_fired: u64,
+    pub(super) irqs_low: u64,
+    pub(super) acknowledges: u64,
+    pub(super) clock_steps: u64,
+    /// First and last byte accessed.
+    pub(super) addresses: Option<(u64, u64)>,
+}
+
+impl Bus {
+    fn of(totals: &BusTotals) -> Self {
+        let [port_reads, port_writes] = totals.ports;
+        let [mmio_reads, mmio_writes] = totals.mmio;
+        let [memory_writes, memory_fills, memory_reads] = totals.memory;
+        let [irqs_fired, irqs_low] = totals.irqs;
+        let addresses = (totals.accesses() > 0).then_some((totals.addr_min, totals.addr_max));
+        Self {
+            port_reads,
+            port_writes,
+            mmio_reads,
+            mmio_writes,
+            memory_writes,
+            memory_fills,
+            memory_reads,
+            irqs_fired,
+            irqs_low,
+            acknowledges: totals.acks,
+            clock_steps: totals.steps,
+            addresses,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where and why the file ends early.
@@ -151,6 +201,7 @@ impl Facts {
             failures: counts.failures,
             completions_with_payload: counts.completions_with_payload,
             marks: total.marks,
+            bus: Bus::of(&total.bus),
             duration_ns: span.map_or(0, |(first, last)| last - first),
             first_time_ns: span.map(|(first, _)| first.0),
             end_bytes: total.end_bytes,
@@ -180,6 +231,7 @@ fn streams(trace: &Trace) -> Vec<Stream> {
             completions: totals.completes,
             marks: totals.marks,
             end_bytes: totals.end_bytes,
+            bus: Bus::of(&totals.bus),
         })
         .collect()
 }
@@ -195,6 +247,7 @@ fn sum(streams: &[StreamTotals]) -> StreamTotals {
         sum.completes = sum.completes.saturating_add(stream.completes);
         sum.marks = sum.marks.saturating_add(stream.marks);
         sum.end_bytes = sum.end_bytes.max(stream.end_bytes);
+        sum.bus.merge(&stream.bus);
     }
     sum
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::facts::{Facts, Stream};
+use super::facts::{Bus, Facts, Stream};
 use crate::base::BlockOp;
 use crate::base::units::{human_bytes, human_nanos};
 use crate::import::summary::counted;
@@ -25,9 +25,17 @@ pub(super) fn render(facts: &Facts) -> String {
         page.row("read as", line);
     }
     page.row("duration", &human_nanos(facts.duration_ns));
-    page.row("disk", &format!("{} holds every request", human_bytes(facts.end_bytes)));
-    operations(&mut page, facts);
-    page.row("completions", &format!("{}, {} with an error", facts.completions, facts.failures));
+    // A trace of a bus has no requests to speak of, and the other way round.
+    let bus = !facts.bus.is_empty();
+    if !bus || facts.ops.values().any(|count| *count > 0) {
+        page.row("disk", &format!("{} holds every request", human_bytes(facts.end_bytes)));
+        operations(&mut page, facts);
+        let completions = format!("{}, {} with an error", facts.completions, facts.failures);
+        page.row("completions", &completions);
+    }
+    if bus {
+        bus_events(&mut page, &facts.bus);
+    }
     page.row("marks", &facts.marks.to_string());
     payloads(&mut page, facts);
     if !facts.not_recorded.is_empty() {
@@ -64,6 +72,24 @@ fn operations(page: &mut Page, facts: &Facts) {
     }
 }
 
+fn bus_events(page: &mut Page, bus: &Bus) {
+    let both = |reads: u64, writes: u64| format!("{reads:>12} reads {writes:>12} writes");
+    page.row("ports", &both(bus.port_reads, bus.port_writes));
+    page.row("mmio", &both(bus.mmio_reads, bus.mmio_writes));
+    let rows = [
+        ("memory", bus.memory_writes, "written"),
+        ("", bus.memory_fills, "filled"),
+        ("", bus.memory_reads, "found"),
+        ("interrupts", bus.irqs_fired, "fired"),
+        ("", bus.irqs_low, "low"),
+        ("", bus.acknowledges, "acknowledged"),
+        ("clock", bus.clock_steps, "steps"),
+    ];
+    for (label, count, what) in rows.into_iter().filter(|(_, count, _)| *count > 0) {
+        page.row(label, &format!("{count:>12} {what}"));
+    }
+}
+
 fn payloads(page: &mut Page, facts: &Facts) {
     let stored = &facts.payloads;
     let what = format!(
@@ -87,8 +113,16 @@ fn describe(stream: &Stream) -> String {
     parts.extend(info.device_bytes.map(human_bytes));
     parts.extend(info.block_bytes.map(|bytes| format!("blocks of {bytes} B")));
     let requests = stream.ops.values().fold(0u64, |sum, n| sum.saturating_add(*n));
-    parts.push(format!("{requests} requests"));
-    parts.push(format!("up to {}", human_bytes(stream.end_bytes)));
+    if requests > 0 || stream.bus.is_empty() {
+        parts.push(format!("{requests} requests"));
+        parts.push(format!("up to {}", human_bytes(stream.end_bytes)));
+    }
+    if let Some((first, last)) = stream.bus.addresses {
+        let Bus { port_reads, port_writes, mmio_reads, mmio_writes, .. } = stream.bus;
+        let reads = port_reads.saturating_add(mmio_reads);
+        let writes = port_writes.saturating_add(mmio_writes);
+        parts.push(format!("{reads} reads, {writes} writes at {first:#x} to {last:#x}"));
+    }
     parts.join(", ")
 }
 

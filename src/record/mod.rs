@@ -1,0 +1,11 @@
+//! Recorders: whatever passes through them becomes a trace.
+//!
+//! - [`machine`]: a tap between a test thread and its machine; [`memory`]: what of guest RAM
+//!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run.
+
+pub mod machine;
+pub mod memory;
+pub mod tap_dir;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+//! Replay of bus traces: what a vCPU did to ports, registers, guest memory and the clock, done
+//! again on a machine, and every recorded read compared.
+//!
+//! - [`options`]: what `--test port-trace` and `--test mmio-trace` understand; [`session`]: a whole run,
+//!   on a machine that [`MachineSpec`](crate::suite::spec::MachineSpec) describes;
+//! - [`policy`]: what a recorded read asks of the machine, and the table of free-running counters
+//!   with the reason of each;
+//! - [`regions`]: which device and register an access belongs to, and which devices are modelled;
+//! - [`engine`]: the test thread's loop; [`memory`], [`interrupts`]: its parts that are no
+//!   accesses; [`tally`]: what differed.
+//!
+//! A mismatch in a port changes nothing in what is replayed after it: a recording has no branches.
+
+pub mod engine;
+pub mod interrupts;
+pub mod memory;
+pub mod options;
+pub mod policy;
+pub mod regions;
+pub mod session;
+pub mod tally;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! A whole replay of a bus trace: open, build, run, report.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
+
+use super::engine::{Engine, Outcome};
+use super::options::{Config, Plan};
+use crate::base::{Clock, Error, ErrorKind, Result, VirtualClock};
+use crate::machine::Machine;
+use crate::replay::output::{Output, OutputKind};
+use crate::report::bus::{BUS_SCHEMA, BusReport, BusVerdict, ppm};
+use crate::report::{TraceReport, WallReport, json};
+use crate::trace::Trace;
+
+/// Replays a bus trace as `config` says. `stop` ends it early; `progress` gets the event reached
+/// and how many there are.
+///
+/// # Errors
+/// Whatever kept the job from being done. A device that was wrong is no error: see the report.
+pub fn run(
+    config: &Config,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<BusReport> {
+    let started = (Instant::now(), SystemTime::now());
+    let report_file = config
+        .report
+        .as_deref()
+        .map(|path| Output::create(OutputKind::Report, path))
+        .transpose()?;
+    let trace = Trace::open(&config.trace)?;
+    check_trace(config, &trace)?;
+    let plan = config.plan(&trace)?;
+    let clock = Arc::new(VirtualClock::new());
+    let mut machine = plan.machine.build(Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let mut report = replay(&trace, &plan, &mut machine, stop, progress)
+        .map_err(|error| error.path(&config.trace))?;
+    config.test.clone_into(&mut report.test);
+    report.machine = format!("builtin {}", plan.machine.text());
+    report.wall = WallReport::since(started);
+    if let Some(mut file) = report_file {
+        file.write(json::to_text(&report)?.as_bytes())?;
+        file.finish()?;
+    }
+    Ok(report)
+}
+
+/// Replays `trace` on a machine that is there already, as new.
+///
+/// # Errors
+/// As [`run`].
+pub fn replay(
+    trace: &Trace,
+    plan: &Plan,
+    machine: &mut dyn Machine,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<BusReport> {
+    let total = trace.events();
+    let clock = machine.clock();
+    let start = clock.now();
+    let engine = Engine::new(trace, plan, machine)?;
+    let outcome = engine.run(stop, &mut |event| progress(event, total))?;
+    let mut report = fill(trace, plan, outcome);
+    report.time_grade = clock.grade();
+    report.duration_ns = clock.now() - start;
+    Ok(report)
+}
+
+/// The exit code that a report stands for.
+pub fn exit_code(report: &BusReport) -> u8 {
+    match (report.interrupted, report.verdict.pass) {
+        (true, _) => ErrorKind::Interrupted.exit_code(),
+        (false, true) => 0,
+        (false, false) => 1,
+    }
+}
+
+fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
+    let bus = |totals: &crate::trace::StreamTotals| totals.bus.events() > 0;
+    if trace.totals().iter().any(bus) {
+        return Ok(());
+    }
+    if trace.events() == 0 && trace.truncation().is_some() {
+        let what = "the trace is cut short before its first event";
+        return Err(Error::input(what).path(&config.trace));
+    }
+    let error = Error::new(ErrorKind::Nothing, "the trace holds no event of a bus");
+    let requests = trace.totals().iter().any(|totals| totals.issues.iter().any(|n| *n > 0));
+    Err(error.path(&config.trace).hint(match requests {
+        true => "it is a block trace: qtrace replay --test block-trace-virtio",
+        false => "see qtrace info",
+    }))
+}
+
+fn fill(trace: &Trace, plan: &Plan, outcome: Outcome) -> BusReport {
+    let Outcome { tally, done, other_checks, interrupted, notes } = outcome;
+    let (modelled, foreign) = tally.reads();
+    let (regions, mismatches, mismatches_unlisted) = tally.finish();
+    let checks = modelled.reads + other_checks.0;
+    let divergences = modelled.different + other_checks.1;
+    let right_ppm = ppm(checks.saturating_sub(divergences), checks);
+    let complete = !interrupted && trace.truncation().is_none();
+    BusReport {
+        schema: BUS_SCHEMA.to_owned(),
+        qtrace: env!("CARGO_PKG_VERSION").to_owned(),
+        complete,
+        interrupted,
+        test: String::new(),
+        machine: String::new(),
+        settings: plan.settings.clone(),
+        trace: TraceReport {
+            path: trace.path().display().to_string(),
+            format: trace.header().source_format.clone(),
+            events: trace.events(),
+            sha256: None,
+            truncated: trace.truncation().map(|cut| cut.why.clone()),
+            not_recorded: trace.summary().not_recorded.names(),
+        },
+        time_grade: crate::base::TimeGrade::Deterministic,
+        duration_ns: 0,
+        done,
+        modelled,
+        foreign,
+        regions,
+        mismatches,
+        mismatches_unlisted,
+        verdict: BusVerdict {
+            pass: right_ppm >= plan.fail_below_ppm,
+            checks,
+            divergences,
+            right_ppm,
+            fail_below_ppm: plan.fail_below_ppm,
+            equal_ppm: ppm(modelled.equal + foreign.equal, modelled.reads + foreign.reads),
+        },
+        notes,
+        wall: WallReport::default(),
+    }
+}

@@ -1,0 +1,492 @@
+//! Replays on a toy whose every answer is known.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::options::{Config, MMIO_TEST, PORT_TEST, Plan};
+use super::session;
+use crate::base::{BusAccess, BusSpace, Clock, ErrorKind, GuestAddr, Nanos, Result, VirtualClock};
+use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
+use crate::report::bus::{BusReport, Mismatch, MismatchReport};
+use crate::report::bus_text;
+use crate::trace::{
+    AckEvent, BusEvent, ClockStep, Event, IrqChange, MemoryEvent, MemoryOp, NotRecorded,
+    PayloadRef, StreamId, StreamInfo, Trace, TraceHeader, TraceSummary, TraceWriter,
+};
+
+/// Ports hold what was written to them, but: 40h counts microseconds, a write to 99h fires
+/// interrupt 5 and holds its line at bit 0, 9ah writes a byte to memory. Memory-mapped registers
+/// read as their address.
+struct Toy {
+    clock: VirtualClock,
+    ram: Arc<GuestRam>,
+    ports: Vec<u8>,
+    irq: Option<Arc<IrqEvent>>,
+    polls: u64,
+}
+
+impl Toy {
+    fn new() -> Self {
+        let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
+        let clock = VirtualClock::new();
+        Self { clock, ram, ports: vec![0; 1 << 16], irq: None, polls: 0 }
+    }
+}
+
+impl Bus for Toy {
+    fn pio_read(&mut self, port: u16, size: u8) -> u32 {
+        let value = match port {
+            0x40 => (self.clock.now().0 / 1000) as u32,
+            port => u32::from(self.ports[usize::from(port)]),
+        };
+        value & BusAccess::ones(size) as u32
+    }
+
+    fn pio_write(&mut self, port: u16, _size: u8, value: u32) {
+        self.ports[usize::from(port)] = value as u8;
+        if port == 0x99
+            && let Some(irq) = &self.irq
+        {
+            irq.signal();
+        }
+        if port == 0x9a {
+            self.ram.write(GuestAddr(0x2000), &[value as u8]);
+        }
+    }
+
+    fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64 {
+        addr.0 & BusAccess::ones(size)
+    }
+
+    fn mmio_write(&mut self, addr: GuestAddr, _size: u8, value: u64) {
+        self.ports[addr.0 as usize & 0xffff] = value as u8;
+    }
+}
+
+impl Interrupts for Toy {
+    fn watch(&mut self, _source: IrqSource) -> Result<Arc<IrqEvent>> {
+        let event = Arc::new(IrqEvent::new().unwrap());
+        self.irq = Some(Arc::clone(&event));
+        Ok(event)
+    }
+
+    fn intx_level(&self, _irq: u32) -> bool {
+        self.ports[0x99] & 1 != 0
+    }
+
+    fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
+        (self.ports[0x99] != 0).then_some(0x20 + cpu)
+    }
+}
+
+impl Machine for Toy {
+    fn name(&self) -> &str {
+        "toy"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all()
+    }
+
+    fn bus(&mut self) -> Result<&mut dyn Bus> {
+        Ok(self)
+    }
+
+    fn ram(&self) -> Result<Arc<GuestRam>> {
+        Ok(Arc::clone(&self.ram))
+    }
+
+    fn interrupts(&mut self) -> Result<&mut dyn Interrupts> {
+        Ok(self)
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.clock.clone())
+    }
+
+    fn poll(&mut self) -> Result<bool> {
+        self.polls += 1;
+        Ok(false)
+    }
+
+    fn wait(&mut self, _fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()> {
+        self.clock.advance_to(deadline.unwrap());
+        Ok(())
+    }
+}
+
+/// A trace being made up.
+struct Script {
+    dir: tempfile::TempDir,
+    writer: TraceWriter,
+    time: u64,
+    lacks: NotRecorded,
+}
+
+const STREAMS: [&str; 7] = ["rtc", "port", "memory", "ioapic", "intx", "ide", "mmio"];
+
+impl Script {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let header = TraceHeader { source_format: "made up".into(), ..TraceHeader::default() };
+        let mut writer = TraceWriter::create(&dir.path().join("t"), header).unwrap();
+        for device in STREAMS {
+            let device = device.to_owned();
+            writer.stream(StreamInfo { device, ..StreamInfo::default() }).unwrap();
+        }
+        Self { dir, writer, time: 0, lacks: NotRecorded::empty() }
+    }
+
+    fn stream(name: &str) -> StreamId {
+        StreamId(STREAMS.iter().position(|known| *known == name).unwrap() as u32)
+    }
+
+    fn event(&mut self, event: Event) {
+        self.writer.event(&event).unwrap();
+    }
+
+    fn port(&mut self, stream: &str, write: bool, addr: u64, value: u64) {
+        let access = BusAccess { space: BusSpace::Pio, write, addr, size: 1, value };
+        let (time, stream) = (Nanos(self.time), Self::stream(stream));
+        self.event(Event::Bus(BusEvent { time, stream, access, cpu: None }));
+    }
+
+    fn out(&mut self, port: u64, value: u64) {
+        self.port("port", true, port, value);
+    }
+
+    fn expect(&mut self, port: u64, value: u64) {
+        self.port("port", false, port, value);
+    }
+
+    fn irq(&mut self, stream: &str, line: u32, high: bool) {
+        let (time, stream) = (Nanos(self.time), Self::stream(stream));
+        self.event(Event::Irq(IrqChange { time, stream, line, high }));
+    }
+
+    fn memory(&mut self, op: MemoryOp, addr: u64, bytes: &[u8]) {
+        let payload = match op {
+            MemoryOp::Fill => PayloadRef::Absent,
+            MemoryOp::Write | MemoryOp::Read => self.writer.payload(bytes).unwrap(),
+        };
+        let (time, stream) = (Nanos(self.time), Self::stream("memory"));
+        let (len, fill) = (bytes.len() as u64, if op == MemoryOp::Fill { bytes[0] } else { 0 });
+        self.event(Event::Memory(MemoryEvent { time, stream, op, addr, len, fill, payload }));
+    }
+
+    fn finish(self) -> (tempfile::TempDir, PathBuf) {
+        let summary = TraceSummary { not_recorded: self.lacks, ..TraceSummary::default() };
+        self.writer.finish(summary).unwrap();
+        let path = self.dir.path().join("t");
+        (self.dir, path)
+    }
+
+    fn replay(self, test: &'static str, options: &str) -> (BusReport, Toy) {
+        let (_dir, path) = self.finish();
+        replay(&path, test, options)
+    }
+}
+
+fn plan(path: &Path, test: &'static str, options: &str) -> (Trace, Plan) {
+    let text = format!("tracefile={},{options}", path.display());
+    let trace = Trace::open(path).unwrap();
+    let plan = Config::parse(test, &[text]).and_then(|config| config.plan(&trace)).unwrap();
+    (trace, plan)
+}
+
+fn replay(path: &Path, test: &'static str, options: &str) -> (BusReport, Toy) {
+    let (trace, plan) = plan(path, test, options);
+    let mut toy = Toy::new();
+    let report =
+        session::replay(&trace, &plan, &mut toy, &AtomicBool::new(false), &mut |_, _| ()).unwrap();
+    (report, toy)
+}
+
+fn mismatch(event: u64, time_ns: u64, expected: &str, got: &str) -> Mismatch {
+    Mismatch { event, time_ns, expected: expected.to_owned(), got: got.to_owned() }
+}
+
+#[test]
+fn writes_are_made_and_reads_compared_and_grouped() {
+    let mut script = Script::new();
+    script.out(0x300, 7);
+    script.expect(0x300, 7);
+    for value in 8..13 {
+        script.time = value * 100;
+        script.expect(0x300, value);
+    }
+    script.expect(0x301, 1);
+    let (report, _) = script.replay(MMIO_TEST, "");
+    let first = [(2, 800, "0x08"), (3, 900, "0x09"), (4, 1000, "0x0a")];
+    let first = first.map(|(event, time, want)| mismatch(event, time, want, "0x07")).to_vec();
+    let (region, register) = ("port".to_owned(), "+300".to_owned());
+    assert_eq!(report.mismatches[0], MismatchReport { region, register, count: 5, first });
+    assert_eq!(report.mismatches[1].first, [mismatch(7, 1200, "0x01", "0x00")]);
+    assert_eq!((report.verdict.checks, report.verdict.divergences), (7, 6));
+    assert_eq!((report.modelled.equal, report.modelled.different), (1, 6));
+    assert_eq!(report.verdict.right_ppm, 142_857);
+    let text = bus_text::render(&report);
+    assert!(text.contains("port +300: different 5 times"), "{text}");
+    assert!(text.contains("event 3, 900 ns: expected 0x09, got 0x07"), "{text}");
+    assert!(text.contains("FAIL: 6 divergences"), "{text}");
+    assert_eq!(session::exit_code(&report), 1);
+}
+
+#[test]
+fn a_share_may_be_enough() {
+    let script = || {
+        let mut script = Script::new();
+        script.expect(0x300, 1);
+        (0..3).for_each(|_| script.expect(0x300, 0));
+        script
+    };
+    for (options, pass) in [("fail_below=75", true), ("fail_below=75.0001", false), ("", false)] {
+        let (report, _) = script().replay(MMIO_TEST, options);
+        assert_eq!((report.verdict.pass, report.verdict.divergences), (pass, 1), "{options}");
+    }
+}
+
+#[test]
+fn policies_say_what_is_equal() {
+    let script = || {
+        let mut script = Script::new();
+        script.out(0x300, 0x5a);
+        script.expect(0x300, 0x5b);
+        script
+    };
+    for (policy, want) in [
+        ("exact", (0, 0, 1)),
+        ("mask=f0", (1, 0, 0)),
+        ("mask=1", (0, 0, 1)),
+        ("ignore", (0, 1, 0)),
+        ("poll=1us", (0, 0, 1)),
+    ] {
+        let (report, _) = script().replay(MMIO_TEST, &format!("policy=port+300:{policy}"));
+        let counts = report.modelled;
+        assert_eq!((counts.within, counts.ignored, counts.different), want, "{policy}");
+        assert_eq!(counts.reads, 1);
+    }
+}
+
+#[test]
+fn a_poll_ends_as_soon_as_the_value_is_there_or_the_time_is_up() {
+    let script = |value| {
+        let mut script = Script::new();
+        script.time = 5_000;
+        script.expect(0x40, value);
+        script
+    };
+    let poll = "policy=pit:poll=100us,defaults=off";
+    let (report, toy) = script(50).replay(MMIO_TEST, poll);
+    assert_eq!((report.modelled.within, report.verdict.divergences), (1, 0));
+    assert_eq!(toy.clock.now().0 / 1000, 50);
+    let (report, toy) = script(200).replay(MMIO_TEST, poll);
+    assert_eq!(report.verdict.divergences, 1);
+    assert_eq!(toy.clock.now(), Nanos(105_000));
+}
+
+#[test]
+fn time_passes_as_recorded_or_as_told() {
+    let script = || {
+        let mut script = Script::new();
+        script.time = 3_000;
+        script.expect(0x40, 3);
+        script.time = 9_000;
+        script.expect(0x40, 9);
+        script
+    };
+    let (report, _) = script().replay(MMIO_TEST, "defaults=off");
+    assert_eq!((report.verdict.divergences, report.duration_ns), (0, 9_000));
+    let (report, _) = script().replay(MMIO_TEST, "defaults=off,time=2us");
+    assert_eq!((report.verdict.divergences, report.duration_ns), (2, 4_000));
+    let mut untimed = script();
+    untimed.lacks = NotRecorded::TIMES;
+    let (_dir, path) = untimed.finish();
+    assert_eq!(replay(&path, MMIO_TEST, "").0.duration_ns, 2_000);
+    let text = format!("tracefile={},time=recorded", path.display());
+    let config = Config::parse(MMIO_TEST, &[text]).unwrap();
+    let error = config.plan(&Trace::open(&path).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn clock_steps_move_the_clock_and_a_step_of_nothing_is_a_poll() {
+    let mut script = Script::new();
+    let stream = Script::stream("port");
+    for (time, to) in [(0, 7_000), (7_000, 7_000)] {
+        let (time, to) = (Nanos(time), Nanos(to));
+        script.event(Event::Clock(ClockStep { time, stream, to }));
+    }
+    let (report, toy) = script.replay(MMIO_TEST, "");
+    assert_eq!((report.done.steps, toy.polls, toy.clock.now()), (2, 1, Nanos(7_000)));
+}
+
+#[test]
+fn guest_memory_is_written_and_compared_inside_ram_and_outside() {
+    let mut script = Script::new();
+    script.memory(MemoryOp::Write, 0x1000, &[1, 2, 3]);
+    script.memory(MemoryOp::Fill, 0x1001, &[9, 9]);
+    script.memory(MemoryOp::Read, 0x1000, &[1, 9, 9, 0]);
+    script.memory(MemoryOp::Read, 0x1000, &[1, 9, 8, 0]);
+    script.memory(MemoryOp::Write, (1 << 20) - 1, &[5, 6, 7]);
+    script.expect(0, 6);
+    // Registers read as their address.
+    script.memory(MemoryOp::Read, (1 << 20) + 4, &[4, 0, 16, 0]);
+    let (report, toy) = script.replay(MMIO_TEST, "");
+    let mut bytes = [0; 3];
+    toy.ram.read(GuestAddr(0x1000), &mut bytes);
+    assert_eq!(bytes, [1, 9, 9]);
+    assert_eq!((report.done.memory_writes, report.done.memory_checks), (3, 3));
+    let [group] = report.mismatches.as_slice() else { panic!("{:?}", report.mismatches) };
+    assert_eq!((group.region.as_str(), group.register.as_str()), ("memory", "0x1000, 4 bytes"));
+    assert_eq!(group.first, [mismatch(3, 0, "08 00 at 0x1002", "09 00 at 0x1002")]);
+}
+
+#[test]
+fn a_huge_range_outside_ram_is_left_out() {
+    let mut script = Script::new();
+    let (time, stream, op) = (Nanos(0), Script::stream("memory"), MemoryOp::Fill);
+    let (len, payload) = (1 << 50, PayloadRef::Absent);
+    let event = MemoryEvent { time, stream, op, addr: 0, len, fill: 1, payload };
+    script.event(Event::Memory(event));
+    let (report, _) = script.replay(MMIO_TEST, "");
+    assert_eq!((report.done.left_out, report.done.memory_writes), (1, 0));
+}
+
+#[test]
+fn interrupts_come_or_are_missed_and_none_comes_unasked() {
+    let mut script = Script::new();
+    script.out(0x99, 1);
+    script.irq("ioapic", 5, true);
+    script.out(0x300, 0);
+    script.irq("ioapic", 5, true);
+    script.out(0x99, 0);
+    script.irq("ioapic", 5, true);
+    script.irq("ioapic", 5, false);
+    script.out(0x99, 1);
+    let (report, _) = script.replay(MMIO_TEST, "");
+    let [group] = report.mismatches.as_slice() else { panic!("{:?}", report.mismatches) };
+    assert_eq!((group.region.as_str(), group.register.as_str()), ("interrupts", "lines 0x5"));
+    let want = [mismatch(3, 0, "it fired", "nothing"), mismatch(7, 0, "nothing", "it fired")];
+    assert_eq!(group.first, want);
+    assert_eq!(report.verdict.divergences, 2);
+}
+
+#[test]
+fn a_line_that_should_be_low_is_looked_at_when_all_is_said() {
+    let mut script = Script::new();
+    script.out(0x99, 1);
+    script.irq("ioapic", 5, false);
+    script.irq("ioapic", 5, true);
+    script.out(0x300, 0);
+    script.irq("ioapic", 5, false);
+    script.out(0x300, 0);
+    let (report, _) = script.replay(MMIO_TEST, "");
+    let [group] = report.mismatches.as_slice() else { panic!("{:?}", report.mismatches) };
+    assert_eq!(group.first, [mismatch(4, 0, "low", "high")]);
+}
+
+#[test]
+fn a_tap_looks_from_when_the_test_does() {
+    let mut script = Script::new();
+    script.out(0x99, 1);
+    script.irq("intx", 5, false);
+    script.out(0x99, 1);
+    script.irq("intx", 5, true);
+    let (report, _) = script.replay(MMIO_TEST, "");
+    assert_eq!((report.verdict.divergences, report.done.interrupts), (0, 2));
+}
+
+#[test]
+fn acknowledges_are_compared() {
+    let mut script = Script::new();
+    let stream = Script::stream("intx");
+    for vector in [None, Some(0x21)] {
+        script.event(Event::Ack(AckEvent { time: Nanos(0), stream, cpu: 0, vector }));
+        script.out(0x99, 1);
+    }
+    let (report, _) = script.replay(MMIO_TEST, "");
+    let [group] = report.mismatches.as_slice() else { panic!("{:?}", report.mismatches) };
+    assert_eq!((group.region.as_str(), group.register.as_str()), ("acknowledge", "CPU 0"));
+    assert_eq!(group.first, [mismatch(2, 0, "vector 0x21", "vector 0x20")]);
+}
+
+#[test]
+fn what_is_not_modelled_is_apart_and_no_part_of_the_verdict() {
+    let mut script = Script::new();
+    script.port("ide", false, 0x1f7, 0x50);
+    script.port("rtc", false, 0x71, 0);
+    let (report, _) = script.replay(MMIO_TEST, "defaults=off");
+    assert_eq!((report.foreign.different, report.modelled.equal), (1, 1));
+    assert!(report.verdict.pass && report.mismatches.is_empty());
+    assert_eq!(report.verdict.equal_ppm, 500_000);
+    let ide = report.regions.iter().find(|region| region.name == "ide").unwrap();
+    assert!(!ide.modelled && ide.device.is_empty());
+    let mut script = Script::new();
+    script.port("rtc", false, 0x71, 1);
+    let (report, _) = script.replay(MMIO_TEST, "chips=full-rtc,defaults=off");
+    assert_eq!((report.foreign.different, report.verdict.checks), (1, 0));
+}
+
+#[test]
+fn port_trace_leaves_memory_mapped_registers_out() {
+    let script = || {
+        let mut script = Script::new();
+        let (time, stream) = (Nanos(0), Script::stream("mmio"));
+        let (space, addr) = (BusSpace::Mmio, 0xfeb0_0000);
+        let access = BusAccess { space, write: false, addr, size: 4, value: 1 };
+        script.event(Event::Bus(BusEvent { time, stream, access, cpu: None }));
+        script.out(0x99, 1);
+        script.irq("ioapic", 5, true);
+        script.irq("ioapic", 5, true);
+        script.expect(0x99, 1);
+        script
+    };
+    let (report, _) = script().replay(MMIO_TEST, "");
+    assert_eq!((report.done.reads, report.verdict.divergences), (2, 2));
+    let (report, _) = script().replay(PORT_TEST, "");
+    assert_eq!((report.done.reads, report.verdict.divergences), (1, 0));
+    assert!(report.notes.iter().any(|note| note.starts_with("1 memory-mapped")), "{report:?}");
+}
+
+#[test]
+fn without_values_reads_are_made_and_not_compared() {
+    let mut script = Script::new();
+    script.out(0x300, 5);
+    script.expect(0x300, 0);
+    script.lacks = NotRecorded::READ_VALUES;
+    let (report, _) = script.replay(MMIO_TEST, "");
+    assert_eq!((report.done.reads, report.verdict.checks), (1, 0));
+    assert!(report.verdict.pass && report.notes[0].contains("no values"));
+}
+
+#[test]
+fn a_trace_of_something_else_says_which_test_to_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t");
+    TraceWriter::create(&path, TraceHeader::default())
+        .unwrap()
+        .finish(TraceSummary::default())
+        .unwrap();
+    let config = Config::parse(MMIO_TEST, &[format!("tracefile={}", path.display())]).unwrap();
+    let error = session::run(&config, &AtomicBool::new(false), &mut |_, _| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Nothing);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/linux-ext4-virtio.qtrace");
+    let config = Config::parse(MMIO_TEST, &[format!("tracefile={}", kept.display())]).unwrap();
+    let error = session::run(&config, &AtomicBool::new(false), &mut |_, _| ()).unwrap_err();
+    assert!(error.hint_text().unwrap().contains("block-trace-virtio"), "{error}");
+}
+
+#[test]
+fn the_same_trace_gives_the_same_report() {
+    let mut script = Script::new();
+    script.out(0x300, 1);
+    (0..200).for_each(|port| script.expect(0x300 + port % 40, port % 3));
+    let (_dir, path) = script.finish();
+    let json = || crate::report::json::to_text(&replay(&path, MMIO_TEST, "").0).unwrap();
+    assert_eq!(json(), json());
+    let report: BusReport = serde_json::from_str(&json()).unwrap();
+    assert_eq!(report, replay(&path, MMIO_TEST, "").0);
+}
