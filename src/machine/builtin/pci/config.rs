@@ -61,7 +61,7 @@ pub struct ConfigSpace {
     initial: [u8; 256],
     writable: [u8; 256],
     bars: [Option<Bar>; PCI_BARS],
-    last_capability: u8,
+    first_capability: u8,
     free: u8,
 }
 
@@ -73,7 +73,7 @@ impl ConfigSpace {
             initial: [0; 256],
             writable: [0; 256],
             bars: [None; PCI_BARS],
-            last_capability: 0,
+            first_capability: 0,
             free: PCI_HEADER_END,
         };
         space.preset(PCI_VENDOR_ID, &id.vendor.to_le_bytes());
@@ -135,7 +135,8 @@ impl ConfigSpace {
     }
 
     /// Links a capability of `body` (which begins with its ID and a byte for the next pointer) with
-    /// its write mask, and gives its offset; `None` when configuration space is full.
+    /// its write mask before those that are there, as QEMU's functions have theirs, and gives its
+    /// offset; `None` when configuration space is full.
     pub fn add_capability(&mut self, body: &[u8], mask: &[u8]) -> Option<u8> {
         let at = self.free;
         let end = usize::from(at) + body.len().next_multiple_of(4);
@@ -143,15 +144,10 @@ impl ConfigSpace {
         self.free = u8::try_from(end).ok()?;
         self.preset(at, body);
         self.allow(at, mask);
-        self.preset(at + 1, &[0]);
-        match self.last_capability {
-            0 => {
-                self.preset(PCI_CAPABILITY_LIST, &[at]);
-                self.preset(PCI_STATUS, &PCI_STATUS_CAP_LIST.to_le_bytes());
-            }
-            last => self.preset(last + 1, &[at]),
-        }
-        self.last_capability = at;
+        let next = std::mem::replace(&mut self.first_capability, at);
+        self.preset(at + 1, &[next]);
+        self.preset(PCI_CAPABILITY_LIST, &[at]);
+        self.preset(PCI_STATUS, &PCI_STATUS_CAP_LIST.to_le_bytes());
         Some(at)
     }
 
@@ -295,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_linked_in_order_and_end() {
+    fn capabilities_are_linked_newest_first_and_end() {
         let mut space = space();
         let first = space.add_capability(&[PCI_CAP_ID_VNDR, 0, 3], &[]).unwrap();
         let second = space.add_capability(&[PCI_CAP_ID_MSIX, 0xff, 1], &[0, 0, 0, 0x80]).unwrap();
-        assert_eq!(space.read(PCI_CAPABILITY_LIST, 1), u32::from(first));
-        assert_eq!(space.read(first + 1, 1), u32::from(second));
-        assert_eq!(space.read(second + 1, 1), 0);
+        assert_eq!(space.read(PCI_CAPABILITY_LIST, 1), u32::from(second));
+        assert_eq!(space.read(second + 1, 1), u32::from(first));
+        assert_eq!(space.read(first + 1, 1), 0);
         assert_ne!(space.read(PCI_STATUS, 2) as u16 & PCI_STATUS_CAP_LIST, 0);
         assert_eq!(space.add_capability(&[0; 200], &[]), None);
     }

@@ -14,6 +14,12 @@ pub const CONFIG_CAPACITY: usize = 0x00;
 pub const CONFIG_SIZE_MAX: usize = 0x08;
 /// Most segments in a request.
 pub const CONFIG_SEG_MAX: usize = 0x0c;
+/// Geometry: cylinders, heads, sectors of a track.
+pub const CONFIG_CYLINDERS: usize = 0x10;
+/// Heads.
+pub const CONFIG_HEADS: usize = 0x12;
+/// Sectors of a track.
+pub const CONFIG_SECTORS: usize = 0x13;
 /// Logical block size.
 pub const CONFIG_BLK_SIZE: usize = 0x14;
 /// Topology: exponent of logical blocks in a physical one, alignment, minimum and optimal I/O.
@@ -43,6 +49,14 @@ pub const CONFIG_BYTES: usize = 0x3c;
 
 /// Bytes of struct virtio_blk_discard_write_zeroes (§5.2.6): sector, num_sectors, flags.
 pub const RANGE_BYTES: u64 = 16;
+/// The geometry of a disk that has none: tracks of 63 sectors, 16 heads, and as many cylinders as
+/// ATA can say (ATA/ATAPI-6 §C): what every BIOS assumes.
+pub const TRACK_SECTORS: u8 = 63;
+/// See [`TRACK_SECTORS`].
+pub const HEADS: u8 = 16;
+/// See [`TRACK_SECTORS`].
+pub const CYLINDERS: std::ops::RangeInclusive<u64> = 2..=16383;
+
 /// Ranges in a request that this device takes: 256, as Linux merges at most.
 pub const RANGES_MAX: usize = 256;
 /// Sectors in a range that this device takes: 2 GiB less one sector's 31-bit byte limit, which

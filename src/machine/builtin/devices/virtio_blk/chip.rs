@@ -80,6 +80,7 @@ impl BlkChip {
         let mut offered = feature(VIRTIO_RING_F_INDIRECT_DESC)
             | feature(VIRTIO_RING_F_EVENT_IDX)
             | feature(VIRTIO_BLK_F_SEG_MAX)
+            | feature(VIRTIO_BLK_F_GEOMETRY)
             | feature(VIRTIO_BLK_F_BLK_SIZE)
             | feature(VIRTIO_BLK_F_TOPOLOGY)
             | feature(VIRTIO_BLK_F_FLUSH)
@@ -234,6 +235,11 @@ fn config_of(geometry: &BlkGeometry) -> [u8; CONFIG_BYTES] {
     let range_sectors = (RANGE_SECTORS_MAX / block_sectors * block_sectors).to_le_bytes();
     set(CONFIG_CAPACITY, &geometry.capacity_sectors.to_le_bytes());
     set(CONFIG_SEG_MAX, &(segments.max(1) as u32).to_le_bytes());
+    let track = u64::from(HEADS) * u64::from(TRACK_SECTORS);
+    let cylinders = (geometry.capacity_sectors / track).clamp(*CYLINDERS.start(), *CYLINDERS.end());
+    set(CONFIG_CYLINDERS, &(cylinders as u16).to_le_bytes());
+    set(CONFIG_HEADS, &[HEADS]);
+    set(CONFIG_SECTORS, &[TRACK_SECTORS]);
     set(CONFIG_BLK_SIZE, &geometry.block_bytes.to_le_bytes());
     set(CONFIG_PHYSICAL_BLOCK_EXP, &[0]);
     set(CONFIG_MIN_IO_SIZE, &1u16.to_le_bytes());

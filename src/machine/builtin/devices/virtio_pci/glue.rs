@@ -83,7 +83,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         space.add_bar(BAR_MSIX, BarKind::Mem32, (table_bytes + pending_bytes).max(4096));
         space.add_bar(BAR_MODERN, BarKind::Mem64, MODERN_BAR_SIZE);
         let (msix_capability, access_capability) =
-            add_capabilities(&mut space, queues, config.vectors, table_bytes)
+            add_capabilities(&mut space, config.vectors, table_bytes)
                 .ok_or_else(|| Error::machine("no room for a virtio function's capabilities"))?;
         let (pci_interrupts, interrupts) = (config.pci_interrupts, config.interrupts);
         Ok(Self {
@@ -331,13 +331,26 @@ fn virtio_capability(kind: u8, bar: u8, offset: u64, length: u64, extra: Option<
     body
 }
 
-/// Adds all capabilities; the offsets of MSI-X and of the configuration access.
-fn add_capabilities(
-    space: &mut ConfigSpace,
-    queues: u16,
-    vectors: u16,
-    table_bytes: u64,
-) -> Option<(u8, u8)> {
+/// Adds all capabilities, in the places and the order that QEMU's functions have them, whose
+/// recordings then compare equal; the offsets of MSI-X and of the configuration access.
+fn add_capabilities(space: &mut ConfigSpace, vectors: u16, table_bytes: u64) -> Option<(u8, u8)> {
+    let places = [
+        (VIRTIO_PCI_CAP_COMMON_CFG, MODERN_COMMON, None),
+        (VIRTIO_PCI_CAP_ISR_CFG, MODERN_ISR, None),
+        (VIRTIO_PCI_CAP_DEVICE_CFG, MODERN_DEVICE, None),
+        (VIRTIO_PCI_CAP_NOTIFY_CFG, MODERN_NOTIFY, Some(NOTIFY_OFF_MULTIPLIER)),
+    ];
+    for (kind, offset, extra) in places {
+        // §4.1.4: a length may include padding, here to the end of the page.
+        let capability = virtio_capability(kind, BAR_MODERN, offset, MODERN_PAGE, extra);
+        space.add_capability(&capability, &[])?;
+    }
+    let access = virtio_capability(VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 0, Some(0));
+    let mut mask = [0; VIRTIO_PCI_CAP_EXT_LEN as usize];
+    mask[usize::from(VIRTIO_PCI_CAP_BAR)] = 0xff;
+    mask[usize::from(VIRTIO_PCI_CAP_OFFSET)..].fill(0xff);
+    let access = space.add_capability(&access, &mask)?;
+
     let mut msix = vec![PCI_CAP_ID_MSIX, 0];
     msix.extend((vectors - 1).to_le_bytes());
     msix.extend(u32::from(BAR_MSIX).to_le_bytes());
@@ -345,22 +358,6 @@ fn add_capabilities(
     let control = PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL;
     let [low, high] = control.to_le_bytes();
     let msix = space.add_capability(&msix, &[0, 0, low, high])?;
-
-    let doorbells = u64::from(queues) * u64::from(NOTIFY_OFF_MULTIPLIER);
-    let places = [
-        (VIRTIO_PCI_CAP_COMMON_CFG, MODERN_COMMON, VIRTIO_PCI_COMMON_LEN, None),
-        (VIRTIO_PCI_CAP_ISR_CFG, MODERN_ISR, 1, None),
-        (VIRTIO_PCI_CAP_DEVICE_CFG, MODERN_DEVICE, DEVICE_CONFIG_MAX, None),
-        (VIRTIO_PCI_CAP_NOTIFY_CFG, MODERN_NOTIFY, doorbells, Some(NOTIFY_OFF_MULTIPLIER)),
-    ];
-    for (kind, offset, length, extra) in places {
-        space.add_capability(&virtio_capability(kind, BAR_MODERN, offset, length, extra), &[])?;
-    }
-    let access = virtio_capability(VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 0, Some(0));
-    let mut mask = [0; VIRTIO_PCI_CAP_EXT_LEN as usize];
-    mask[usize::from(VIRTIO_PCI_CAP_BAR)] = 0xff;
-    mask[usize::from(VIRTIO_PCI_CAP_OFFSET)..].fill(0xff);
-    let access = space.add_capability(&access, &mask)?;
     Some((msix, access))
 }
 
