@@ -10,6 +10,7 @@ pub mod image;
 pub mod import;
 pub mod machine;
 pub mod oracle;
+pub mod record;
 pub mod replay;
 pub mod report;
 pub mod suite;
