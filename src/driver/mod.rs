@@ -6,6 +6,7 @@
 pub mod acpi;
 pub mod alloc;
 pub mod apic;
+pub mod chipset;
 pub mod cmos;
 pub mod pci;
 pub mod pic;

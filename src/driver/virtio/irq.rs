@@ -53,7 +53,8 @@ impl Interrupts {
         let bus = machine.bus()?;
         let pin = function.read(bus, reg::INTERRUPT_PIN, 1);
         let line = function.read(bus, reg::INTERRUPT_LINE, 1);
-        if !facets.contains(Capabilities::INTX) || pin == 0 || line == 0xff {
+        // 255 is no connection (PCI 3.0 §6.2.4); on a PC 0 is the timer's, so that it is none either.
+        if !facets.contains(Capabilities::INTX) || pin == 0 || matches!(line, 0 | 0xff) {
             return Err(function
                 .error(format_args!("has no interrupt that machine '{}' delivers", machine.name()))
                 .hint("poll for completions instead"));

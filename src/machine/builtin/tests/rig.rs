@@ -314,13 +314,14 @@ impl Rig {
         self.machine.bus().unwrap()
     }
 
+    /// The register's bits 10:8 are the function.
     pub fn config_read(&mut self, slot: u32, reg: u32, size: u8) -> u32 {
-        self.bus().pio_write(0xcf8, 4, 0x8000_0000 | slot << 11 | reg & 0xfc);
+        self.bus().pio_write(0xcf8, 4, 0x8000_0000 | slot << 11 | reg & 0x7fc);
         self.bus().pio_read(0xcfc + (reg & 3) as u16, size)
     }
 
     pub fn config_write(&mut self, slot: u32, reg: u32, size: u8, value: u32) {
-        self.bus().pio_write(0xcf8, 4, 0x8000_0000 | slot << 11 | reg & 0xfc);
+        self.bus().pio_write(0xcf8, 4, 0x8000_0000 | slot << 11 | reg & 0x7fc);
         self.bus().pio_write(0xcfc + (reg & 3) as u16, size, value);
     }
 
