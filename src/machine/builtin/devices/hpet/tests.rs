@@ -152,6 +152,23 @@ fn a_level_lasts_until_its_status_is_cleared() {
 }
 
 #[test]
+fn an_edge_does_not_end_another_timers_level() {
+    let probe = Arc::new(LineProbe::default());
+    let mut hpet = wired(&probe);
+    let enabled = TN_INT_ENB_CNF | 2 << TN_INT_ROUTE_SHIFT;
+    for (n, mode, at) in [(0, TN_INT_TYPE_CNF, 100), (1, 0, 200), (2, 0, 300)] {
+        hpet.write(0, conf(n), 8, enabled | mode, Nanos(0));
+        hpet.write(0, comparator(n), 8, at, Nanos(0));
+    }
+    hpet.write(0, GEN_CONF, 8, ENABLE_CNF, Nanos(0));
+    run_until(&mut hpet, Nanos(2_500));
+    assert_eq!(probe.line(2), (true, 1));
+    hpet.write(0, GINTR_STA, 8, 1, Nanos(2_500));
+    run_until(&mut hpet, Nanos(3_500));
+    assert_eq!(probe.line(2), (false, 2));
+}
+
+#[test]
 fn a_32_bit_timer_compares_the_low_half() {
     let probe = Arc::new(LineProbe::default());
     let mut hpet = wired(&probe);
