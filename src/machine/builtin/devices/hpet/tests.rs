@@ -118,13 +118,13 @@ fn one_shot_periodic_and_legacy_edges_are_exact() {
     run_until(&mut hpet, Nanos(9_999));
     assert_eq!((probe.line(2).1, probe.line(0).1), (1, 0));
     assert_eq!(hpet.deadline(), Some(Nanos(10_000)));
-    run_until(&mut hpet, Nanos(10_000 + 3_000 * 1_000_000));
-    assert_eq!((probe.line(2), probe.line(0)), ((false, 1), (false, 1_000_001)));
-    assert_eq!(hpet.read(0, comparator(0), 8, Nanos(3_000_010_000)), 1000 + 300 * 1_000_001);
+    run_until(&mut hpet, Nanos(10_000 + 3_000 * 100_000));
+    assert_eq!((probe.line(2), probe.line(0)), ((false, 1), (false, 100_001)));
+    assert_eq!(hpet.read(0, comparator(0), 8, Nanos(300_010_000)), 1000 + 300 * 100_001);
     // Without the legacy route timer 0 has none that it may use.
-    hpet.write(0, GEN_CONF, 8, ENABLE_CNF, Nanos(3_000_010_000));
-    run_until(&mut hpet, Nanos(3_100_000_000));
-    assert_eq!((probe.line(0).1, probe.line(LEGACY_PROBE).0), (1_000_001, false));
+    hpet.write(0, GEN_CONF, 8, ENABLE_CNF, Nanos(300_010_000));
+    run_until(&mut hpet, Nanos(310_000_000));
+    assert_eq!((probe.line(0).1, probe.line(LEGACY_PROBE).0), (100_001, false));
 }
 
 #[test]
