@@ -107,7 +107,10 @@ impl HpetChip {
             GEN_CONF => self.gen_conf,
             GINTR_STA => self.gintr_sta,
             MAIN_CNT => self.counter,
-            _ => self.timer_at(offset).map_or(0, |(n, reg)| self.timers[n].read(reg)),
+            _ => {
+                let (n, register) = timer_at(offset);
+                self.timers.get(n).map_or(0, |timer| timer.read(register))
+            }
         }
     }
 
@@ -121,17 +124,19 @@ impl HpetChip {
             // §2.3.7: to be written only while halted; a running counter does not take it.
             MAIN_CNT if !self.is_running() => self.counter = merge(self.counter, value, mask),
             _ => {
-                if let Some((n, reg)) = self.timer_at(offset) {
-                    self.timers[n].write(reg, value, mask);
+                let (n, register) = timer_at(offset);
+                if let Some(timer) = self.timers.get_mut(n) {
+                    timer.write(register, value, mask);
                 }
             }
         }
     }
+}
 
-    /// The timer and its register that lie at `offset`.
-    fn timer_at(&self, offset: u64) -> Option<(usize, u64)> {
-        let offset = offset.checked_sub(TIMER0)?;
-        let timer = (offset / TIMER_STRIDE) as usize;
-        (timer < TIMERS).then_some((timer, offset % TIMER_STRIDE))
+/// The timer and its register that lie at `offset`; before the first timer, one that there is not.
+fn timer_at(offset: u64) -> (usize, u64) {
+    match offset.checked_sub(TIMER0) {
+        Some(offset) => ((offset / TIMER_STRIDE) as usize, offset % TIMER_STRIDE),
+        None => (usize::MAX, 0),
     }
 }

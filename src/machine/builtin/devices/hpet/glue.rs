@@ -62,9 +62,11 @@ impl Hpet {
     }
 
     fn run_to(&mut self, time: Nanos) {
-        let (wires, messages) = (&self.wires, &self.messages);
+        let (wires, messages, levels) = (&self.wires, &self.messages, self.levels);
         self.chip.run(time, |interrupt| match interrupt {
+            // An edge does not show on a line that another timer holds high.
             Route::Line(line) => {
+                let line = line.filter(|line| levels >> line & 1 == 0);
                 if let Some(wire) = line.and_then(|line| wires.lines.get(line as usize)) {
                     wire.pulse();
                 }

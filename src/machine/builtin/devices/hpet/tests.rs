@@ -118,13 +118,13 @@ fn one_shot_periodic_and_legacy_edges_are_exact() {
     run_until(&mut hpet, Nanos(9_999));
     assert_eq!((probe.line(2).1, probe.line(0).1), (1, 0));
     assert_eq!(hpet.deadline(), Some(Nanos(10_000)));
-    run_until(&mut hpet, Nanos(10_000 + 3_000 * 1_000_000));
-    assert_eq!((probe.line(2), probe.line(0)), ((false, 1), (false, 1_000_001)));
-    assert_eq!(hpet.read(0, comparator(0), 8, Nanos(3_000_010_000)), 1000 + 300 * 1_000_001);
+    run_until(&mut hpet, Nanos(10_000 + 3_000 * 100_000));
+    assert_eq!((probe.line(2), probe.line(0)), ((false, 1), (false, 100_001)));
+    assert_eq!(hpet.read(0, comparator(0), 8, Nanos(300_010_000)), 1000 + 300 * 100_001);
     // Without the legacy route timer 0 has none that it may use.
-    hpet.write(0, GEN_CONF, 8, ENABLE_CNF, Nanos(3_000_010_000));
-    run_until(&mut hpet, Nanos(3_100_000_000));
-    assert_eq!((probe.line(0).1, probe.line(LEGACY_PROBE).0), (1_000_001, false));
+    hpet.write(0, GEN_CONF, 8, ENABLE_CNF, Nanos(300_010_000));
+    run_until(&mut hpet, Nanos(310_000_000));
+    assert_eq!((probe.line(0).1, probe.line(LEGACY_PROBE).0), (100_001, false));
 }
 
 #[test]
@@ -149,6 +149,23 @@ fn a_level_lasts_until_its_status_is_cleared() {
     assert_eq!((probe.line(2).0, hpet.read(0, GINTR_STA, 8, Nanos(6_001))), (false, 2));
     hpet.reset(Nanos(7_000));
     assert_eq!(hpet.read(0, GINTR_STA, 8, Nanos(7_000)), 0);
+}
+
+#[test]
+fn an_edge_does_not_end_another_timers_level() {
+    let probe = Arc::new(LineProbe::default());
+    let mut hpet = wired(&probe);
+    let enabled = TN_INT_ENB_CNF | 2 << TN_INT_ROUTE_SHIFT;
+    for (n, mode, at) in [(0, TN_INT_TYPE_CNF, 100), (1, 0, 200), (2, 0, 300)] {
+        hpet.write(0, conf(n), 8, enabled | mode, Nanos(0));
+        hpet.write(0, comparator(n), 8, at, Nanos(0));
+    }
+    hpet.write(0, GEN_CONF, 8, ENABLE_CNF, Nanos(0));
+    run_until(&mut hpet, Nanos(2_500));
+    assert_eq!(probe.line(2), (true, 1));
+    hpet.write(0, GINTR_STA, 8, 1, Nanos(2_500));
+    run_until(&mut hpet, Nanos(3_500));
+    assert_eq!(probe.line(2), (false, 2));
 }
 
 #[test]
