@@ -4,6 +4,7 @@ use super::bits::*;
 use super::{IoApic, IoApicDevice};
 use crate::base::{Nanos, Prng};
 use crate::machine::builtin::device::{Device, LineSink, MessageProbe};
+use crate::machine::builtin::devices::recorded;
 use crate::machine::builtin::walk::{SeededSteps, walk};
 
 struct Rig {
@@ -170,4 +171,11 @@ fn a_random_walk_ends_the_same_twice() {
     assert_eq!(run(), run());
     // The whole window, of which the chip decodes little.
     walk(&mut Rig::new().device, &[0x1000], &mut SeededSteps(Prng::new(1), 100_000));
+}
+
+#[test]
+fn linux_reads_what_it_reads_on_qemu() {
+    let log = "guest/virtio-raw-mmio.trace.xz";
+    let Some(accesses) = recorded::accesses(log, &["ioapic"]) else { return };
+    recorded::replay(&mut Rig::new().device, &[(0xfec0_0000, 0x1000)], &accesses);
 }

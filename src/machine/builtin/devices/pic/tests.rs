@@ -5,6 +5,7 @@ use super::pair::Pair;
 use super::{PicDevice, PicPair};
 use crate::base::{Nanos, Prng};
 use crate::machine::builtin::device::{Device, LineProbe, LineSink, Wire};
+use crate::machine::builtin::devices::recorded;
 use crate::machine::builtin::walk::{SeededSteps, walk};
 
 /// A pair as firmware sets it up: vectors 20h and 28h, nothing masked.
@@ -310,4 +311,17 @@ fn a_random_walk_ends_the_same_twice() {
         walk(&mut device, &[2, 2, 2, 8], &mut SeededSteps(Prng::new(8259), 1_000_000))
     };
     assert_eq!(run(), run());
+}
+
+/// Requests, which even ports read, depend on other devices.
+#[test]
+fn firmware_and_linux_read_what_they_read_on_qemu() {
+    for log in
+        ["seabios/boot-tcg.log.xz", "seabios/boot-tcg-ts.log.xz", "guest/virtio-raw-mmio.trace.xz"]
+    {
+        let Some(mut accesses) = recorded::accesses(log, &["pic", "elcr"]) else { return };
+        accesses.retain(|access| access.write || access.addr & 1 != 0);
+        let mut device = PicDevice(PicPair::new(Wire::open()));
+        recorded::replay(&mut device, &[(0x20, 2), (0xa0, 2), (0x4d0, 2)], &accesses);
+    }
 }

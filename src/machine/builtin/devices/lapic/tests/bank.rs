@@ -2,6 +2,7 @@ use super::super::message::{Destination, Message, logical_match};
 use super::*;
 use crate::base::Prng;
 use crate::machine::builtin::devices::ioapic::IoApicDevice;
+use crate::machine::builtin::devices::pic::PicDevice;
 use crate::machine::builtin::walk::{SeededSteps, walk};
 
 /// Fixed interrupt to the CPUs of a command; those that got it.
@@ -198,4 +199,49 @@ fn a_random_walk_ends_the_same_twice() {
         walk(&mut Walked(rig, device), &[0x1000, 0x2000, 8], steps)
     };
     assert_eq!(run(), run());
+}
+
+/// Devices, CPUs and the chips between them call each other from several threads; a wrong order
+/// of their locks would stop this test, a lost level would leave a request behind.
+#[test]
+fn threads_of_devices_and_cpus_do_not_wait_for_each_other() {
+    let rig = Rig::new(2);
+    rig.write(0x350, 0x700);
+    let mut ioapic = IoApicDevice(rig.ioapic.clone());
+    ioapic.write(0, 0, 4, 0x10 + 2 * 5, Nanos(0));
+    ioapic.write(0, 0x10, 4, 0x8051, Nanos(0));
+    const TURNS: usize = 5_000;
+    std::thread::scope(|scope| {
+        for (line, source) in [(3, 0), (3, 1), (5, 0), (5, 1)] {
+            let (pic, ioapic) = (&rig.pic, &rig.ioapic);
+            scope.spawn(move || {
+                for turn in 0..TURNS {
+                    pic.set_line(line, source, turn % 2 == 0);
+                    ioapic.set_line(line, source, turn % 2 == 0);
+                }
+            });
+        }
+        for cpu in 0..2 {
+            let rig = &rig;
+            scope.spawn(move || {
+                for _ in 0..TURNS {
+                    if rig.apics.acknowledge(cpu).is_some() {
+                        rig.write_of(cpu, APIC_EOI, 0);
+                        PicDevice(rig.pic.clone()).write(0, 0, 1, 0x20, Nanos(0));
+                    }
+                    rig.write_of(cpu, APIC_ICR_LOW, 0xc_0061);
+                }
+            });
+        }
+    });
+    let taken: Vec<u8> = std::iter::from_fn(|| {
+        let vector = rig.ack();
+        rig.write(APIC_EOI, 0);
+        PicDevice(rig.pic.clone()).write(0, 0, 1, 0x20, Nanos(0));
+        vector
+    })
+    .take(100)
+    .collect();
+    assert!(taken.len() < 10, "every line is low: {taken:x?}");
+    assert_eq!((rig.intr(0), rig.pic.output()), (false, false));
 }
