@@ -63,3 +63,31 @@ fn bisect_tells_good_from_bad_from_untestable() {
     std::fs::write(dir.join("bad.raw"), want).expect("written");
     assert_eq!(code(&script(dir, "bisect.sh", &["t.qtrace", "bad.raw"])), 1);
 }
+
+/// What a guest did to the first interrupt controller's mask, as QEMU's trace log has it.
+fn log_of_the_pic(read: &str) -> String {
+    let line = |what: &str, value: &str| {
+        format!(
+            "7@5.000001:memory_region_ops_{what} cpu 0 mr 0x1 addr 0x21 value {value} size 1 \
+             name 'pic'\n"
+        )
+    };
+    line("write", "0xab") + &line("read", read)
+}
+
+#[test]
+fn replay_boot_checks_what_a_guest_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    std::fs::write(dir.join("good.log"), log_of_the_pic("0xab")).expect("written");
+    std::fs::write(dir.join("bad.log"), log_of_the_pic("0xac")).expect("written");
+    let out = script(dir, "replay-boot.sh", &["good.log"]);
+    assert_eq!(code(&out), 0, "{}", String::from_utf8_lossy(&out.stderr));
+    let out = script(dir, "replay-boot.sh", &["bad.log"]);
+    assert_eq!(code(&out), 1, "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("pic"), "the region is named");
+    // A share that is good enough, and options of the replay, are passed on.
+    assert_eq!(code(&script(dir, "replay-boot.sh", &["bad.log", "0"])), 0);
+    assert_eq!(code(&script(dir, "replay-boot.sh", &["bad.log", "100", "policy=pic:ignore"])), 0);
+    assert_eq!(code(&script(dir, "replay-boot.sh", &["absent.log"])), 3);
+}

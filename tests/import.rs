@@ -344,15 +344,15 @@ fn accesses_of_a_bus_are_imported_and_counted_by_kind() {
         ("qemu.log.gz", &gzip(QEMU_LOG.as_bytes())),
     ]);
     for (input, format, bus) in [
-        ("qemu.log", "qemu-log-bus", serde_json::json!({"port-read": 1, "port-write": 1})),
-        ("qemu.log.gz", "qemu-log-bus", serde_json::json!({"port-read": 1, "port-write": 1})),
-        ("mmio.txt", "mmiotrace", serde_json::json!({"mmio-read": 1})),
+        ("qemu.log", "qemu-log-bus", serde_json::json!({"port_reads": 1, "port_writes": 1})),
+        ("qemu.log.gz", "qemu-log-bus", serde_json::json!({"port_reads": 1, "port_writes": 1})),
+        ("mmio.txt", "mmiotrace", serde_json::json!({"mmio_reads": 1})),
         (
             "a.qtest",
             "qtest",
             serde_json::json!({
-                "port-read": 1, "port-write": 1, "memory-write": 1, "memory-fill": 1,
-                "clock-step": 1
+                "port_reads": 1, "port_writes": 1, "memory_writes": 1, "memory_fills": 1,
+                "clock_steps": 1
             }),
         ),
     ] {
@@ -368,7 +368,7 @@ fn accesses_of_a_bus_are_imported_and_counted_by_kind() {
     let output = qtrace(dir.path(), &["qemu.log", "-o", "t.qtrace", "--force"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for wanted in
-        ["2 bus accesses", "port-write", "1 x access made by a device", "1 value was wider"]
+        ["2 bus accesses", "port writes", "1 x access made by a device", "1 value was wider"]
     {
         assert!(text.contains(wanted), "{wanted} in {text}");
     }

@@ -193,7 +193,8 @@ fn text(report: &ImportReport, output: &Path) -> String {
         .collect();
     rows(&mut row, "requests", &requests);
     let bus = bus_rows(&ops.bus).into_iter().filter(|(_, count)| *count > 0);
-    let bus: Vec<_> = bus.map(|(name, count)| format!("{name:<14} {count:>12}")).collect();
+    let bus = bus.map(|(name, count)| format!("{:<14} {count:>12}", name.replace('_', " ")));
+    let bus: Vec<_> = bus.collect();
     rows(&mut row, "bus", &bus);
     let lacks = report.summary.not_recorded.names();
     row("lacks", &if lacks.is_empty() { "nothing".to_owned() } else { lacks.join(", ") });
@@ -225,20 +226,20 @@ fn events(report: &ImportReport) -> String {
     format!("{} ({}, {} marks)", report.events, parts.join(", "), ops.marks)
 }
 
-/// Events of the bus by kind; the names serve the JSON too.
+/// Events of the bus by kind; the names are those of the JSON, here and in `qtrace info`.
 fn bus_rows(bus: &BusTotals) -> [(&'static str, u64); 11] {
     [
-        ("port-read", bus.ports[0]),
-        ("port-write", bus.ports[1]),
-        ("mmio-read", bus.mmio[0]),
-        ("mmio-write", bus.mmio[1]),
-        ("memory-write", bus.memory[0]),
-        ("memory-fill", bus.memory[1]),
-        ("memory-read", bus.memory[2]),
-        ("irq-raise", bus.irqs[0]),
-        ("irq-lower", bus.irqs[1]),
-        ("acknowledge", bus.acks),
-        ("clock-step", bus.steps),
+        ("port_reads", bus.ports[0]),
+        ("port_writes", bus.ports[1]),
+        ("mmio_reads", bus.mmio[0]),
+        ("mmio_writes", bus.mmio[1]),
+        ("memory_writes", bus.memory[0]),
+        ("memory_fills", bus.memory[1]),
+        ("memory_reads", bus.memory[2]),
+        ("irqs_fired", bus.irqs[0]),
+        ("irqs_low", bus.irqs[1]),
+        ("acknowledges", bus.acks),
+        ("clock_steps", bus.steps),
     ]
 }
 

@@ -50,15 +50,14 @@ impl Importer for QemuLogBus {
         "bus access"
     }
 
-    /// A log may begin with other events: any line with a time and an event makes it likely.
+    /// A log may begin with other events: one with a time is likely to be QEMU's, and one with
+    /// pointers possibly is.
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
         let lines = probe.head.split(|byte| *byte == b'\n').filter_map(line::parse);
-        let sure = |line: line::Line<'_>| {
-            if matches!(access::parse(line.event, line.args), Some(Ok(_))) {
-                Some(Confidence::Certain)
-            } else {
-                line.time.map(|_| Confidence::Likely)
-            }
+        let sure = |line: line::Line<'_>| match access::parse(line.event, line.args) {
+            Some(Ok(_)) => Some(Confidence::Certain),
+            _ if line.time.is_some() => Some(Confidence::Likely),
+            _ => line.args.windows(3).any(|three| three == b" 0x").then_some(Confidence::Possible),
         };
         lines.filter_map(sure).max()
     }

@@ -39,6 +39,16 @@ fn regions_are_streams_and_times_begin_at_the_first_access() {
 }
 
 #[test]
+fn what_a_probe_says() {
+    let probe = |text: &str| QemuLogBus.probe(&Probe { head: text.as_bytes(), name: "x" });
+    let block = "blk_co_preadv blk 0x1 bs 0x2 offset 0 bytes 512 flags 0x0\n";
+    assert_eq!(probe(block), Some(Confidence::Possible));
+    assert_eq!(probe(&format!("1@2.000003:{block}")), Some(Confidence::Likely));
+    assert_eq!(probe(&format!("{block}{RTC}\n")), Some(Confidence::Certain));
+    assert_eq!(probe("fio version 3 iolog\nsome_thing 1 2\n"), None);
+}
+
+#[test]
 fn a_log_without_times_says_so() {
     let (report, out) = import_bytes(format!("{RTC}\n{RTC}\n").as_bytes()).unwrap();
     assert!(report.summary.not_recorded.contains(NotRecorded::TIMES));
