@@ -33,6 +33,8 @@ pub struct FakeBlk {
     pub modern_bar: usize,
     /// Vectors to signal, and whether the pin rose.
     pub raised: Vec<u16>,
+    /// The pending bits, at 0x800 behind the MSI-X table.
+    pub pending: u32,
     pub line_rose: bool,
     pub notifications: usize,
     pub interrupts: usize,
@@ -76,6 +78,7 @@ impl FakeBlk {
             queues: Vec::new(),
             modern_bar: 4,
             raised: Vec::new(),
+            pending: 0,
             line_rose: false,
             notifications: 0,
             interrupts: 0,
@@ -213,7 +216,7 @@ impl FakeBlk {
     }
 
     pub fn table_read(&self, at: u64, _size: u8) -> u64 {
-        u64::from(self.word(at as usize))
+        u64::from(if at == 0x800 { self.pending } else { self.word(at as usize) })
     }
 
     pub fn table_write(&mut self, at: u64, size: u8, value: u64) {

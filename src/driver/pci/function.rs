@@ -15,6 +15,10 @@ pub mod reg {
     pub const COMMAND: u16 = 0x04;
     /// Status, 16 bits.
     pub const STATUS: u16 = 0x06;
+    /// Revision, 8 bits.
+    pub const REVISION: u16 = 0x08;
+    /// Programming interface, 8 bits.
+    pub const INTERFACE: u16 = 0x09;
     /// Sub-class and base class, 16 bits.
     pub const CLASS: u16 = 0x0a;
     /// Header type; bit 7: more functions.
@@ -58,6 +62,13 @@ pub const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 /// Status register: there is a capability list.
 pub const STATUS_CAPABILITIES: u16 = 1 << 4;
 
+/// Header type bit: the device has more functions.
+pub const HEADER_MULTIFUNCTION: u8 = 0x80;
+/// Header type of ordinary functions.
+pub const HEADER_ENDPOINT: u8 = 0;
+/// Header type of PCI-to-PCI bridges.
+pub const HEADER_BRIDGE: u8 = 1;
+
 /// What a BAR decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
@@ -95,6 +106,14 @@ pub struct Function {
     pub device: u16,
     /// Base class and sub-class.
     pub class: u16,
+    /// Programming interface of its class.
+    pub interface: u8,
+    /// Revision.
+    pub revision: u8,
+    /// Header type: 0 an ordinary function, 1 a bridge; bit 7: the device has more functions.
+    pub header: u8,
+    /// Interrupt pin: 1 is INTA#, 0 none.
+    pub pin: u8,
     /// Its base address registers; the second half of a 64-bit one is `None`.
     pub bars: [Option<Bar>; 6],
     /// Bridges: the bus behind.
@@ -107,6 +126,25 @@ impl Function {
     /// Its name in messages: `00:04.0 1af4:1001`.
     pub fn name(&self) -> String {
         format!("{} {:04x}:{:04x}", self.address, self.vendor, self.device)
+    }
+
+    /// Whether it is of this vendor and device id.
+    pub fn is(&self, vendor: u16, device: u16) -> bool {
+        (self.vendor, self.device) == (vendor, device)
+    }
+
+    /// Whether its device says that it has further functions.
+    pub fn is_multifunction(&self) -> bool {
+        self.header & HEADER_MULTIFUNCTION != 0
+    }
+
+    /// How many base address registers its header has: 6, a bridge's 2, others none.
+    pub fn bar_registers(&self) -> usize {
+        match self.header & !HEADER_MULTIFUNCTION {
+            HEADER_ENDPOINT => 6,
+            HEADER_BRIDGE => 2,
+            _ => 0,
+        }
     }
 
     /// A machine error about this function.

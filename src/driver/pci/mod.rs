@@ -1,5 +1,5 @@
-//! PCI as firmware and an operating system do it: configuration access, enumeration, BAR sizing
-//! and assignment, capabilities, MSI-X.
+//! PCI as firmware and an operating system do it: configuration access by ports and by memory,
+//! enumeration through bridges, BAR sizing and assignment, capabilities, MSI-X.
 //!
 //! Nothing a device says is believed beyond its bounds: a lying function gives an error that
 //! names it (`00:04.0 1af4:1001`), never a hang.
@@ -7,6 +7,7 @@
 pub mod assign;
 pub mod caps;
 pub mod config;
+pub mod ecam;
 pub mod function;
 pub mod msix;
 pub mod scan;

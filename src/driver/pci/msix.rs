@@ -12,6 +12,10 @@ const CONTROL_FUNCTION_MASK: u16 = 1 << 14;
 const CONTROL_ENABLE: u16 = 1 << 15;
 /// Bytes of a table entry.
 const ENTRY_BYTES: u64 = 16;
+/// Message data, within an entry.
+const ENTRY_DATA: u64 = 8;
+/// Vector control, within an entry.
+const ENTRY_CONTROL: u64 = 12;
 /// Vector control: masked.
 const VECTOR_MASKED: u32 = 1;
 
@@ -32,6 +36,17 @@ pub struct Msix {
     table: Window,
     pending: Window,
     vectors: u16,
+}
+
+/// An entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsixEntry {
+    /// Message address.
+    pub addr: u64,
+    /// Message data.
+    pub data: u32,
+    /// Whether messages wait instead of being sent.
+    pub masked: bool,
 }
 
 impl Msix {
@@ -88,11 +103,7 @@ impl Msix {
         self.set_control(bus, CONTROL_ENABLE | CONTROL_FUNCTION_MASK, 0);
         for vector in 0..count.min(self.vectors) {
             let (addr, data) = self.message(vector);
-            let entry = u64::from(vector) * ENTRY_BYTES;
-            self.table.write(bus, entry + 12, 4, VECTOR_MASKED);
-            self.table.write_u64(bus, entry, addr);
-            self.table.write(bus, entry + 8, 4, data);
-            self.table.write(bus, entry + 12, 4, 0);
+            self.program(bus, vector, MsixEntry { addr, data, masked: false });
         }
         self.set_control(bus, 0, CONTROL_FUNCTION_MASK);
     }
@@ -112,6 +123,49 @@ impl Msix {
     /// Turns MSI-X off.
     pub fn disable(&self, bus: &mut dyn Bus) {
         self.set_control(bus, CONTROL_FUNCTION_MASK, CONTROL_ENABLE);
+    }
+
+    /// Writes the entry of `vector`, masked meanwhile; nothing when there is no such vector.
+    pub fn program(&self, bus: &mut dyn Bus, vector: u16, entry: MsixEntry) {
+        let at = u64::from(vector) * ENTRY_BYTES;
+        self.mask(bus, vector, true);
+        self.table.write_u64(bus, at, entry.addr);
+        self.table.write(bus, at + ENTRY_DATA, 4, entry.data);
+        self.mask(bus, vector, entry.masked);
+    }
+
+    /// Reads the entry of `vector`.
+    pub fn entry(&self, bus: &mut dyn Bus, vector: u16) -> MsixEntry {
+        let at = u64::from(vector) * ENTRY_BYTES;
+        let low = u64::from(self.table.read(bus, at, 4));
+        let high = u64::from(self.table.read(bus, at + 4, 4));
+        let data = self.table.read(bus, at + ENTRY_DATA, 4);
+        let masked = self.table.read(bus, at + ENTRY_CONTROL, 4) & VECTOR_MASKED != 0;
+        MsixEntry { addr: high << 32 | low, data, masked }
+    }
+
+    /// Masks or unmasks `vector`. Unmasking sends the message that waited.
+    pub fn mask(&self, bus: &mut dyn Bus, vector: u16, masked: bool) {
+        let at = u64::from(vector) * ENTRY_BYTES + ENTRY_CONTROL;
+        self.table.write(bus, at, 4, if masked { VECTOR_MASKED } else { 0 });
+    }
+
+    /// Masks or unmasks all vectors of the function at once.
+    pub fn mask_function(&self, bus: &mut dyn Bus, masked: bool) {
+        let (set, clear) =
+            if masked { (CONTROL_FUNCTION_MASK, 0) } else { (0, CONTROL_FUNCTION_MASK) };
+        self.set_control(bus, set, clear);
+    }
+
+    /// Whether a message of `vector` waits to be unmasked.
+    pub fn is_pending(&self, bus: &mut dyn Bus, vector: u16) -> bool {
+        let word = self.pending.read(bus, u64::from(vector / 32) * 4, 4);
+        vector < self.vectors && word >> (vector % 32) & 1 != 0
+    }
+
+    /// The message control register.
+    pub fn control(&self, bus: &mut dyn Bus) -> u16 {
+        self.function.read16(bus, self.control)
     }
 
     fn set_control(&self, bus: &mut dyn Bus, set: u16, clear: u16) {

@@ -1,7 +1,10 @@
 //! Finding the functions of a machine, and sizing their BARs.
 
 use super::config::{ConfigAccess, PciAddress};
-use super::function::{Bar, BarKind, COMMAND_IO, COMMAND_MEMORY, Function, reg};
+use super::function::{
+    Bar, BarKind, COMMAND_IO, COMMAND_MEMORY, Function, HEADER_BRIDGE, HEADER_ENDPOINT,
+    HEADER_MULTIFUNCTION, reg,
+};
 use crate::base::{Error, Result};
 use crate::machine::Bus;
 
@@ -15,11 +18,6 @@ const DEPTH_MAX: usize = 8;
 pub const CLASS_PCI_BRIDGE: u16 = 0x0604;
 /// Base class of bridges, whose BARs are not for us.
 const CLASS_BRIDGE: u16 = 0x06;
-
-/// Header type bit: the device has more functions.
-const HEADER_MULTIFUNCTION: u8 = 0x80;
-/// Header type of ordinary functions.
-const HEADER_ENDPOINT: u8 = 0;
 
 /// Finds every function, in the order of a depth-first walk; gives bridges their bus numbers
 /// where firmware has not.
@@ -66,6 +64,10 @@ impl Scan<'_> {
             vendor,
             device: self.access.read(self.bus, at, reg::DEVICE_ID, 2) as u16,
             class: self.access.read(self.bus, at, reg::CLASS, 2) as u16,
+            interface: self.access.read(self.bus, at, reg::INTERFACE, 1) as u8,
+            revision: self.access.read(self.bus, at, reg::REVISION, 1) as u8,
+            header: self.access.read(self.bus, at, reg::HEADER_TYPE, 1) as u8,
+            pin: self.access.read(self.bus, at, reg::INTERRUPT_PIN, 1) as u8,
             bars: [None; 6],
             secondary: None,
             fault: None,
@@ -73,12 +75,12 @@ impl Scan<'_> {
         if self.found.len() == FUNCTIONS_MAX {
             return Err(function.error(format_args!("more than {FUNCTIONS_MAX} functions answer")));
         }
-        let header = self.access.read(self.bus, at, reg::HEADER_TYPE, 1) as u8;
-        if function.class == CLASS_PCI_BRIDGE {
+        let header = function.header;
+        let layout = header & !HEADER_MULTIFUNCTION;
+        if function.class == CLASS_PCI_BRIDGE && layout == HEADER_BRIDGE {
             self.bridge(function, depth)?;
         } else {
-            let endpoint = header & !HEADER_MULTIFUNCTION == HEADER_ENDPOINT;
-            if endpoint && function.class >> 8 != CLASS_BRIDGE {
+            if layout == HEADER_ENDPOINT && function.class >> 8 != CLASS_BRIDGE {
                 size_bars(self.bus, &mut function);
             }
             self.found.push(function);
@@ -100,6 +102,7 @@ impl Scan<'_> {
         if firmware > self.last_bus {
             secondary = firmware;
         }
+        size_bars(self.bus, &mut bridge);
         bridge.write(self.bus, reg::PRIMARY_BUS, 1, u32::from(bridge.address.bus));
         bridge.write(self.bus, reg::SECONDARY_BUS, 1, u32::from(secondary));
         bridge.write(self.bus, reg::SUBORDINATE_BUS, 1, 0xff);
@@ -116,9 +119,10 @@ impl Scan<'_> {
 fn size_bars(bus: &mut dyn Bus, function: &mut Function) {
     let command = function.read16(bus, reg::COMMAND);
     function.command(bus, 0, COMMAND_IO | COMMAND_MEMORY);
+    let registers = function.bar_registers();
     let mut index = 0;
-    while index < 6 {
-        match size_bar(bus, function, index) {
+    while index < registers {
+        match size_bar(bus, function, index, registers) {
             Ok(bar) => {
                 function.bars[index] = bar;
                 let wide = bar.is_some_and(|bar| bar.kind == BarKind::Memory64);
@@ -133,8 +137,13 @@ fn size_bars(bus: &mut dyn Bus, function: &mut Function) {
     function.write(bus, reg::COMMAND, 2, u32::from(command));
 }
 
-/// Sizes BAR `index`: `None` when the register is not there, a text when it cannot be.
-fn size_bar(bus: &mut dyn Bus, function: &Function, index: usize) -> Result<Option<Bar>, String> {
+/// Sizes BAR `index` of `registers`: `None` when the register is not there, a text when it cannot be.
+fn size_bar(
+    bus: &mut dyn Bus,
+    function: &Function,
+    index: usize,
+    registers: usize,
+) -> Result<Option<Bar>, String> {
     let (mask, value) = probe_bar(bus, function, index);
     if mask == 0 {
         return Ok(None);
@@ -152,7 +161,7 @@ fn size_bar(bus: &mut dyn Bus, function: &Function, index: usize) -> Result<Opti
             let addr = u64::from(value & !0xf);
             Ok(Some(Bar { kind: BarKind::Memory32, prefetchable, size, addr }))
         }
-        2 if index < 5 => {
+        2 if index + 1 < registers => {
             let (high_mask, high) = probe_bar(bus, function, index + 1);
             let wide = u64::from(high_mask) << 32 | u64::from(mask & !0xf);
             let size = size_of_mask(wide, 64, index)?;

@@ -1,6 +1,8 @@
+use super::caps::ExtendedCapability;
 use super::function::{COMMAND_MASTER, COMMAND_MEMORY, reg};
-use super::msix::Msix;
+use super::msix::{Msix, MsixEntry};
 use super::*;
+use crate::base::GuestAddr;
 use crate::driver::fake::{FakeFunction, FakeMachine};
 
 fn functions(machine: &mut FakeMachine) -> Vec<Function> {
@@ -78,6 +80,24 @@ fn functions_behind_bridges_get_buses_and_windows() {
     assert!(empty.bytes[0x1c] > empty.bytes[0x1d], "base above limit: closed");
     let blk = &machine.functions[&(2, 5, 0)];
     assert_eq!((blk.get32(0x10), blk.get32(0x14)), (0xd001, 0xe010_0000));
+}
+
+#[test]
+fn a_bridge_has_two_bars_of_its_own() {
+    let mut machine = FakeMachine::new();
+    let mut bridge = FakeFunction::bridge();
+    bridge.bar(0, 0x04, 0xffff_f000);
+    bridge.bar(1, 0, 0xffff_ffff);
+    machine.functions.insert((0, 2, 0), bridge);
+    // A bridge by class whose header is an ordinary one is nothing to walk behind.
+    machine.functions.insert((0, 3, 0), FakeFunction::new(0x1b36, 2, 0x0604));
+    let found = functions(&mut machine);
+    let size = 4096;
+    let (kind, prefetchable, addr) = (BarKind::Memory64, false, 0x80_0000_0000);
+    assert_eq!(found[1].bars[0], Some(Bar { kind, prefetchable, size, addr }));
+    assert_eq!((found[1].bars[2], found[1].secondary, found[1].header), (None, Some(1), 1));
+    assert_eq!((found[2].secondary, found[2].bar_registers()), (None, 6));
+    assert_eq!(machine.functions[&(0, 2, 0)].get32(0x14), 0x80);
 }
 
 #[test]
@@ -172,4 +192,105 @@ fn msix_entries_are_programmed_and_unmasked() {
     assert_eq!(machine.blk.message(1), Some((addr, data)));
     msix.disable(&mut machine);
     assert!(!machine.function().msix_enabled());
+}
+
+#[test]
+fn msix_entries_are_read_masked_and_pending() {
+    let mut machine = FakeMachine::new();
+    let found = functions(&mut machine);
+    let blk = &found[1];
+    blk.enable(&mut machine).unwrap();
+    let caps = caps::list(&mut machine, blk).unwrap();
+    let msix = Msix::find(&mut machine, blk, &caps).unwrap().unwrap();
+    let entry = MsixEntry { addr: 0x1_fee0_1000, data: 0x4041, masked: true };
+    msix.program(&mut machine, 7, entry);
+    assert_eq!(msix.entry(&mut machine, 7), entry);
+    msix.mask(&mut machine, 7, false);
+    assert!(!msix.entry(&mut machine, 7).masked);
+    assert_eq!(machine.blk.message(7), Some((entry.addr, entry.data)));
+    msix.mask_function(&mut machine, true);
+    assert_eq!(msix.control(&mut machine), 0x4007);
+    msix.mask_function(&mut machine, false);
+    assert_eq!(msix.control(&mut machine), 0x0007);
+    machine.blk.pending = 0x181;
+    let pending = [6, 7, 8].map(|vector| msix.is_pending(&mut machine, vector));
+    assert_eq!(pending, [false, true, false], "there is no vector 8");
+}
+
+/// The configuration space of 00:00.0, by ports and mapped at what its register 60h says.
+struct Mapped(Vec<u8>);
+
+impl Mapped {
+    fn new(vendor: u16, device: u16) -> Self {
+        let mut space = Self(vec![0; 4096]);
+        space.put(0, u32::from(device) << 16 | u32::from(vendor));
+        space
+    }
+
+    fn put(&mut self, at: usize, value: u32) {
+        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn get(&self, at: usize, size: u8) -> u64 {
+        let bytes = self.0[at..at + usize::from(size)].iter().rev();
+        bytes.fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+}
+
+/// The last double word of the mapped space keeps what was written to CF8.
+impl crate::machine::Bus for Mapped {
+    fn pio_read(&mut self, port: u16, size: u8) -> u32 {
+        let at = self.0[4092..].iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte));
+        self.get((at & 0xfc) + usize::from(port & 3), size) as u32
+    }
+
+    fn pio_write(&mut self, port: u16, _size: u8, value: u32) {
+        let at = self.0[4092..].iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte));
+        self.put(if port == 0xcf8 { 4092 } else { at & 0xfc }, value);
+    }
+
+    fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64 {
+        let offset = addr.0.wrapping_sub(self.get(0x60, 8) & !1);
+        if offset < 4092 {
+            self.get(offset as usize, size)
+        } else {
+            crate::base::BusAccess::ones(size)
+        }
+    }
+
+    fn mmio_write(&mut self, _addr: GuestAddr, _size: u8, _value: u64) {}
+}
+
+#[test]
+fn the_mapped_space_is_opened_or_found_open() {
+    let mut q35 = Mapped::new(0x8086, 0x29c0);
+    let access = ecam::open(&mut q35).unwrap();
+    assert_eq!(access, ConfigAccess::Ecam(GuestAddr(0xb000_0000)));
+    assert_eq!((q35.get(0x60, 4), q35.get(0x64, 4)), (0xb000_0001, 0));
+    q35.put(0x60, 0xc000_0001);
+    q35.put(0x64, 0x3);
+    assert_eq!(ecam::open(&mut q35), Some(ConfigAccess::Ecam(GuestAddr(0x3_c000_0000))));
+    let access = ecam::open(&mut q35).unwrap();
+    let found = enumerate(&mut q35, access).unwrap();
+    assert_eq!((found.len(), found[0].is(0x8086, 0x29c0)), (1, true));
+    assert_eq!(ecam::open(&mut Mapped::new(0x8086, 0x1237)), None);
+}
+
+#[test]
+fn extended_capabilities_end_or_are_refused() {
+    let mut q35 = Mapped::new(0x8086, 0x29c0);
+    let access = ecam::open(&mut q35).unwrap();
+    let function = enumerate(&mut q35, access).unwrap().remove(0);
+    assert_eq!(caps::extended(&mut q35, &function).unwrap(), []);
+    q35.put(0x100, 0x1401_0001);
+    q35.put(0x140, 0x0002_000b);
+    let found = caps::extended(&mut q35, &function).unwrap();
+    let capability = |id, version, offset| ExtendedCapability { id, version, offset };
+    assert_eq!(found, [capability(1, 1, 0x100), capability(11, 2, 0x140)]);
+    for (next, what) in [(0x1002_000b, "in a circle"), (0x0402_000b, "out of its space, at 0x040")]
+    {
+        q35.put(0x140, next);
+        let text = caps::extended(&mut q35, &function).unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+    }
 }
