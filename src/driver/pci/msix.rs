@@ -108,18 +108,6 @@ impl Msix {
         self.set_control(bus, 0, CONTROL_FUNCTION_MASK);
     }
 
-    /// Masks or unmasks a vector (§6.8.2.9).
-    pub fn mask(&self, bus: &mut dyn Bus, vector: u16, masked: bool) {
-        let control = u64::from(vector) * ENTRY_BYTES + 12;
-        self.table.write(bus, control, 4, if masked { VECTOR_MASKED } else { 0 });
-    }
-
-    /// The pending bit of a vector (§6.8.2.10).
-    pub fn pending(&self, bus: &mut dyn Bus, vector: u16) -> bool {
-        let bits = self.pending.read(bus, u64::from(vector / 32) * 4, 4);
-        bits >> (vector % 32) & 1 != 0
-    }
-
     /// Turns MSI-X off.
     pub fn disable(&self, bus: &mut dyn Bus) {
         self.set_control(bus, CONTROL_FUNCTION_MASK, CONTROL_ENABLE);
@@ -144,7 +132,7 @@ impl Msix {
         MsixEntry { addr: high << 32 | low, data, masked }
     }
 
-    /// Masks or unmasks `vector`. Unmasking sends the message that waited.
+    /// Masks or unmasks `vector` (§6.8.2.9). Unmasking sends the message that waited.
     pub fn mask(&self, bus: &mut dyn Bus, vector: u16, masked: bool) {
         let at = u64::from(vector) * ENTRY_BYTES + ENTRY_CONTROL;
         self.table.write(bus, at, 4, if masked { VECTOR_MASKED } else { 0 });
@@ -157,7 +145,7 @@ impl Msix {
         self.set_control(bus, set, clear);
     }
 
-    /// Whether a message of `vector` waits to be unmasked.
+    /// Whether a message of `vector` waits to be unmasked (§6.8.2.10).
     pub fn is_pending(&self, bus: &mut dyn Bus, vector: u16) -> bool {
         let word = self.pending.read(bus, u64::from(vector / 32) * 4, 4);
         vector < self.vectors && word >> (vector % 32) & 1 != 0

@@ -159,12 +159,12 @@ fn msix(thread: &mut TestThread<'_>) -> Outcome {
     one_read(thread, &mut rig, 1)?;
     let masked = event(&events, 1)?;
     thread.expect("interrupts while masked", masked.take(), 0)?;
-    let pending = table.pending(thread.machine().bus()?, 1);
+    let pending = table.is_pending(thread.machine().bus()?, 1);
     thread.expect("pending bit while masked", pending, true)?;
     table.mask(thread.machine().bus()?, 1, false);
     let came = comes(thread, &masked)?;
     thread.check(came, "the vector fires when it is unmasked")?;
-    let pending = table.pending(thread.machine().bus()?, 1);
+    let pending = table.is_pending(thread.machine().bus()?, 1);
     thread.expect("pending bit afterwards", pending, false)?;
     rig.finish(thread)
 }
