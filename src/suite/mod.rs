@@ -25,6 +25,7 @@ pub mod serial;
 pub mod settings;
 pub mod setup;
 pub mod thread;
+pub mod threads;
 pub mod virtio_blk;
 
 #[cfg(test)]
