@@ -365,3 +365,28 @@ fn the_commands_own_function_prints_and_returns_the_code() {
     let code = qtrace::cli::test::run_modules(&[&Every], &line.args, &AtomicBool::new(false));
     assert_eq!(code.unwrap(), 4);
 }
+#[test]
+fn an_interrupt_ends_the_run_with_a_whole_report() {
+    // A machine whose clock is the host's, and a case that runs as long as it is let.
+    let list = json(0, &["--list", "virtio-blk/scale"]);
+    assert_eq!(names(&list), ["virtio-blk/scale"]);
+    let child = Command::new(QTRACE)
+        .args(["test", "--format", "json", "virtio-blk/scale", "requests=100000000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    // The case is on its way when its thread is there.
+    let tasks = format!("/proc/{}/task", child.id());
+    while std::fs::read_dir(&tasks).unwrap().count() < 4 {
+        std::thread::yield_now();
+    }
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(report["interrupted"], true);
+    assert_eq!(report["summary"]["not_run"], 1);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("partial"));
+}

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 
-use crate::base::{Clock, GuestAddr, Nanos, Result};
+use crate::base::{Clock, Error, GuestAddr, Nanos, Result};
 pub use ram::GuestRam;
 
 bitflags! {
@@ -35,6 +35,10 @@ bitflags! {
         const CPU_IRQ = 1 << 7;
         /// A vhost-user ring interface instead of a bus.
         const VRINGS = 1 << 6;
+        /// Several test threads may drive it at once.
+        const THREADS = 1 << 8;
+        /// Its disks can be given another size while it runs.
+        const RESIZE = 1 << 9;
     }
 }
 
@@ -133,6 +137,23 @@ pub trait Machine {
     fn interrupts(&mut self) -> Result<&mut dyn Interrupts>;
     /// The machine's clock, host or virtual.
     fn clock(&self) -> Arc<dyn Clock>;
+    /// A handle of the same machine for another test thread. The machine lives as long as any.
+    ///
+    /// # Errors
+    /// A machine without [`Capabilities::THREADS`].
+    fn another_handle(&self) -> Result<Box<dyn Machine + Send>> {
+        Err(Error::machine(format!("machine '{}' is driven by one thread", self.name())))
+    }
+    /// Gives the `disk`-th disk another size, as whoever runs the machine may do at any time. The
+    /// guest is told by a configuration change.
+    ///
+    /// # Errors
+    /// A machine without [`Capabilities::RESIZE`], a disk that is not there, or a size that it
+    /// cannot have.
+    fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        let _ = (disk, bytes);
+        Err(Error::machine(format!("machine '{}' has no disks to resize", self.name())))
+    }
     /// Lets devices that run in the test thread make progress (finish image I/O, fire timers).
     /// Returns whether anything happened. Cheap when there is nothing to do.
     fn poll(&mut self) -> Result<bool>;

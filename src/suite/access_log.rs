@@ -116,6 +116,15 @@ impl Machine for Logged<'_> {
         self.inner.poll()
     }
 
+    // What another thread does is not in this log.
+    fn another_handle(&self) -> Result<Box<dyn Machine + Send>> {
+        self.inner.another_handle()
+    }
+
+    fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        self.inner.resize_disk(disk, bytes)
+    }
+
     fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()> {
         self.log.push(self.clock.now(), What::Wait(deadline));
         self.inner.wait(fds, deadline)

@@ -150,6 +150,7 @@ impl MachineKind for Builtin {
         let disks = setup.disks.iter().zip(&images).map(|(disk, image)| DiskConfig {
             queues: disk.queues,
             iothread: disk.iothread,
+            concurrent_queues: disk.concurrent_queues,
             read_only: disk.read_only,
             serial: disk.serial.into(),
             block_bytes: disk.block_bytes,
@@ -166,7 +167,7 @@ impl MachineKind for Builtin {
         let (disks, chips) = (disks.collect(), setup.chips);
         let config = BuiltinConfig { clock, disks, chips, ..Self::config(options)? };
         let spec = Some(MachineSpec::of(&config, &setup.disks));
-        let machine = BuiltinMachine::new(config)?;
+        let machine = BuiltinMachine::new(config)?.share();
         Ok(TestMachine { machine: Box::new(machine), chips, images, spec })
     }
 }

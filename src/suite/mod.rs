@@ -32,6 +32,7 @@ pub mod setup;
 pub mod sources;
 pub mod spec;
 pub mod thread;
+pub mod threads;
 pub mod virtio_blk;
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ const WORDS: &[(Capabilities, &str)] = &[
     (Capabilities::VIRTUAL_CLOCK, "a virtual clock"),
     (Capabilities::CPU_IRQ, "a CPU's interrupt pins"),
     (Capabilities::VRINGS, "a vhost-user ring interface"),
+    (Capabilities::THREADS, "several test threads"),
+    (Capabilities::RESIZE, "disks that can be resized"),
 ];
 
 /// A list of facets for people.

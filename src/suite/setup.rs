@@ -27,6 +27,8 @@ pub struct TestDisk {
     pub serial: &'static str,
     /// Served in a thread of its own, where the machine has a choice.
     pub iothread: bool,
+    /// Its queues are served independently, where the machine has a choice.
+    pub concurrent_queues: bool,
     /// Filled with [`TestDisk::pattern`]; else all zeros.
     pub filled: bool,
 }
@@ -41,6 +43,7 @@ impl TestDisk {
             read_only: false,
             serial,
             iothread: false,
+            concurrent_queues: false,
             filled: true,
         }
     }

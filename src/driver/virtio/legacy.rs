@@ -18,6 +18,7 @@ const QUEUE_SELECT: u64 = 14;
 const QUEUE_NOTIFY: u64 = 16;
 const DEVICE_STATUS: u64 = 18;
 const ISR_STATUS: u64 = 19;
+const CONFIG_VECTOR: u64 = 20;
 const QUEUE_VECTOR: u64 = 22;
 /// Where the device configuration begins without MSI-X …
 const CONFIG_WITHOUT_MSIX: u64 = 20;
@@ -114,6 +115,11 @@ impl DeviceTransport for Legacy {
         self.registers
             .doorbell(QUEUE_NOTIFY, index)
             .ok_or_else(|| self.function.error("its BAR 0 ends before QueueNotify"))
+    }
+
+    fn set_config_vector(&mut self, bus: &mut dyn Bus, vector: u16) -> u16 {
+        self.registers.write(bus, CONFIG_VECTOR, 2, u32::from(vector));
+        self.registers.read(bus, CONFIG_VECTOR, 2) as u16
     }
 
     fn config_generation(&mut self, _bus: &mut dyn Bus) -> u8 {

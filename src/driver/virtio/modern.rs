@@ -30,6 +30,7 @@ mod common {
     pub const DEVICE_FEATURE: u64 = 0x04;
     pub const DRIVER_FEATURE_SELECT: u64 = 0x08;
     pub const DRIVER_FEATURE: u64 = 0x0c;
+    pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
     pub const NUM_QUEUES: u64 = 0x12;
     pub const DEVICE_STATUS: u64 = 0x14;
     pub const CONFIG_GENERATION: u64 = 0x15;
@@ -214,6 +215,11 @@ impl DeviceTransport for Modern {
         let doorbell = self.doorbell(bus, index)?;
         self.common.write(bus, common::QUEUE_ENABLE, 2, 1);
         Ok(doorbell)
+    }
+
+    fn set_config_vector(&mut self, bus: &mut dyn Bus, vector: u16) -> u16 {
+        self.common.write(bus, common::CONFIG_MSIX_VECTOR, 2, u32::from(vector));
+        self.common.read(bus, common::CONFIG_MSIX_VECTOR, 2) as u16
     }
 
     fn config_generation(&mut self, bus: &mut dyn Bus) -> u8 {

@@ -38,6 +38,9 @@ pub trait DeviceTransport: Send {
         layout: &QueueLayout,
         vector: Option<u16>,
     ) -> Result<Doorbell>;
+    /// Gives configuration changes an MSI-X vector; what reads back, which is
+    /// `VIRTIO_MSI_NO_VECTOR` when the device could not take it (§4.1.5.1.2.1).
+    fn set_config_vector(&mut self, bus: &mut dyn Bus, vector: u16) -> u16;
     /// Counts changes of the configuration; constant where the interface has no such thing.
     fn config_generation(&mut self, bus: &mut dyn Bus) -> u8;
     /// The device-specific configuration. `msix`: MSI-X is enabled (it moves the legacy one).

@@ -34,7 +34,7 @@ use self::disk::Connection;
 use self::irq::{IrqController, IrqHub};
 use self::pci::devfn;
 use self::waiting::{Waiter, Waiting};
-use crate::base::{Clock, Nanos, Result};
+use crate::base::{Clock, Error, Nanos, Result};
 use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, Machine};
 
 pub use self::assembly::FarEnds;
@@ -54,6 +54,7 @@ pub struct BuiltinMachine {
     attention: Option<Arc<Attention>>,
     waiter: Waiter,
     far_ends: FarEnds,
+    first_disk_slot: u8,
 }
 
 impl BuiltinMachine {
@@ -101,6 +102,7 @@ impl BuiltinMachine {
             waiter: Waiter::new(attention.clone()),
             attention,
             far_ends,
+            first_disk_slot: config.first_disk_slot,
         })
     }
 
@@ -130,7 +132,8 @@ impl Machine for BuiltinMachine {
             | Capabilities::MMIO
             | Capabilities::MEMORY
             | Capabilities::INTX
-            | Capabilities::MSIX;
+            | Capabilities::MSIX
+            | Capabilities::RESIZE;
         capabilities.set(Capabilities::VIRTUAL_CLOCK, self.clock.is_virtual());
         capabilities.set(Capabilities::CPU_IRQ, self.interrupts.has_cpu());
         capabilities
@@ -151,6 +154,15 @@ impl Machine for BuiltinMachine {
 
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
+    }
+
+    fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        let slot = u8::try_from(disk).ok().and_then(|disk| disk.checked_add(self.first_disk_slot));
+        let at = slot.filter(|slot| *slot < pci::SLOTS).map(|slot| devfn(slot, 0));
+        match at.and_then(|at| self.bus.pci().at(at)) {
+            Some(function) => function.resize(bytes),
+            None => Err(Error::usage(format!("the machine has no disk {disk}"))),
+        }
     }
 
     fn poll(&mut self) -> Result<bool> {

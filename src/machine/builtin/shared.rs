@@ -56,7 +56,7 @@ impl SharedMachine {
             clock: Arc::clone(&machine.clock),
             ram: Arc::clone(&machine.ram),
             interrupts: machine.interrupts.clone(),
-            capabilities: machine.capabilities(),
+            capabilities: machine.capabilities() | Capabilities::THREADS,
             attention: Arc::clone(&attention),
             machine: RwLock::new(machine),
         };
@@ -165,6 +165,14 @@ impl Machine for SharedMachine {
             return Ok(false);
         }
         self.shared.exclusive(Machine::poll)
+    }
+
+    fn another_handle(&self) -> Result<Box<dyn Machine + Send>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        self.shared.exclusive(|machine| machine.resize_disk(disk, bytes))
     }
 
     fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()> {

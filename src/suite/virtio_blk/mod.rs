@@ -4,9 +4,11 @@
 //! machine; writes go to the second half.
 
 mod chains;
+mod interrupts;
 mod malformed;
 mod requests;
 mod rig;
+mod scale;
 mod transport;
 
 use self::rig::{Rig, Start};
@@ -58,8 +60,19 @@ const fn case(
 pub struct VirtioBlk;
 
 const CASES: [Case;
-    requests::CASES.len() + chains::CASES.len() + transport::CASES.len() + malformed::CASES.len()] =
-    join(&[&requests::CASES, &chains::CASES, &transport::CASES, &malformed::CASES]);
+    requests::CASES.len()
+        + chains::CASES.len()
+        + transport::CASES.len()
+        + interrupts::CASES.len()
+        + malformed::CASES.len()
+        + scale::CASES.len()] = join(&[
+    &requests::CASES,
+    &chains::CASES,
+    &transport::CASES,
+    &interrupts::CASES,
+    &malformed::CASES,
+    &scale::CASES,
+]);
 
 impl Module for VirtioBlk {
     fn name(&self) -> &'static str {
@@ -78,12 +91,13 @@ impl Module for VirtioBlk {
         Chips::MINIMAL
     }
 
-    fn disks(&self, _case: &Case, _options: &Options) -> Result<Vec<TestDisk>> {
-        Ok(DISKS.to_vec())
+    fn disks(&self, case: &Case, options: &Options) -> Result<Vec<TestDisk>> {
+        if case.real_time { scale::disks(options) } else { Ok(DISKS.to_vec()) }
     }
 
     fn cleanup(&self, thread: &mut TestThread<'_>) -> Outcome {
-        for disk in 0..DISKS.len() {
+        // A case that was skipped half-way leaves its disk running.
+        for disk in 0..rig::disks(thread)? {
             Rig::start(thread, Start { disk, ..Start::default() })?.finish(thread)?;
         }
         Ok(())

@@ -30,7 +30,7 @@ pub(super) const CASES: [Case; 11] = [
 ];
 
 /// Offsets in `struct virtio_blk_config` (§5.2.4).
-const CONFIG_CAPACITY: u64 = 0;
+pub(super) const CONFIG_CAPACITY: u64 = 0;
 const CONFIG_BLK_SIZE: u64 = 20;
 const CONFIG_NUM_QUEUES: u64 = 34;
 const CONFIG_MAX_DISCARD_SECTORS: u64 = 36;
@@ -70,7 +70,12 @@ fn random(thread: &mut TestThread<'_>, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn field(thread: &mut TestThread<'_>, rig: &mut Rig, offset: u64, size: u8) -> Outcome<u64> {
+pub(super) fn field(
+    thread: &mut TestThread<'_>,
+    rig: &mut Rig,
+    offset: u64,
+    size: u8,
+) -> Outcome<u64> {
     let bus = thread.machine().bus()?;
     Ok(rig.device.read_config(bus, |reader| match size {
         2 => reader.u16(offset).into(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{Error, GuestAddr, Nanos, Result};
 use crate::driver::alloc::PageAllocator;
+use crate::driver::pci::{ConfigAccess, Function, enumerate};
 use crate::driver::virtio::device::VirtioDevice;
 use crate::driver::virtio::queue::{RawDescriptor, SplitQueue, Used};
 use crate::driver::virtio::spec::*;
@@ -41,6 +42,16 @@ pub(super) const USUAL: u64 = VIRTIO_F_VERSION_1
     | VIRTIO_BLK_F_DISCARD
     | VIRTIO_BLK_F_WRITE_ZEROES;
 
+/// Virtio block devices, with and without a legacy interface.
+const IDS: [u16; 2] = [VIRTIO_PCI_DEVICE_BLOCK_TRANSITIONAL, VIRTIO_PCI_DEVICE_BLOCK];
+
+/// How many virtio disks the machine has.
+pub(super) fn disks(thread: &mut TestThread<'_>) -> Outcome<usize> {
+    let found = enumerate(thread.machine().bus()?, ConfigAccess::Ports)?;
+    let ours = |f: &&Function| f.vendor == VIRTIO_PCI_VENDOR && IDS.contains(&f.device);
+    Ok(found.iter().filter(ours).count())
+}
+
 /// How a device is brought up.
 #[derive(Clone, Copy)]
 pub(super) struct Start {
@@ -51,6 +62,8 @@ pub(super) struct Start {
     pub features: u64,
     pub queues: u16,
     pub queue_size: u16,
+    /// MSI-X vectors besides those of the queues.
+    pub more_vectors: u16,
 }
 
 impl Default for Start {
@@ -62,6 +75,7 @@ impl Default for Start {
             features: USUAL,
             queues: 1,
             queue_size: 64,
+            more_vectors: 0,
         }
     }
 }
@@ -117,10 +131,10 @@ impl Rig {
         let machine = thread.machine();
         let mut pool = PageAllocator::new(machine.ram()?, 4096)?;
         let area = pool.permanent(AREA_BYTES)?;
-        let ids = [VIRTIO_PCI_DEVICE_BLOCK_TRANSITIONAL, VIRTIO_PCI_DEVICE_BLOCK];
-        let which = (&ids[..], start.disk);
+        let which = (&IDS[..], start.disk);
+        let vectors = start.queues.saturating_add(start.more_vectors);
         let device =
-            VirtioDevice::open(machine, which, start.transport, start.completion, start.queues)?;
+            VirtioDevice::open(machine, which, start.transport, start.completion, vectors)?;
         let ram = Arc::clone(pool.ram());
         let mut rig = Self { device, queues: Vec::new(), ram, pool, area, start };
         rig.set_up(thread)?;
@@ -162,6 +176,11 @@ impl Rig {
             Some(()) => Ok(()),
             None => thread.failed("device status after a reset", "0", "another value"),
         }
+    }
+
+    /// Memory that the rig has for as long as it lives.
+    pub fn memory(&mut self, bytes: u64) -> Result<GuestAddr> {
+        self.pool.permanent(bytes)
     }
 
     /// The device status.

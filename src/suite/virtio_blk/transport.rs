@@ -1,31 +1,29 @@
-//! Negotiation, reset, queues that are not there, and interrupts.
+//! Negotiation, reset, queues that are not there, and a capacity that changes.
 
-use std::sync::Arc;
-
-use super::rig::{HEADER, Request, Rig, STATUS, Start, USUAL, comes};
-use super::{MULTIQUEUE, NEEDS, case};
-use crate::base::{Error, GuestAddr};
-use crate::driver::virtio::irq::Interrupts;
+use super::requests::{CONFIG_CAPACITY, field};
+use super::rig::{Request, Rig, Start, comes};
+use super::{DISK_BYTES, NEEDS, PLAIN, SCRATCH, case, interrupts};
+use crate::base::GuestAddr;
+use crate::driver::virtio::Transport;
 use crate::driver::virtio::queue::QueueLayout;
 use crate::driver::virtio::spec::*;
-use crate::driver::virtio::{CompletionMode, Transport};
-use crate::machine::{Capabilities, IrqEvent};
+use crate::machine::Capabilities;
 use crate::suite::module::Case;
 use crate::suite::outcome::Outcome;
 use crate::suite::setup::TestDisk;
 use crate::suite::thread::TestThread;
 
-const MSIX: Capabilities = NEEDS.union(Capabilities::MSIX);
+const RESIZE: Capabilities = NEEDS.union(Capabilities::RESIZE);
 
-pub(super) const CASES: [Case; 7] = [
+pub(super) const CASES: [Case; 6] = [
     case("features", "any subset of the features offered is taken and works", features),
     case("reset", "a reset lets go of the rings and forgets all", reset),
     case("nxvirtq", "queues that do not exist do no harm", nonexistent_queue),
     case("nxvirtq-legacy", "the same by the legacy interface", nonexistent_legacy_queue)
         .needs(NEEDS.union(Capabilities::PIO)),
-    case("msix", "each queue has its vector; a masked one waits", msix).needs(MSIX),
-    case("event-idx", "an interrupt comes when the index passes the event", event_idx).needs(MSIX),
-    case("suppression", "without EVENT_IDX a flag silences interrupts", suppression).needs(MSIX),
+    case("resize", "a running disk gets another capacity and says so", resize).needs(RESIZE),
+    case("resize-msix", "a new capacity fires the configuration's vector", resize_msix)
+        .needs(RESIZE.union(Capabilities::MSIX)),
 ];
 
 fn read(sector: u64) -> Request<'static> {
@@ -114,105 +112,42 @@ fn nonexistent_legacy_queue(thread: &mut TestThread<'_>) -> Outcome {
     rig.finish(thread)
 }
 
-/// A disk with MSI-X, and the events of its vectors.
-fn with_msix(thread: &mut TestThread<'_>, start: Start) -> Outcome<(Rig, Vec<Arc<IrqEvent>>)> {
-    let rig = Rig::start(thread, Start { completion: CompletionMode::Interrupt, ..start })?;
-    match &rig.device.interrupts {
-        Interrupts::Msix(_, events) => {
-            let events = events.clone();
-            Ok((rig, events))
-        }
-        _ => thread.skip("the function has no MSI-X"),
+/// ISR status: the configuration changed (§4.1.4.5).
+const ISR_CONFIG: u8 = 2;
+
+fn resize(thread: &mut TestThread<'_>) -> Outcome {
+    let mut rig = Rig::usual(thread)?;
+    let full = DISK_BYTES / 512;
+    for sectors in [SCRATCH, SCRATCH + 8, full] {
+        let generation = rig.device.transport.config_generation(thread.machine().bus()?);
+        thread.machine().resize_disk(PLAIN, sectors * 512)?;
+        let isr = rig.device.transport.isr(thread.machine().bus()?);
+        thread.expect("ISR status, configuration bit", isr & ISR_CONFIG, ISR_CONFIG)?;
+        let now = rig.device.transport.config_generation(thread.machine().bus()?);
+        thread.check(now != generation, "config_generation changes")?;
+        let capacity = field(thread, &mut rig, CONFIG_CAPACITY, 8)?;
+        thread.expect("capacity", capacity, sectors)?;
+        rig.expect(thread, "read of the last sector", read(sectors - 1), VIRTIO_BLK_S_OK)?;
+        rig.expect(thread, "read behind it", read(sectors), VIRTIO_BLK_S_IOERR)?;
+        works(thread, &mut rig, "a read of what stays")?;
     }
-}
-
-/// Answers one read on a queue whose next completion is to interrupt.
-fn one_read(thread: &mut TestThread<'_>, rig: &mut Rig, index: usize) -> Outcome {
-    rig.queue(index)?.ring.request_interrupt();
-    let answer = rig.request_on(thread, index, read(2))?;
-    thread.expect("status", answer.status, VIRTIO_BLK_S_OK)
-}
-
-fn event(events: &[Arc<IrqEvent>], index: usize) -> Outcome<Arc<IrqEvent>> {
-    let event = events.get(index).ok_or_else(|| Error::machine("no event for the vector"))?;
-    Ok(Arc::clone(event))
-}
-
-fn msix(thread: &mut TestThread<'_>) -> Outcome {
-    const QUEUES: u16 = 4;
-    let features = USUAL | VIRTIO_BLK_F_MQ;
-    let start = Start { disk: MULTIQUEUE, queues: QUEUES, features, ..Start::default() };
-    let (mut rig, events) = with_msix(thread, start)?;
-    for index in 0..QUEUES.into() {
-        one_read(thread, &mut rig, index)?;
-        let came = comes(thread, &*event(&events, index)?)?;
-        thread.check(came, format!("the vector of queue {index} fires"))?;
-        let others = events.iter().enumerate().filter(|(other, _)| *other != index);
-        let strays: Vec<usize> =
-            others.filter(|(_, event)| event.take() > 0).map(|(other, _)| other).collect();
-        thread.expect("vectors of other queues that fired", strays, Vec::new())?;
-    }
-    // A masked vector is pending, and fires when it is unmasked (PCI 3.0 §6.8.3.4).
-    let Interrupts::Msix(table, _) = &rig.device.interrupts else { return Ok(()) };
-    let table = table.clone();
-    table.mask(thread.machine().bus()?, 1, true);
-    one_read(thread, &mut rig, 1)?;
-    let masked = event(&events, 1)?;
-    thread.expect("interrupts while masked", masked.take(), 0)?;
-    let pending = table.is_pending(thread.machine().bus()?, 1);
-    thread.expect("pending bit while masked", pending, true)?;
-    table.mask(thread.machine().bus()?, 1, false);
-    let came = comes(thread, &masked)?;
-    thread.check(came, "the vector fires when it is unmasked")?;
-    let pending = table.is_pending(thread.machine().bus()?, 1);
-    thread.expect("pending bit afterwards", pending, false)?;
     rig.finish(thread)
 }
 
-fn event_idx(thread: &mut TestThread<'_>) -> Outcome {
-    let features = USUAL | VIRTIO_F_EVENT_IDX;
-    let (mut rig, events) = with_msix(thread, Start { features, ..Start::default() })?;
-    if rig.device.features & VIRTIO_F_EVENT_IDX == 0 {
-        return thread.skip("the device does not offer EVENT_IDX");
+fn resize_msix(thread: &mut TestThread<'_>) -> Outcome {
+    const CONFIG_VECTOR: u16 = 1;
+    let start = Start { more_vectors: 1, ..Start::default() };
+    let (mut rig, events) = interrupts::with_msix(thread, start)?;
+    let bus = thread.machine().bus()?;
+    let taken = rig.device.transport.set_config_vector(bus, CONFIG_VECTOR);
+    thread.expect("config_msix_vector reads back", taken, CONFIG_VECTOR)?;
+    let (queue, config) = (interrupts::event(&events, 0)?, interrupts::event(&events, 1)?);
+    for bytes in [DISK_BYTES / 2, DISK_BYTES] {
+        thread.machine().resize_disk(PLAIN, bytes)?;
+        let came = comes(thread, &config)?;
+        thread.check(came, "the configuration's vector fires")?;
+        thread.expect("interrupts of the queue", queue.take(), 0)?;
     }
-    let irq = event(&events, 0)?;
-    let layout = *rig.queue(0)?.ring.layout();
-    let used_event = layout.avail + (4 + 2 * u64::from(layout.size));
-    // The event lies so many completions ahead: the interrupt comes with that one, not before.
-    for ahead in [0u16, 1, 2, 5] {
-        let used = rig.ram.load_u16(layout.used + 2);
-        rig.ram.store_u16(used_event, used.wrapping_add(ahead));
-        for completion in 0..=ahead {
-            rig.request(thread, read(u64::from(completion)))?;
-            if completion < ahead {
-                thread.expect("interrupts before the event", irq.take(), 0)?;
-            }
-        }
-        let came = comes(thread, &irq)?;
-        thread.check(came, format!("an interrupt {} completions later", ahead + 1))?;
-    }
-    // The device asks in the same way to be rung: not more than once for what it has not seen.
-    let chain = [rig.part(HEADER, 16, VIRTQ_DESC_F_NEXT), rig.part(STATUS, 1, VIRTQ_DESC_F_WRITE)];
-    rig.header(VIRTIO_BLK_T_FLUSH, 0);
-    let queue = rig.queue(0)?;
-    queue.ring.add_raw(&chain).ok_or_else(|| Error::machine("the ring is full"))?;
-    let wanted = queue.ring.publish();
-    thread.check(wanted, "an idle device wants to be rung")?;
-    queue.doorbell.ring(thread.machine().bus()?);
-    rig.used(thread, 0)?;
-    rig.finish(thread)
-}
-
-fn suppression(thread: &mut TestThread<'_>) -> Outcome {
-    let (mut rig, events) = with_msix(thread, Start::default())?;
-    let irq = event(&events, 0)?;
-    for _ in 0..3 {
-        rig.queue(0)?.ring.suppress_interrupts();
-        rig.request(thread, read(1))?;
-        thread.expect("interrupts with VIRTQ_AVAIL_F_NO_INTERRUPT", irq.take(), 0)?;
-        one_read(thread, &mut rig, 0)?;
-        let came = comes(thread, &irq)?;
-        thread.check(came, "an interrupt without the flag")?;
-    }
+    works(thread, &mut rig, "a read afterwards")?;
     rig.finish(thread)
 }

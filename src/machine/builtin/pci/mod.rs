@@ -7,7 +7,7 @@ pub mod interrupts;
 use std::os::fd::RawFd;
 
 use super::bus::windows::Placement;
-use crate::base::Result;
+use crate::base::{Error, Result};
 use config::{ConfigSpace, Decoded};
 
 /// Device numbers on a bus.
@@ -75,6 +75,13 @@ pub trait PciFunction: Send + Sync {
     fn fault(&mut self) -> Option<String> {
         None
     }
+    /// A disk has `bytes` from now on.
+    ///
+    /// # Errors
+    /// It is no disk, or cannot have that size.
+    fn resize(&mut self, bytes: u64) -> Result<()> {
+        Err(Error::usage(format!("no disk to make {bytes} bytes long")))
+    }
 }
 
 /// Bus 0.
@@ -103,6 +110,11 @@ impl PciBus {
     /// The `index`-th function.
     pub fn function(&mut self, index: usize) -> Option<&mut Box<dyn PciFunction>> {
         self.functions.get_mut(index).map(|(_, function)| function)
+    }
+
+    /// The function at `devfn`.
+    pub fn at(&mut self, devfn: u8) -> Option<&mut Box<dyn PciFunction>> {
+        self.find(devfn.into())
     }
 
     /// The `index`-th function, only to be looked at.

@@ -106,6 +106,15 @@ impl BlkChip {
         self.set_writeback(true);
     }
 
+    /// Another capacity.
+    pub fn set_capacity(&mut self, sectors: u64) {
+        self.geometry.capacity_sectors = sectors;
+        for (cell, byte) in self.config.iter_mut().skip(CONFIG_CAPACITY).zip(sectors.to_le_bytes())
+        {
+            *cell = byte;
+        }
+    }
+
     fn has(&self, number: u32) -> bool {
         self.negotiated & feature(number) != 0
     }

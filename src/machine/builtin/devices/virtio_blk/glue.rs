@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::iothread::IoThread;
 use super::observer::{BlkObserver, SharedObserver};
 use super::worker::{Fault, Worker, WorkerConfig};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, SECTOR_SIZE};
 use crate::image::Image;
 use crate::machine::GuestRam;
 use crate::machine::builtin::attention::Attention;
@@ -53,6 +53,9 @@ pub struct VirtioBlk {
     features: u64,
     queues: u16,
     queue_size: u16,
+    /// What its image holds.
+    bytes_max: u64,
+    block_bytes: u32,
 }
 
 impl VirtioBlk {
@@ -62,6 +65,7 @@ impl VirtioBlk {
     /// The image has no queue to give, or the system no thread.
     pub fn new(mut config: BlkConfig) -> Result<Self> {
         let (queues, queue_size) = (config.geometry.queues, config.geometry.queue_size);
+        let (bytes_max, block_bytes) = (config.image.size(), config.geometry.block_bytes);
         let features = BlkChip::new(config.geometry.clone()).features();
         let interrupts = Arc::clone(&config.interrupts);
         let owner = match config.attention.clone() {
@@ -73,7 +77,7 @@ impl VirtioBlk {
                 Owner::Thread(IoThread::spawn(worker, queues, irqs, attention)?)
             }
         };
-        Ok(Self { owner, interrupts, features, queues, queue_size })
+        Ok(Self { owner, interrupts, features, queues, queue_size, bytes_max, block_bytes })
     }
 
     /// Has every worker to itself, one after the other; nothing happens when the thread that held
@@ -254,6 +258,17 @@ impl VirtioDevice for VirtioBlk {
             Owner::Inline(workers) => workers.iter_mut().all(|worker| exclusive(worker).is_idle()),
             Owner::Thread(thread) => thread.is_idle(),
         }
+    }
+
+    fn resize(&mut self, bytes: u64) -> Result<()> {
+        if bytes > self.bytes_max || !bytes.is_multiple_of(self.block_bytes.into()) {
+            return Err(Error::usage(format!(
+                "a disk of {bytes} bytes: its image holds {} in blocks of {}",
+                self.bytes_max, self.block_bytes
+            )));
+        }
+        self.each(|worker| worker.engine.chip.set_capacity(bytes / SECTOR_SIZE));
+        Ok(())
     }
 
     fn fault(&mut self) -> Option<String> {

@@ -108,6 +108,11 @@ impl VirtioPciChip {
         );
     }
 
+    /// The device configuration is another one (§4.1.4.3: `config_generation` changes with it).
+    pub fn config_changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
     /// What both sides agreed on.
     pub fn features(&self) -> u64 {
         self.driver_features

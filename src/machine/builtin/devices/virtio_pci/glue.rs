@@ -439,6 +439,13 @@ impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
         self.device.is_idle()
     }
 
+    fn resize(&mut self, bytes: u64) -> Result<()> {
+        self.device.resize(bytes)?;
+        self.chip.config_changed();
+        self.interrupts.set_config_changed();
+        Ok(())
+    }
+
     fn fault(&mut self) -> Option<String> {
         self.device.fault()
     }

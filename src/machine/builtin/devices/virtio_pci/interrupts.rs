@@ -51,7 +51,14 @@ impl VirtioInterrupts {
     /// The device cannot go on (§2.1.2). A running driver is told by a configuration change.
     pub fn set_needs_reset(&self) {
         let before = self.needs_reset.swap(true, Ordering::AcqRel);
-        if !before && self.running.load(Ordering::Acquire) {
+        if !before {
+            self.set_config_changed();
+        }
+    }
+
+    /// The configuration is another one: a running driver is told.
+    pub fn set_config_changed(&self) {
+        if self.running.load(Ordering::Acquire) {
             self.config_changed();
         }
     }

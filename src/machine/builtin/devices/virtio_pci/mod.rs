@@ -54,4 +54,9 @@ pub trait VirtioDevice: Send + Sync {
     fn is_idle(&mut self) -> bool;
     /// Why the device needs a reset, when it does.
     fn fault(&mut self) -> Option<String>;
+    /// Its capacity is `bytes` from now on; the transport tells the driver.
+    ///
+    /// # Errors
+    /// A device that has no capacity, or cannot have this one.
+    fn resize(&mut self, bytes: u64) -> Result<()>;
 }
