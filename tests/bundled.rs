@@ -7,7 +7,11 @@ use common::{replay, repo};
 #[test]
 fn every_bundled_trace_gives_its_hash() {
     let readme = std::fs::read_to_string(repo().join("traces/README.md")).expect("README");
-    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    // Those of compat/ are for the reader: tests of the container open each.
+    let rows: Vec<&str> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `") && !line.starts_with("| `compat/"))
+        .collect();
     let mut files: Vec<String> = std::fs::read_dir(repo().join("traces"))
         .expect("listed")
         .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::rig::{HEADER, Request, Rig, STATUS, Start, USUAL, comes};
 use super::{MULTIQUEUE, NEEDS, case};
 use crate::base::Error;
+use crate::driver::chipset::Chipset;
 use crate::driver::pci::function::{COMMAND_INTX_DISABLE, reg};
 use crate::driver::virtio::CompletionMode;
 use crate::driver::virtio::irq::Interrupts;
@@ -61,6 +62,8 @@ fn intx(thread: &mut TestThread<'_>) -> Outcome {
     let mut rig = Rig::usual(thread)?;
     let function = rig.device.function.clone();
     let bus = thread.machine().bus()?;
+    // As firmware does; an earlier case may have reset the board.
+    Chipset::set_up(bus)?;
     let pin = function.read(bus, reg::INTERRUPT_PIN, 1);
     let line = function.read(bus, reg::INTERRUPT_LINE, 1);
     if pin == 0 || matches!(line, 0 | 0xff) {

@@ -118,7 +118,7 @@ fn scale(thread: &mut TestThread<'_>) -> Outcome {
     rig.finish(thread)
 }
 
-/// The longest time that one of `threads` threads took, all having begun together.
+/// From the start of the first of `threads` threads to the end of the last.
 fn measure(
     thread: &mut TestThread<'_>,
     lanes: &[Mutex<Lane>],
@@ -138,9 +138,11 @@ fn measure(
             lane.reads(thread, batch)?;
             left -= batch;
         }
-        Ok(start.elapsed())
+        Ok((start, Instant::now()))
     })?;
-    Ok(times.into_iter().max().unwrap_or_default())
+    let first = times.iter().map(|(start, _)| *start).min();
+    let last = times.iter().map(|(_, end)| *end).max();
+    Ok(first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first))
 }
 
 impl Lane {
