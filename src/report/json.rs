@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
+use super::bus::BUS_SCHEMA;
 use super::{Report, SCHEMA};
 use crate::base::{Error, Result};
 
@@ -95,14 +96,15 @@ pub fn probe(first_bytes: &[u8]) -> bool {
     first_bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Whether `head`, the first bytes of a file, are those of a report of any version.
+/// Whether `head`, the first bytes of a file, are those of a report of a replay, of any version.
 pub fn begins_report(head: &[u8]) -> bool {
-    let family = SCHEMA.split_once('/').map_or(SCHEMA, |(name, _)| name);
     let text = String::from_utf8_lossy(head);
-    let value = text.split_once("\"schema\"").and_then(|(_, rest)| {
-        rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.strip_prefix(family)
-    });
-    probe(head) && value.is_some_and(|version| version.starts_with('/'))
+    let value = text
+        .split_once("\"schema\"")
+        .and_then(|(_, rest)| rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"'));
+    let family = value.and_then(|value| value.split_once('/')).map(|(name, _)| name);
+    let ours = [SCHEMA, BUS_SCHEMA].map(|schema| schema.split_once('/').map(|(name, _)| name));
+    probe(head) && family.is_some() && ours.contains(&family)
 }
 
 /// Reads a report.
