@@ -134,6 +134,9 @@ fn tail(out: &mut String, report: &BusReport) {
     let word = match (verdict.pass, report.complete, verdict.divergences) {
         (false, _, 1) => format!("FAIL: 1 divergence{wanted}"),
         (false, _, n) if n > 0 => format!("FAIL: {n} divergences{wanted}"),
+        (true, true, 0) if verdict.checks == 0 && report.foreign.reads > 0 => {
+            "NOTHING CHECKED: every read is of a device that is not modelled".to_owned()
+        }
         (_, false, _) => "no divergence, and the run is not complete".to_owned(),
         (true, true, 0) => "PASS".to_owned(),
         (_, _, n) => format!("PASS with {n} divergences{wanted}"),

@@ -17,9 +17,6 @@ use crate::trace::{
     AckEvent, BusEvent, ClockStep, Event, IrqChange, MemoryEvent, MemoryOp, NotRecorded, Trace,
 };
 
-/// Deadlines of devices on the way to one event: years of a kilohertz would take hours.
-const WAITS_MAX: u32 = 1 << 24;
-
 /// Reads of one `poll`.
 const POLLS_MAX: u64 = 1024;
 
@@ -73,14 +70,22 @@ pub struct Engine<'a> {
     done: BusCounts,
     left_out: LeftOut,
     other_checks: (u64, u64),
+    waits: u64,
+    waits_max: u64,
+    stop: &'a AtomicBool,
 }
 
 impl<'a> Engine<'a> {
-    /// A replay of `trace` on `machine`, which must be fresh.
+    /// A replay of `trace` on `machine`, which must be fresh, until `stop` is raised.
     ///
     /// # Errors
     /// A trace that cannot be read.
-    pub fn new(trace: &'a Trace, plan: &Plan, machine: &'a mut dyn Machine) -> Result<Self> {
+    pub fn new(
+        trace: &'a Trace,
+        plan: &Plan,
+        machine: &'a mut dyn Machine,
+        stop: &'a AtomicBool,
+    ) -> Result<Self> {
         let expected = match plan.ports_only {
             true => Expected::default(),
             false => Expected::watch(trace, machine)?,
@@ -101,6 +106,9 @@ impl<'a> Engine<'a> {
             done: BusCounts::default(),
             left_out: LeftOut::default(),
             other_checks: (0, 0),
+            waits: 0,
+            waits_max: plan.waits_max,
+            stop,
         })
     }
 
@@ -108,16 +116,16 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// A damaged trace, or a machine that failed.
-    pub fn run(mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<Outcome> {
+    pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Outcome> {
         let mut cursor = self.trace.cursor(0);
         let mut interrupted = false;
         while let Some((number, event)) = cursor.next()? {
             if number.is_multiple_of(EVENTS_PER_LOOK) {
                 progress(number);
-                if stop.load(Ordering::Relaxed) {
-                    interrupted = true;
-                    break;
-                }
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                interrupted = true;
+                break;
             }
             self.event(number, &event).map_err(|error| error.at(Place::Event(number)))?;
         }
@@ -159,15 +167,18 @@ impl<'a> Engine<'a> {
     }
 
     fn run_until(&mut self, to: Nanos) -> Result<()> {
-        let mut waits = 0;
         while self.clock.now() < to {
             self.machine.wait(&[], Some(to))?;
-            waits += 1;
-            if waits >= WAITS_MAX {
+            self.waits += 1;
+            if self.waits >= self.waits_max {
                 return Err(Error::input(format!(
-                    "a step to {to} takes more than {WAITS_MAX} deadlines of timers"
+                    "a step to {to}: timers have had {} deadlines by now",
+                    self.waits_max
                 ))
                 .hint("time=1us gives every event the same time instead"));
+            }
+            if self.waits.is_multiple_of(EVENTS_PER_LOOK) && self.stop.load(Ordering::Relaxed) {
+                return Ok(());
             }
         }
         Ok(())

@@ -30,6 +30,10 @@ const FROM_QEMU: &[&str] = &["qemu", "qtest"];
 /// Time between events of a recording that has none: what an access to a port takes.
 const STEP_DEFAULT: Nanos = Nanos(1_000);
 
+/// Deadlines of devices in a whole replay: half a minute of work, and 18 hours of a kilohertz. A
+/// time in a damaged trace may be centuries away.
+const WAITS_MAX: u64 = 1 << 26;
+
 /// Where the time between events comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -68,6 +72,8 @@ pub struct Plan {
     pub ports_only: bool,
     /// The least share of checks that must be right, in parts per million.
     pub fail_below_ppm: u32,
+    /// Deadlines of devices after which the replay gives up.
+    pub waits_max: u64,
     /// Every option with the value in force.
     pub settings: BTreeMap<String, String>,
 }
@@ -215,6 +221,7 @@ impl Config {
             phase: Nanos(0),
             ports_only: self.test == PORT_TEST,
             fail_below_ppm,
+            waits_max: WAITS_MAX,
             settings,
         })
     }

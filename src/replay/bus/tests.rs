@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use super::options::{Config, MMIO_TEST, PORT_TEST, Plan};
 use super::session;
-use crate::base::{BusAccess, BusSpace, Clock, ErrorKind, GuestAddr, Nanos, Result, VirtualClock};
+use crate::base::{
+    BusAccess, BusSpace, Clock, ErrorKind, GuestAddr, Nanos, Prng, Result, VirtualClock,
+};
 use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
 use crate::report::bus::{BusReport, Mismatch, MismatchReport};
 use crate::report::bus_text;
@@ -428,6 +430,8 @@ fn what_is_not_modelled_is_apart_and_no_part_of_the_verdict() {
     script.port("rtc", false, 0x71, 1);
     let (report, _) = script.replay(MMIO_TEST, "chips=full-rtc,defaults=off");
     assert_eq!((report.foreign.different, report.verdict.checks), (1, 0));
+    assert_eq!(session::exit_code(&report), 4);
+    assert!(bus_text::render(&report).contains("NOTHING CHECKED"));
 }
 
 #[test]
@@ -477,6 +481,85 @@ fn a_trace_of_something_else_says_which_test_to_use() {
     let config = Config::parse(MMIO_TEST, &[format!("tracefile={}", kept.display())]).unwrap();
     let error = session::run(&config, &AtomicBool::new(false), &mut |_, _| ()).unwrap_err();
     assert!(error.hint_text().unwrap().contains("block-trace-virtio"), "{error}");
+}
+
+/// Any event at all, of stream 0 to 6, at ports and registers that exist and others.
+fn any_event(prng: &mut Prng, time: u64) -> Event {
+    let (time, stream) = (Nanos(time), StreamId(prng.below(7) as u32));
+    let pages = [0xfec0_0000, 0xfed0_0000, 0xfee0_0000, 0xfebf_8000, 0, 0xffff_f000];
+    match prng.below(12) {
+        0 => Event::Irq(IrqChange { time, stream, line: prng.below(40) as u32, high: true }),
+        1 => Event::Irq(IrqChange { time, stream, line: prng.next_u64() as u32, high: false }),
+        2 => {
+            let vector = Some(prng.next_u64() as u8).filter(|vector| vector % 2 == 0);
+            Event::Ack(AckEvent { time, stream, cpu: prng.next_u64() as u16 % 3, vector })
+        }
+        3 => {
+            let to = Nanos(time.0 + prng.below(1 << 20));
+            Event::Clock(ClockStep { time, stream, to })
+        }
+        4 => {
+            let (addr, len) = (prng.next_u64() >> (prng.below(40) + 16), prng.below(1 << 16));
+            let (op, fill, payload) = (MemoryOp::Fill, prng.next_u64() as u8, PayloadRef::Absent);
+            Event::Memory(MemoryEvent { time, stream, op, addr, len, fill, payload })
+        }
+        kind => {
+            let space = if kind < 9 { BusSpace::Pio } else { BusSpace::Mmio };
+            let size = 1 << prng.below(if kind < 9 { 3 } else { 4 });
+            let addr = match kind {
+                5 => prng.below(0x100),
+                6..9 => prng.below(0x1_0000),
+                _ => pages[prng.below(6) as usize] + prng.below(0x1000),
+            };
+            let (write, value) = (prng.below(2) == 0, prng.next_u64() & BusAccess::ones(size));
+            let access = BusAccess { space, write, addr, size, value };
+            Event::Bus(BusEvent { time, stream, access, cpu: None })
+        }
+    }
+}
+
+#[test]
+fn whatever_a_trace_says_no_machine_panics_or_hangs() {
+    for (seed, board) in [(1, "pc"), (2, "q35"), (3, "pc")] {
+        let mut prng = Prng::new(seed);
+        let mut script = Script::new();
+        for _ in 0..5_000 {
+            script.time += prng.below(1 << 12);
+            let event = any_event(&mut prng, script.time);
+            script.event(event);
+        }
+        let (_dir, path) = script.finish();
+        let text = format!("tracefile={},board={board},ram=16M,disks=1M", path.display());
+        let config = Config::parse(MMIO_TEST, &[text]).unwrap();
+        let report = session::run(&config, &AtomicBool::new(false), &mut |_, _| ()).unwrap();
+        assert!(report.complete && report.done.events == 5_000);
+        assert!(report.verdict.divergences > 0 && report.verdict.checks > 0);
+        assert!(!bus_text::render(&report).is_empty());
+    }
+}
+
+#[test]
+fn centuries_to_the_next_event_take_no_time_or_are_given_up() {
+    let run = |script: Script| {
+        let (_dir, path) = script.finish();
+        let (trace, mut plan) = plan(&path, MMIO_TEST, "ram=16M");
+        plan.waits_max = 10_000;
+        let mut machine = plan.machine.build(Arc::new(VirtualClock::new())).unwrap();
+        session::replay(&trace, &plan, &mut machine, &AtomicBool::new(false), &mut |_, _| ())
+    };
+    let mut quiet = Script::new();
+    quiet.time = u64::MAX;
+    quiet.expect(0x80, 0);
+    assert_eq!(run(quiet).unwrap().done.reads, 1);
+    let mut busy = Script::new();
+    // The PIT's counter 0 as a rate generator with a count of 2: half a million times a second.
+    busy.out(0x43, 0x14);
+    busy.out(0x40, 2);
+    busy.time = u64::MAX;
+    busy.expect(0x80, 0);
+    let error = run(busy).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert!(error.hint_text().unwrap().contains("time=1us"), "{error}");
 }
 
 #[test]
