@@ -19,6 +19,7 @@ pub mod module;
 pub mod needs;
 pub mod outcome;
 mod panics;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod registry;
