@@ -13,5 +13,9 @@ pub const MODULES: &[&dyn Module] = &[
     &super::pic::Pic,
     &super::ioapic::IoApicTests,
     &super::lapic::Lapic,
+    &super::serial::Serial,
+    &super::i8042::I8042,
+    &super::fw_cfg::FwCfg,
+    &super::pci::Pci,
     &super::virtio_blk::VirtioBlk,
 ];
