@@ -118,7 +118,7 @@ impl Builtin {
         Ok(BuiltinConfig {
             ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
             board: options.choice("type", TYPES, Board::Pc)?,
-            cpus: options.number("cpus", 1)?,
+            cpus: options.number("cpus", 2)?,
             ..BuiltinConfig::default()
         })
     }
@@ -136,7 +136,12 @@ impl MachineKind for Builtin {
     fn options(&self) -> &'static [OptionSpec] {
         &[
             OptionSpec { name: "type", value: "pc|q35", default: "pc", help: "the chipset" },
-            OptionSpec { name: "cpus", value: "N", default: "1", help: "CPUs, each a local APIC" },
+            OptionSpec {
+                name: "cpus",
+                value: "N",
+                default: "2",
+                help: "CPUs, each with a local APIC",
+            },
             OptionSpec { name: "ram", value: "SIZE", default: "128M", help: "guest RAM" },
         ]
     }

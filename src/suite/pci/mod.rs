@@ -28,9 +28,17 @@ const CASES: &[Case] = &[
         "the chipset's functions are those of its golden list",
         board::enumerate,
     ),
-    Case::new("unassigned", "ports and functions that are not there read all ones", board::unassigned),
-    Case::new("unassigned-memory", "memory that is not there reads all ones", board::unassigned_memory)
-        .needs(Capabilities::MMIO),
+    Case::new(
+        "unassigned",
+        "ports and functions that are not there read all ones",
+        board::unassigned,
+    ),
+    Case::new(
+        "unassigned-memory",
+        "memory that is not there reads all ones",
+        board::unassigned_memory,
+    )
+    .needs(Capabilities::MMIO),
     Case::new("functions", "functions above 0 exist only where the header says so", board::headers),
     Case::new(
         "config-address",
