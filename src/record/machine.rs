@@ -203,7 +203,8 @@ impl Machine for Tap<'_> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.borrow().capabilities()
+        // A recording has one thread, and no word for what is done to the machine from outside.
+        self.inner.borrow().capabilities() - Capabilities::THREADS - Capabilities::RESIZE
     }
 
     fn bus(&mut self) -> Result<&mut dyn Bus> {

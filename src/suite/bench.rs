@@ -17,7 +17,8 @@ use super::setup::MachineSetup;
 use super::thread::TestThread;
 use crate::base::{Clock, Error, ErrorKind, Nanos, Result, TimeGrade};
 use crate::image::Image;
-use crate::machine::Machine;
+use crate::machine::builtin::Chips;
+use crate::machine::{Capabilities, Machine};
 
 /// How often the main thread looks whether the user wants to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -187,13 +188,8 @@ fn take(slot: &mut Option<Slot>, job: &Job, reused: &mut bool) -> Result<Slot> {
 }
 
 fn on_machine(on: &mut TestMachine, job: &Job, done: &mut Done) -> Outcome {
-    let Planned { module, case, .. } = job.planned;
     let machine = &mut on.machine;
-    let has = (machine.capabilities(), on.chips);
-    let name = job.machine.kind().name();
-    if let Some(reason) = needs::missing(name, has, (case.needs, module.chips())) {
-        return Err(Stop::Skipped(reason));
-    }
+    needs_met(job, (machine.capabilities(), on.chips))?;
     let clock = machine.clock();
     let start = clock.now();
     let mut outcome = Ok(());
@@ -220,9 +216,20 @@ fn on_machine(on: &mut TestMachine, job: &Job, done: &mut Done) -> Outcome {
     }
 }
 
+/// A skip where the machine lacks what the case needs.
+fn needs_met(job: &Job, has: (Capabilities, Chips)) -> Outcome {
+    let needs = (job.planned.case.needs, job.planned.module.chips());
+    match needs::missing(job.machine.kind().name(), has, needs) {
+        Some(reason) => Err(Stop::Skipped(reason)),
+        None => Ok(()),
+    }
+}
+
 /// Init, run, cleanup. What was said survives a panic.
 fn run_case(machine: &mut dyn Machine, job: &Job, lines: &mut Vec<String>) -> Outcome {
     let Planned { module, case, .. } = job.planned;
+    // Who stands before the machine may take something away.
+    needs_met(job, (machine.capabilities(), Chips::FULL))?;
     let mut thread = TestThread::new(machine, job.planned.options.clone(), job.seed);
     let ran = panics::catch(|| {
         module.init(&mut thread)?;

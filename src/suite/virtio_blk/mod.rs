@@ -18,6 +18,7 @@ use super::setup::TestDisk;
 use super::thread::TestThread;
 use crate::base::Result;
 use crate::base::options::Options;
+use crate::driver::chipset::Chipset;
 use crate::machine::Capabilities;
 use crate::machine::builtin::Chips;
 
@@ -93,6 +94,14 @@ impl Module for VirtioBlk {
 
     fn disks(&self, case: &Case, options: &Options) -> Result<Vec<TestDisk>> {
         if case.real_time { scale::disks(options) } else { Ok(DISKS.to_vec()) }
+    }
+
+    fn init(&self, thread: &mut TestThread<'_>) -> Outcome {
+        // Where firmware ran, or nothing is to be set up, this changes nothing.
+        if thread.machine().capabilities().contains(Capabilities::PIO) {
+            Chipset::set_up(thread.machine().bus()?)?;
+        }
+        Ok(())
     }
 
     fn cleanup(&self, thread: &mut TestThread<'_>) -> Outcome {
