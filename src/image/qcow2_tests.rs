@@ -287,10 +287,11 @@ impl Server {
 
     /// Ends it, and waits until its locks are gone.
     fn stop(self, path: &Path) {
-        drop(self);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while open(path, &writable()).is_err() {
             assert!(std::time::Instant::now() < deadline, "qemu-nbd does not end");
+            // Again and again: it ignores one that comes before its main loop runs.
+            let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGTERM);
             std::thread::yield_now();
         }
     }
@@ -298,7 +299,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGTERM);
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGKILL);
     }
 }
 
