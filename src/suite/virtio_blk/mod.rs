@@ -4,6 +4,8 @@
 //! machine; writes go to the second half.
 
 mod chains;
+#[cfg(test)]
+mod faults;
 mod interrupts;
 mod malformed;
 mod requests;
