@@ -1,13 +1,13 @@
 //! The machine tap: a machine between a test thread and its machine that records what passes.
 //!
 //! Recorded are every access, what the test thread wrote to guest memory and what devices wrote
-//! there, interrupts of watched sources as the test could see them, acknowledge cycles, and every
-//! turn that the devices were given. Replayed on a machine like it, as new, all of it happens again.
+//! there, interrupts of watched sources as the test could see them, acknowledge cycles, disks given
+//! another size, and every turn that the devices were given. Replayed on a machine like it, as new, all of it happens again.
 //!
 //! A tap is exact under a virtual clock, where nothing happens but what the test thread asks for.
 //! Under another clock, or with a disk in a thread of its own, times and interrupts are those of
 //! the moment at which they were noticed, and what such a disk writes while the test thread runs
-//! is taken for the test thread's.
+//! is taken for the test thread's. A recording has one test thread: a tapped machine has no others.
 
 use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
@@ -16,13 +16,14 @@ use std::sync::Arc;
 use super::memory::{Changed, Shadow};
 use crate::base::{BusAccess, BusSpace, Clock, Error, GuestAddr, Nanos, Result};
 use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
+use crate::replay::bus::command::{COMMANDS, Command};
 use crate::replay::bus::interrupts::IrqKind;
 use crate::replay::bus::options::{TAP_FORMAT, TAP_MACHINE};
 use crate::replay::bus::regions::{REGIONS, by_address};
 use crate::suite::spec::MachineSpec;
 use crate::trace::{
-    AckEvent, BusEvent, ClockStep, Event, IrqChange, MemoryEvent, MemoryOp, NotRecorded, StreamId,
-    StreamInfo, TraceHeader, TraceSummary, TraceWriter,
+    AckEvent, BusEvent, ClockStep, Event, IrqChange, Mark, MemoryEvent, MemoryOp, NotRecorded,
+    StreamId, StreamInfo, TraceHeader, TraceSummary, TraceWriter,
 };
 
 /// What a bus trace never says, whoever records it.
@@ -131,7 +132,7 @@ impl<'m> Tap<'m> {
         Ok(Self { name, inner: RefCell::new(machine), clock, ram, watched, recorder })
     }
 
-    /// Writes the end of the trace.
+    /// Writes the end of the trace; there is none of a machine that nobody drove.
     ///
     /// # Errors
     /// Whatever kept it from being recorded; nothing is left behind then.
@@ -140,6 +141,8 @@ impl<'m> Tap<'m> {
         let recorder = self.recorder.into_inner();
         match recorder.failed {
             Some(error) => Err(error),
+            // A test that was skipped did nothing.
+            None if recorder.writer.events() == 0 => Ok(()),
             None => recorder
                 .writer
                 .finish(TraceSummary { not_recorded: NEVER, ..TraceSummary::default() }),
@@ -157,6 +160,10 @@ impl<'m> Tap<'m> {
     /// Writes what was done, and what came of it: interrupts first, then memory.
     fn after(&mut self, name: &str, make: impl FnOnce(StreamId) -> Event) {
         self.recorder.get_mut().write(name, make);
+        self.consequences();
+    }
+
+    fn consequences(&mut self) {
         self.interrupts_fired();
         let now = self.clock.now();
         if let Some(ram) = &self.ram {
@@ -203,8 +210,8 @@ impl Machine for Tap<'_> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // A recording has one thread, and no word for what is done to the machine from outside.
-        self.inner.borrow().capabilities() - Capabilities::THREADS - Capabilities::RESIZE
+        // A recording has one thread.
+        self.inner.borrow().capabilities() - Capabilities::THREADS
     }
 
     fn bus(&mut self) -> Result<&mut dyn Bus> {
@@ -223,6 +230,21 @@ impl Machine for Tap<'_> {
 
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
+    }
+
+    fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        let time = self.clock.now();
+        self.before();
+        self.inner.get_mut().resize_disk(disk, bytes)?;
+        let text = Command::ResizeDisk { disk, bytes }.text();
+        let recorder = self.recorder.get_mut();
+        recorder.attempt(|recorder| {
+            let (stream, text_len) = (recorder.stream(COMMANDS)?, text.len() as u64);
+            let text = recorder.writer.payload(text.as_bytes())?;
+            recorder.writer.event(&Event::Mark(Mark { time, stream, text, text_len }))
+        });
+        self.consequences();
+        Ok(())
     }
 
     fn poll(&mut self) -> Result<bool> {

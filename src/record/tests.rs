@@ -12,7 +12,7 @@ use crate::suite::registry::MODULES;
 use crate::suite::runner::{self, RunOptions};
 use crate::suite::{Status, SuiteReport, machines::MachineChoice, select};
 use crate::trace::{
-    BusEvent, Event, MemoryEvent, PayloadRef, Trace, TraceHeader, TraceSummary, TraceWriter,
+    BusEvent, Event, Mark, MemoryEvent, PayloadRef, Trace, TraceHeader, TraceSummary, TraceWriter,
 };
 
 /// Records every case that `words` select and that has a virtual clock.
@@ -45,6 +45,11 @@ fn copy(from: &Trace, to: &Path, number: u64, change: impl Fn(BusEvent) -> BusEv
     while let Some((at, event)) = cursor.next().unwrap() {
         let event = match event {
             Event::Bus(bus) if at == number => Event::Bus(change(bus)),
+            Event::Mark(mark) => {
+                let mut text = vec![0; mark.text_len as usize];
+                from.read_payload(mark.text, mark.text_len, 0, &mut text).unwrap();
+                Event::Mark(Mark { text: writer.payload(&text).unwrap(), ..mark })
+            }
             Event::Memory(memory) if memory.payload != PayloadRef::Absent => {
                 let mut bytes = vec![0; memory.len as usize];
                 from.read_payload(memory.payload, memory.len, 0, &mut bytes).unwrap();
@@ -84,6 +89,8 @@ fn a_tap_of_every_test_replays_and_a_flipped_value_is_one_divergence() {
     let mut replayed = 0;
     for case in report.cases.iter().filter(|case| case.status != Status::Skipped) {
         let name = case.name();
+        // Recorded or not, a test goes the same way.
+        assert_eq!(case.status, Status::Passed, "{name}: {:?} {}", case.finding, case.reason);
         let path = taps.file(&name);
         let report = replay(&path);
         let shown = crate::report::bus_text::render(&report);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::command::{COMMAND_BYTES_MAX, COMMANDS, Command};
 use super::interrupts::{Expected, IrqMismatch};
 use super::memory::{Done, Memory};
-use super::options::{Pace, Plan};
+use super::options::{Pace, Plan, TAP_FORMAT};
 use super::policy::Policy;
 use super::regions::{Indexes, Register};
 use super::tally::{Answer, Found, Tally};
@@ -14,7 +15,8 @@ use crate::base::{BusAccess, BusSpace, Clock, Error, GuestAddr, Nanos, Result};
 use crate::machine::Machine;
 use crate::report::bus::BusCounts;
 use crate::trace::{
-    AckEvent, BusEvent, ClockStep, Event, IrqChange, MemoryEvent, MemoryOp, NotRecorded, Trace,
+    AckEvent, BusEvent, ClockStep, Event, IrqChange, Mark, MemoryEvent, MemoryOp, NotRecorded,
+    Trace,
 };
 
 /// Reads of one `poll`.
@@ -151,7 +153,7 @@ impl<'a> Engine<'a> {
             Event::Ack(ack) => self.acknowledge(number, ack)?,
             Event::Clock(step) => self.clock_step(step)?,
             Event::Issue(_) | Event::Complete(_) => self.left_out.requests += 1,
-            Event::Mark(_) => {}
+            Event::Mark(mark) => self.command(mark)?,
         }
         Ok(())
     }
@@ -368,6 +370,24 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         self.run_until(to)
+    }
+
+    /// A mark of a tap that is a command; any other says nothing to a machine.
+    fn command(&mut self, mark: &Mark) -> Result<()> {
+        let stream = self.trace.streams().get(mark.stream.0 as usize);
+        let taps = self.trace.header().source_format == TAP_FORMAT;
+        if !taps || stream.is_none_or(|stream| stream.device != COMMANDS) {
+            return Ok(());
+        }
+        let mut text = vec![0; mark.text_len.min(COMMAND_BYTES_MAX) as usize];
+        self.trace.read_payload(mark.text, mark.text_len, 0, &mut text)?;
+        match Command::parse(&String::from_utf8_lossy(&text)) {
+            Some(Command::ResizeDisk { disk, bytes }) => {
+                self.pass(mark.time)?;
+                self.machine.resize_disk(disk, bytes)
+            }
+            None => Err(Error::input("a command that this version does not know")),
+        }
     }
 
     fn notes(&mut self) -> Vec<String> {

@@ -7,10 +7,11 @@
 //!   with the reason of each;
 //! - [`regions`]: which device and register an access belongs to, and which devices are modelled;
 //! - [`engine`]: the test thread's loop; [`memory`], [`interrupts`]: its parts that are no
-//!   accesses; [`tally`]: what differed.
+//!   accesses; [`command`]: what was done to a machine from outside; [`tally`]: what differed.
 //!
 //! A mismatch in a port changes nothing in what is replayed after it: a recording has no branches.
 
+pub mod command;
 pub mod engine;
 pub mod interrupts;
 pub mod memory;
