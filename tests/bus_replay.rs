@@ -26,7 +26,7 @@ fn number(report: &Value, path: &str) -> u64 {
 fn import(dir: &Path, name: &str) -> Option<&'static str> {
     let capture = shared(name)?;
     let capture = capture.to_str().expect("UTF-8");
-    expect(dir, 0, ["import", capture, "-o", "t.qtrace"]);
+    expect(dir, 0, ["import", capture, "-o", "t.qtrace", "--force"]);
     Some("t.qtrace")
 }
 
