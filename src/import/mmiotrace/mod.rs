@@ -10,9 +10,9 @@
 //! MARK   TIME TEXT
 //! ```
 //!
-//! - [`line`]: what a line holds. Times are seconds of the kernel's trace clock, to microseconds;
+//! - `line`: what a line holds. Times are seconds of the kernel's trace clock, to microseconds;
 //!   widths are bytes (1, 2, 4, 8); addresses are physical; values are cut to their width.
-//! - [`devices`]: a stream is a BAR of a PCI function (`00:08.0/bar4`) where the addresses of the
+//! - `devices`: a stream is a BAR of a PCI function (`00:08.0/bar4`) where the addresses of the
 //!   PCIDEV lines say so, else a map (`map4@0xfed00000`).
 //!
 //! While it traces, the kernel runs on one CPU; ports, interrupts, and the contents of memory are

@@ -2,8 +2,8 @@
 //! the accesses to the bus are imported. Source: QEMU's `system/trace-events`, `util/log.c` and
 //! `system/memory.c`; checked against logs of 7.2.
 //!
-//! - [`line`]: the shapes that a line may have; times are Unix microseconds.
-//! - [`access`]: what the events of the bus hold. Addresses are absolute (since QEMU 2.6), sizes bytes.
+//! - `line`: the shapes that a line may have; times are Unix microseconds.
+//! - `access`: what the events of the bus hold. Addresses are absolute (since QEMU 2.6), sizes bytes.
 //!
 //! What a reader must know of this source:
 //! - Accesses are logged where the device's function is called: one that is wider than the device
@@ -16,7 +16,7 @@
 //!   region's is taken (it has a name).
 //!
 //! The other events of the same log (`blk_co_*`, `virtio_blk_*`, …) are counted as lost by name.
-//! An importer of theirs is a module beside [`access`], over the same [`line`], and an entry in
+//! An importer of theirs is a module beside `access`, over the same `line`, and an entry in
 //! the registry of its own.
 
 mod access;

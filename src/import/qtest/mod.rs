@@ -8,12 +8,12 @@
 //! clock_step 1000000              [S +0.023480] OK 0x1af4                 EOF
 //! ```
 //!
-//! - [`command`]: what each command holds; numbers as C reads them, sizes and addresses bytes.
-//! - [`text`], [`script`]: marks of the log, answers, continued lines, here-documents.
-//! - [`session`]: what commands and answers make: `in*`, `out*`, `readX` and `writeX` an access;
+//! - `command`: what each command holds; numbers as C reads them, sizes and addresses bytes.
+//! - `text`, `script`: marks of the log, answers, continued lines, here-documents.
+//! - `session`: what commands and answers make: `in*`, `out*`, `readX` and `writeX` an access;
 //!   `write`, `memset` and `read` guest memory (which may be a device's all the same: the protocol
 //!   does not know); `clock_step` and `clock_set` a step of the clock; `IRQ` an interrupt.
-//! - [`data`]: hexadecimal and base64.
+//! - `data`: hexadecimal and base64.
 //!
 //! Times are those of the virtual clock, in nanoseconds, which commands alone move under QEMU's
 //! qtest accelerator; the stamps of the log are the host's time, which no device saw, and are left

@@ -106,7 +106,7 @@ pub struct Expected {
     /// Lines of [`IrqKind::Lines`] that went low, to be looked at when all changes of a moment
     /// were told.
     low: BTreeSet<(StreamId, u32)>,
-    /// Sources beyond [`SOURCES_MAX`], which are not watched.
+    /// Sources beyond `SOURCES_MAX`, which are not watched.
     pub unwatched: u64,
     /// Sources that the machine does not have.
     pub refused: u64,

@@ -101,7 +101,7 @@ impl Registers for PirqRouting {
     }
 }
 
-/// The interrupt that a route control register (the PIIX3's PIRQRC, the ICH's PIRQ[n]_ROUT) chooses.
+/// The interrupt that a route control register (the PIIX3's PIRQRC, the ICH's `PIRQ[n]_ROUT`) chooses.
 pub(super) fn isa_route(register: u8) -> Option<u8> {
     let irq = register & PIRQRC_IRQ;
     let usable = register & PIRQRC_DISABLE == 0 && PIRQRC_RESERVED >> irq & 1 == 0;
