@@ -177,7 +177,7 @@ fn each_fault_is_caught_by_its_case() {
             |a, c| if c == Some((DISK, 4)) && !a.write { a.value | 0x8000 } else { a.value },
             "reserved command",
         ),
-        // The list's first pointer is that of a circle: 98h is the disk's first capability.
+        // Every capability points to 40h: a circle.
         (
             "capabilities",
             |a, c| match c {
