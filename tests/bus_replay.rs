@@ -179,3 +179,13 @@ fn the_text_of_a_report_names_what_differs() {
         assert!(text.contains(want), "'{want}' is not in\n{text}");
     }
 }
+
+#[test]
+fn a_trace_that_was_cut_is_not_a_pass() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let whole = std::fs::read(repo().join("traces/seabios-pc.qtrace")).expect("the bundled trace");
+    std::fs::write(dir.path().join("cut.qtrace"), &whole[..whole.len() - 100]).expect("written");
+    let report = replay(dir.path(), 7, "mmio-trace", &format!("tracefile=cut.qtrace,{SEABIOS}"));
+    assert_eq!(report["complete"], false);
+    assert_eq!(report["verdict"]["pass"], true);
+}

@@ -115,9 +115,13 @@ impl Error {
         Self::new(ErrorKind::Incomplete, what)
     }
 
-    /// Names the file it is about (the first caller to name one wins: the innermost knows best).
+    /// Names the file it is about (the first caller to name one wins: the innermost knows best;
+    /// an empty one, as of a disk in memory, is none).
     #[must_use]
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        if path.as_ref().as_os_str().is_empty() {
+            return self;
+        }
         self.0.path.get_or_insert_with(|| path.as_ref().to_path_buf());
         self
     }

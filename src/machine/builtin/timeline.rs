@@ -81,8 +81,8 @@ impl Timeline {
                 if slot.deadline <= moment {
                     slot.device().run(moment);
                     slot.refresh();
-                    // A device that does not move on must not stop the others' time.
-                    debug_assert!(slot.deadline > moment, "{}", slot.device().name());
+                    // A device that does not move on, as when a test fills its line faster than it
+                    // is read, must not stop the others' time.
                     slot.deadline = slot.deadline.max(Nanos(moment.0.saturating_add(1)));
                 }
             }

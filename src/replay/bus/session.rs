@@ -75,6 +75,8 @@ pub fn exit_code(report: &BusReport) -> u8 {
         (false, true) if report.verdict.checks == 0 && report.foreign.reads > 0 => {
             ErrorKind::Nothing.exit_code()
         }
+        // What was there is right; what was cut off nobody knows.
+        (false, true) if !report.complete => ErrorKind::Incomplete.exit_code(),
         (false, true) => 0,
         (false, false) => 1,
     }

@@ -215,8 +215,6 @@ fn the_ecam_moves_and_has_three_lengths() {
     rig.config_write(0, 0x60, 4, 0xc000_0005);
     assert_eq!(id(&mut rig, 0xb000_0000, 31), u64::from(u32::MAX));
     assert_eq!(id(&mut rig, 0xc000_0000, 31), 0x2918_8086);
-    // Bus 63 is the last of 64 MiB: nothing is there, and nothing lies behind it either way; the
-    // host bridge answers at the base alone.
     rig.config_write(0, 0x64, 4, 1);
     assert_eq!(id(&mut rig, 0x1_c000_0000, 0), 0x29c0_8086, "above 4 GiB");
     rig.config_write(0, 0x60, 4, 0xc000_0007);
