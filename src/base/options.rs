@@ -17,6 +17,18 @@ pub struct OptionSpec {
     pub help: &'static str,
 }
 
+impl OptionSpec {
+    /// An option: its key, the value's form, the default and one line of help.
+    pub const fn new(
+        name: &'static str,
+        value: &'static str,
+        default: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, value, default, help }
+    }
+}
+
 /// Options as given: an ordered list of key and value, checked against a list of [`OptionSpec`].
 #[derive(Clone, Debug, Default)]
 pub struct Options(Vec<(String, String)>);

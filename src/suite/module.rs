@@ -8,6 +8,9 @@ use crate::base::options::{OptionSpec, Options};
 use crate::machine::Capabilities;
 use crate::machine::builtin::Chips;
 
+/// Port I/O, and a clock that a case can move.
+const TIMED: Capabilities = Capabilities::PIO.union(Capabilities::VIRTUAL_CLOCK);
+
 /// One named test of a module.
 #[derive(Clone, Copy)]
 pub struct Case {
@@ -33,6 +36,24 @@ impl Case {
         run: fn(&mut TestThread<'_>) -> Outcome,
     ) -> Self {
         Self { name, purpose, options: &[], needs: Capabilities::PIO, real_time: false, run }
+    }
+
+    /// A case that looks at time, and so needs to move it.
+    pub const fn timed(
+        name: &'static str,
+        purpose: &'static str,
+        run: fn(&mut TestThread<'_>) -> Outcome,
+    ) -> Self {
+        Self::new(name, purpose, run).needs(TIMED)
+    }
+
+    /// A case that looks at time and at an interrupt line.
+    pub const fn irq(
+        name: &'static str,
+        purpose: &'static str,
+        run: fn(&mut TestThread<'_>) -> Outcome,
+    ) -> Self {
+        Self::new(name, purpose, run).needs(TIMED.union(Capabilities::INTX))
     }
 
     /// The same case with these options.

@@ -32,25 +32,31 @@ const SCALE_DEFAULT: f64 = 10.0;
 
 /// The common options, for help and checking.
 pub const COMMON: &[OptionSpec] = &[
-    spec("clock", "virtual|host|scaled", "virtual", "the machine's time; cases that measure: host"),
-    spec("scale", "FACTOR", "10", "with clock=scaled: how many times as fast as the host's"),
-    spec(
+    OptionSpec::new(
+        "clock",
+        "virtual|host|scaled",
+        "virtual",
+        "the machine's time; cases that measure: host",
+    ),
+    OptionSpec::new(
+        "scale",
+        "FACTOR",
+        "10",
+        "with clock=scaled: how many times as fast as the host's",
+    ),
+    OptionSpec::new(
         "minimal",
         "on|off",
         "off",
         "a machine with the module's chips only, instead of a full one",
     ),
-    spec("fresh", "on|off", "on", "a machine for this case alone, instead of the one before"),
+    OptionSpec::new(
+        "fresh",
+        "on|off",
+        "on",
+        "a machine for this case alone, instead of the one before",
+    ),
 ];
-
-const fn spec(
-    name: &'static str,
-    value: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, value, default, help }
-}
 
 /// The common options of one case.
 #[derive(Clone, Copy, Debug, PartialEq)]

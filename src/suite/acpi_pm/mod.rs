@@ -12,37 +12,26 @@ mod timer;
 use super::module::{Case, Module};
 use super::outcome::Outcome;
 use super::thread::TestThread;
-use crate::machine::Capabilities;
 use crate::machine::builtin::Chips;
 
 /// The module `acpi-pm`.
 pub struct AcpiPm;
 
-/// Cases that look at time need to move it.
-const TIMED: Capabilities = Capabilities::PIO.union(Capabilities::VIRTUAL_CLOCK);
-/// Cases that look at SCI as well.
-const TIMED_IRQ: Capabilities = TIMED.union(Capabilities::INTX);
-
 const CASES: &[Case] = &[
-    Case::new("timer-rate", "the timer counts 3,579,545 a second, to the count", timer::rate)
-        .needs(TIMED),
-    Case::new("timer-width", "the timer has 24 bits and cannot be written", timer::width)
-        .needs(TIMED),
-    Case::new(
+    Case::timed("timer-rate", "the timer counts 3,579,545 a second, to the count", timer::rate),
+    Case::timed("timer-width", "the timer has 24 bits and cannot be written", timer::width),
+    Case::timed(
         "timer-status",
         "TMR_STS: each change of bit 23 sets it, only a 1 clears it",
         timer::status,
-    )
-    .needs(TIMED),
-    Case::new("timer-sci", "an enabled change of bit 23 is an SCI, to the nanosecond", timer::sci)
-        .needs(TIMED_IRQ),
-    Case::new("timer-late-enable", "enabling a status that is set is an SCI", timer::late_enable)
-        .needs(TIMED_IRQ),
-    Case::new("sci-enable", "without SCI_EN there is no SCI", timer::sci_enable).needs(TIMED_IRQ),
+    ),
+    Case::irq("timer-sci", "an enabled change of bit 23 is an SCI, to the nanosecond", timer::sci),
+    Case::irq("timer-late-enable", "enabling a status that is set is an SCI", timer::late_enable),
+    Case::irq("sci-enable", "without SCI_EN there is no SCI", timer::sci_enable),
     Case::new("registers", "enables, SCI_EN and SLP_TYP keep what is written", events::registers),
     Case::new("acpi-mode", "the SMI command port switches SCI_EN", events::acpi_mode),
     Case::new("gpe0", "enables of GPE0 keep what is written, a quiet status reads 0", events::gpe0),
-    Case::new("fuzz", "after any accesses the timer interrupts", timer::fuzz).needs(TIMED_IRQ),
+    Case::irq("fuzz", "after any accesses the timer interrupts", timer::fuzz),
 ];
 
 impl Module for AcpiPm {

@@ -19,79 +19,65 @@ use super::module::{Case, Module};
 use super::outcome::Outcome;
 use super::thread::TestThread;
 use crate::driver::pit::{Control, write_port_61};
-use crate::machine::Capabilities;
 use crate::machine::builtin::Chips;
 
 /// The module `pit`.
 pub struct Pit;
 
-/// Cases that look at time need to move it.
-const TIMED: Capabilities = Capabilities::PIO.union(Capabilities::VIRTUAL_CLOCK);
-/// Cases that look at interrupt 0 as well.
-const TIMED_IRQ: Capabilities = TIMED.union(Capabilities::INTX);
-
-const fn timed(
-    name: &'static str,
-    purpose: &'static str,
-    run: fn(&mut TestThread<'_>) -> Outcome,
-) -> Case {
-    Case::new(name, purpose, run).needs(TIMED)
-}
-
-const fn irq(
-    name: &'static str,
-    purpose: &'static str,
-    run: fn(&mut TestThread<'_>) -> Outcome,
-) -> Case {
-    Case::new(name, purpose, run).needs(TIMED_IRQ)
-}
-
 const CASES: &[Case] = &[
-    timed(
+    Case::timed(
         "counting",
         "counters count 1,193,182 a second: down by one, in mode 3 by two",
         count::rate,
     ),
-    timed(
+    Case::timed(
         "terminal-count",
         "mode 0: OUT rises after the count and stays, a count lowers it",
         shape::mode_0,
     ),
-    timed("one-shot", "mode 1: a trigger makes one low pulse, and again", shape::mode_1),
-    timed("rate", "modes 2, 3, 6, 7: OUT2 rises once in N clocks", shape::rate),
-    timed("rate-generator", "mode 2: low for one clock in N", shape::mode_2),
-    timed(
+    Case::timed("one-shot", "mode 1: a trigger makes one low pulse, and again", shape::mode_1),
+    Case::timed("rate", "modes 2, 3, 6, 7: OUT2 rises once in N clocks", shape::rate),
+    Case::timed("rate-generator", "mode 2: low for one clock in N", shape::mode_2),
+    Case::timed(
         "square-wave",
         "mode 3: half high, half low; odd counts one clock longer high",
         shape::mode_3,
     ),
-    timed("strobe", "mode 4: one low clock, N clocks after a count is loaded", shape::mode_4),
-    timed("triggered-strobe", "mode 5: the same after a trigger", shape::mode_5),
-    timed("access", "one byte or two are written and read, low first", access::bytes),
-    timed("latch", "a latched count holds until it is read", access::latch),
-    timed(
+    Case::timed("strobe", "mode 4: one low clock, N clocks after a count is loaded", shape::mode_4),
+    Case::timed("triggered-strobe", "mode 5: the same after a trigger", shape::mode_5),
+    Case::timed("access", "one byte or two are written and read, low first", access::bytes),
+    Case::timed("latch", "a latched count holds until it is read", access::latch),
+    Case::timed(
         "read-back",
         "counts and status of several counters are latched at once",
         access::read_back,
     ),
-    timed("control-word", "a control word ends a half-written count", access::control_word),
-    timed("half-count", "mode 0: the first byte of two stops counting", count::half_count),
-    timed(
+    Case::timed("control-word", "a control word ends a half-written count", access::control_word),
+    Case::timed("half-count", "mode 0: the first byte of two stops counting", count::half_count),
+    Case::timed(
         "new-count",
         "modes 2 and 3: a new count waits for the end of the period",
         count::new_count,
     ),
-    timed("null-count", "status says whether the count written is counted", count::null_count),
-    timed("bcd", "four decades: 10,000 counts", count::bcd),
-    timed("gate", "modes 2 and 3: a rising GATE begins anew", gate::restarts),
-    timed("gate-stops", "modes 0, 2, 3, 4: nothing is counted while GATE is low", gate::stops),
-    timed("port-61", "gate and speaker bits hold, OUT2 and refresh are seen", gate::port_61),
-    timed("wait", "a wait by counter 2 takes its time", count::wait),
-    irq("irq0-rate", "N interrupts in N periods, to the nanosecond", irq0::rate)
+    Case::timed(
+        "null-count",
+        "status says whether the count written is counted",
+        count::null_count,
+    ),
+    Case::timed("bcd", "four decades: 10,000 counts", count::bcd),
+    Case::timed("gate", "modes 2 and 3: a rising GATE begins anew", gate::restarts),
+    Case::timed(
+        "gate-stops",
+        "modes 0, 2, 3, 4: nothing is counted while GATE is low",
+        gate::stops,
+    ),
+    Case::timed("port-61", "gate and speaker bits hold, OUT2 and refresh are seen", gate::port_61),
+    Case::timed("wait", "a wait by counter 2 takes its time", count::wait),
+    Case::irq("irq0-rate", "N interrupts in N periods, to the nanosecond", irq0::rate)
         .options(irq0::OPTIONS),
-    irq("irq0-hour", "65,543 interrupts in an hour of the largest count", irq0::hour),
-    irq("irq0-once", "mode 0: one interrupt for each count", irq0::once),
-    irq("fuzz", "after any accesses the timer can be programmed", irq0::fuzz),
+    Case::irq("irq0-hour", "65,543 interrupts in an hour of the largest count", irq0::hour),
+    Case::irq("irq0-once", "mode 0: one interrupt for each count", irq0::once),
+    Case::irq("fuzz", "after any accesses the timer can be programmed", irq0::fuzz),
 ];
 
 impl Module for Pit {

@@ -30,59 +30,54 @@ use crate::machine::builtin::Chips;
 /// The module `rtc`.
 pub struct Rtc;
 
-/// Cases that look at time need to move it.
-const TIMED: Capabilities = Capabilities::PIO.union(Capabilities::VIRTUAL_CLOCK);
-/// Cases that look at interrupt 8 as well.
-const TIMED_IRQ: Capabilities = TIMED.union(Capabilities::INTX);
-
-const fn timed(
-    name: &'static str,
-    purpose: &'static str,
-    run: fn(&mut TestThread<'_>) -> Outcome,
-) -> Case {
-    Case::new(name, purpose, run).needs(TIMED)
-}
-
-const fn irq(
-    name: &'static str,
-    purpose: &'static str,
-    run: fn(&mut TestThread<'_>) -> Outcome,
-) -> Case {
-    Case::new(name, purpose, run).needs(TIMED_IRQ)
-}
-
 const CASES: &[Case] = &[
     Case::new("drift", "the periodic interrupt keeps its rate", drift::drift)
         .needs(Capabilities::PIO.union(Capabilities::INTX))
         .options(drift::OPTIONS),
-    irq("periodic", "every rate of register A is exact, and rate 0 is none", periodic::rates),
-    irq("periodic-change", "a new rate takes over from the old", periodic::change),
-    irq("alarm", "an alarm interrupts in its second, once a day", alarm::once_a_day),
-    irq("alarm-dont-care", "alarm bytes of C0h and above match always", alarm::dont_care),
-    irq("alarm-12h", "an alarm tells morning from afternoon", alarm::twelve_hours),
-    irq("alarm-invalid", "alarm bytes that no time has never match", alarm::invalid),
-    irq("update-ended", "each update sets UF and interrupts", update::ended),
-    timed("uip", "UIP rises 244 us before an update and falls with its end", update::uip),
-    irq("uip-stuck", "moving the alarm away does not hold UIP", update::uip_stuck),
-    irq("divider-reset", "the divider stops all, its first update is 0.5 s later", update::divider),
-    irq("set", "SET holds the time, keeps the divider going and clears UIE", setting::set),
-    timed("time", "the time follows the machine's clock for a year", time::follows),
-    timed("time-24h-bcd", "every second, minute and hour: BCD, 24 hours", time::hours_24_bcd),
-    timed("time-24h-binary", "the same: binary, 24 hours", time::hours_24_binary),
-    timed("time-12h-bcd", "the same: BCD, 12 hours", time::hours_12_bcd),
-    timed("time-12h-binary", "the same: binary, 12 hours", time::hours_12_binary),
-    timed("format-switch", "a running clock changes its format and keeps time", setting::switch),
-    timed("calendar", "the end of every month, in years of each leap rule", calendar::months),
-    timed("leap-day", "29 February comes and goes", calendar::leap_day),
-    timed("day-of-week", "the day of the week advances at midnight", calendar::weekdays),
-    timed("century", "years 1980, 2011 and 2080 hold; a century ends", calendar::century),
-    irq("register-c", "reading clears flags and interrupt; enables act at once", flags::register_c),
-    timed("flags-without-enables", "PF, AF and UF are set with no interrupt enabled", flags::bare),
-    timed("registers", "a seeded walk over the registers", registers::walk),
+    Case::irq("periodic", "every rate of register A is exact, and rate 0 is none", periodic::rates),
+    Case::irq("periodic-change", "a new rate takes over from the old", periodic::change),
+    Case::irq("alarm", "an alarm interrupts in its second, once a day", alarm::once_a_day),
+    Case::irq("alarm-dont-care", "alarm bytes of C0h and above match always", alarm::dont_care),
+    Case::irq("alarm-12h", "an alarm tells morning from afternoon", alarm::twelve_hours),
+    Case::irq("alarm-invalid", "alarm bytes that no time has never match", alarm::invalid),
+    Case::irq("update-ended", "each update sets UF and interrupts", update::ended),
+    Case::timed("uip", "UIP rises 244 us before an update and falls with its end", update::uip),
+    Case::irq("uip-stuck", "moving the alarm away does not hold UIP", update::uip_stuck),
+    Case::irq(
+        "divider-reset",
+        "the divider stops all, its first update is 0.5 s later",
+        update::divider,
+    ),
+    Case::irq("set", "SET holds the time, keeps the divider going and clears UIE", setting::set),
+    Case::timed("time", "the time follows the machine's clock for a year", time::follows),
+    Case::timed("time-24h-bcd", "every second, minute and hour: BCD, 24 hours", time::hours_24_bcd),
+    Case::timed("time-24h-binary", "the same: binary, 24 hours", time::hours_24_binary),
+    Case::timed("time-12h-bcd", "the same: BCD, 12 hours", time::hours_12_bcd),
+    Case::timed("time-12h-binary", "the same: binary, 12 hours", time::hours_12_binary),
+    Case::timed(
+        "format-switch",
+        "a running clock changes its format and keeps time",
+        setting::switch,
+    ),
+    Case::timed("calendar", "the end of every month, in years of each leap rule", calendar::months),
+    Case::timed("leap-day", "29 February comes and goes", calendar::leap_day),
+    Case::timed("day-of-week", "the day of the week advances at midnight", calendar::weekdays),
+    Case::timed("century", "years 1980, 2011 and 2080 hold; a century ends", calendar::century),
+    Case::irq(
+        "register-c",
+        "reading clears flags and interrupt; enables act at once",
+        flags::register_c,
+    ),
+    Case::timed(
+        "flags-without-enables",
+        "PF, AF and UF are set with no interrupt enabled",
+        flags::bare,
+    ),
+    Case::timed("registers", "a seeded walk over the registers", registers::walk),
     Case::new("read-only", "UIP, registers C and D cannot be written", registers::read_only),
     Case::new("ram", "every byte of CMOS RAM is its own", registers::ram),
-    timed("fuzz", "any bytes in any register leave a clock that can be set", registers::fuzz),
-    timed("invalid-time", "a time that is none becomes one", registers::invalid_time),
+    Case::timed("fuzz", "any bytes in any register leave a clock that can be set", registers::fuzz),
+    Case::timed("invalid-time", "a time that is none becomes one", registers::invalid_time),
 ];
 
 impl Module for Rtc {
