@@ -14,6 +14,7 @@ use crate::replay::bus::options::{MMIO_TEST, PORT_TEST};
 use crate::replay::options::{self, Config};
 use crate::replay::session::{self, Phase, TEST};
 use crate::report::{Report, json, text};
+use crate::suite::machines::MachineChoice;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,9 +42,6 @@ const TESTS: &[(&str, &str)] = &[
     (MMIO_TEST, "replay every access of a trace, to ports and memory, likewise"),
 ];
 
-/// Every machine that can be replayed on.
-const MACHINES: &[&str] = &["builtin"];
-
 /// Arguments of `qtrace replay`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
@@ -57,8 +55,8 @@ pub struct Args {
     /// More options of the test, in the same form.
     #[arg(long, value_name = "OPTIONS")]
     pub test_opts: Vec<String>,
-    /// The machine that holds the device.
-    #[arg(long, value_name = "NAME", default_value = "builtin")]
+    /// The machine that has the device, with options: builtin,type=q35.
+    #[arg(long, value_name = "NAME[,OPTIONS]", default_value = "builtin")]
     pub machine: String,
     /// How the report is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
@@ -76,7 +74,7 @@ pub fn run(args: &Args) -> Result<u8> {
         print(list.as_bytes())?;
         return Ok(0);
     }
-    let test = check_names(args)?;
+    let (test, machine) = check_names(args)?;
     let texts: Vec<String> = args.options.iter().chain(&args.test_opts).cloned().collect();
     if test != TEST {
         return bus::run(test, args, &texts);
@@ -85,7 +83,7 @@ pub fn run(args: &Args) -> Result<u8> {
         print(options::help().as_bytes())?;
         return Ok(0);
     }
-    let config = Config::parse(&texts)?;
+    let config = Config::parse_for(machine, &texts)?;
     let stop = stop_on_signal()?;
     let report = with_progress(|tick| session::run(&config, &stop, tick))?;
     show(&report, args.format)?;
@@ -102,8 +100,8 @@ fn is_help(text: &str) -> bool {
     matches!(text, "?" | "help" | "list")
 }
 
-/// The name of the test.
-fn check_names(args: &Args) -> Result<&'static str> {
+/// The name of the test, and the machine.
+fn check_names(args: &Args) -> Result<(&'static str, MachineChoice)> {
     let Some((test, _)) = TESTS.iter().find(|(name, _)| *name == args.test) else {
         let names: Vec<&str> = TESTS.iter().map(|(name, _)| *name).collect();
         let hint = match nearest(&args.test, names.iter().copied()) {
@@ -112,11 +110,12 @@ fn check_names(args: &Args) -> Result<&'static str> {
         };
         return Err(Error::usage(format!("there is no test '{}'", args.test)).hint(hint));
     };
-    if !MACHINES.contains(&args.machine.as_str()) {
-        return Err(Error::machine(format!("machine '{}' is not available", args.machine))
-            .hint(format!("available: {}", MACHINES.join(", "))));
+    let machine = MachineChoice::parse(&args.machine)?;
+    if *test != TEST && machine.text() != "builtin" {
+        let what = format!("{test} runs on --machine builtin, without options of the machine's");
+        return Err(Error::usage(what).hint("the trace, or board=, ram= …, say what it is made of"));
     }
-    Ok(test)
+    Ok((test, machine))
 }
 
 /// A flag that the first Ctrl-C or SIGTERM raises. The second one ends the process at once.

@@ -9,6 +9,7 @@ pub mod digest;
 mod direct;
 pub mod fault;
 mod foreign;
+pub mod given;
 mod host;
 mod iov;
 pub mod lock;

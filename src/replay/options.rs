@@ -13,12 +13,14 @@ use crate::base::{Error, Nanos, Result};
 use crate::driver::virtio::{CompletionMode, Transport};
 use crate::image::fault::FaultSpec;
 use crate::image::{AioMode, CacheMode};
-use crate::machine::builtin::Board;
 use crate::oracle::Verify;
+use crate::suite::machines::MachineChoice;
 
 /// Everything a replay is told.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The machine that has the device, `board=` and `ram=` among its options.
+    pub machine: MachineChoice,
     /// The trace.
     pub trace: PathBuf,
     /// The target image; `None` for `null` and `mem`.
@@ -79,8 +81,6 @@ pub struct Config {
     pub completion: CompletionMode,
     /// The virtio transport.
     pub transport: Transport,
-    /// The builtin machine's board.
-    pub board: Board,
     /// Indirect descriptors.
     pub indirect: bool,
     /// Event index.
@@ -95,8 +95,6 @@ pub struct Config {
     pub runlog: Option<PathBuf>,
     /// A fault to inject below the device.
     pub fault: Option<FaultSpec>,
-    /// Guest RAM.
-    pub ram_bytes: u64,
     /// No completion for so long means that the device hangs.
     pub hang_ns: u64,
     /// A trace that is cut short makes the run incomplete.
@@ -225,7 +223,7 @@ pub const SPECS: &[OptionSpec] = &[
         "notice completions in the used ring, or by interrupt",
     ),
     OptionSpec::new("transport", "auto|modern|legacy", "auto", "the virtio PCI interface to use"),
-    OptionSpec::new("board", "pc|q35", "pc", "the builtin machine's board"),
+    OptionSpec::new("board", "pc|q35", "pc", "the machine's board: the same as its option type="),
     OptionSpec::new("indirect", "on|off", "on", "negotiate indirect descriptors"),
     OptionSpec::new("event_idx", "on|off", "on", "negotiate the event index"),
     OptionSpec::new(
@@ -234,7 +232,7 @@ pub const SPECS: &[OptionSpec] = &[
         "1M",
         "largest read or write; larger ones are cut into pieces",
     ),
-    OptionSpec::new("ram", "SIZE", "128M", "guest memory"),
+    OptionSpec::new("ram", "SIZE", "128M", "guest memory: the same as the machine's option ram="),
     OptionSpec::new("seed", "N", "1", "seed of the stamps that stand for data the trace lacks"),
     OptionSpec::new(
         "deadline",
@@ -255,18 +253,27 @@ pub const SPECS: &[OptionSpec] = &[
 ];
 
 impl Config {
-    /// Parses the options of one or more `key=value,...` texts.
+    /// Parses the options of one or more `key=value,...` texts, for a replay on the builtin
+    /// machine.
     ///
     /// # Errors
     /// Usage errors, naming the option and what it takes.
     pub fn parse(texts: &[String]) -> Result<Self> {
+        Self::parse_for(MachineChoice::parse("builtin")?, texts)
+    }
+
+    /// As [`Config::parse`], for a replay on `machine`.
+    ///
+    /// # Errors
+    /// As [`Config::parse`]; also for what `machine` cannot do.
+    pub fn parse_for(machine: MachineChoice, texts: &[String]) -> Result<Self> {
         let options = Options::parse(&texts.join(","), SPECS)?;
-        let config = Self::read(&options)?;
+        let config = Self::read(machine, &options)?;
         config.check(&options)?;
         Ok(config)
     }
 
-    fn read(options: &Options) -> Result<Self> {
+    fn read(machine: MachineChoice, options: &Options) -> Result<Self> {
         for key in ["target_img", "comparison_img", "report", "runlog"] {
             options.parse_with(key, "the name of a file", |v| (!v.is_empty()).then_some(()))?;
         }
@@ -279,6 +286,7 @@ impl Config {
             Error::usage("option tracefile= is missing")
                 .hint("tracefile=T.qtrace,target_img=D.qcow2,target_fmt=qcow2")
         })?;
+        let machine = with_machine_options(machine, options)?;
         Ok(Self {
             trace,
             target: path("target_img"),
@@ -312,7 +320,6 @@ impl Config {
             device: text("device"),
             completion: options.choice("completion", COMPLETIONS, CompletionMode::Poll)?,
             transport: options.choice("transport", TRANSPORTS, Transport::Auto)?,
-            board: options.choice("board", BOARDS, Board::Pc)?,
             indirect: options.switch("indirect", true)?,
             event_idx: options.switch("event_idx", true)?,
             transfer_bytes: size(options, "transfer_max", 4096, 64 << 20, 1 << 20)? as usize,
@@ -320,11 +327,11 @@ impl Config {
             report: path("report"),
             runlog: path("runlog"),
             fault: options.get("fault").map(str::parse).transpose()?,
-            ram_bytes: size(options, "ram", 8 << 20, 0xb000_0000, 128 << 20)?,
             hang_ns: time(options, "deadline", SECOND_NS, 30 * SECOND_NS)?.max(1),
             strict: options.switch("strict", false)?,
             given: values(options, false),
-            settings: settings(options),
+            settings: settings(options, &machine),
+            machine,
         })
     }
 
@@ -414,7 +421,26 @@ const COMPLETIONS: &[(&str, CompletionMode)] =
     &[("poll", CompletionMode::Poll), ("irq", CompletionMode::Interrupt)];
 const TRANSPORTS: &[(&str, Transport)] =
     &[("auto", Transport::Auto), ("modern", Transport::Modern), ("legacy", Transport::Legacy)];
-const BOARDS: &[(&str, Board)] = &[("pc", Board::Pc), ("q35", Board::Q35)];
+const BOARDS: &[(&str, &str)] = &[("pc", "pc"), ("q35", "q35")];
+
+/// Options that are the machine's: their names here and there.
+const MACHINE_OPTIONS: &[(&str, &str)] = &[("board", "type"), ("ram", "ram")];
+
+/// `machine` with what `options` say of it.
+fn with_machine_options(mut machine: MachineChoice, options: &Options) -> Result<MachineChoice> {
+    options.choice("board", BOARDS, "pc")?;
+    size(options, "ram", 8 << 20, 0xb000_0000, 128 << 20)?;
+    for (here, there) in MACHINE_OPTIONS {
+        let Some(value) = options.get(here) else { continue };
+        if machine.has(there) {
+            let what = format!("{here}= and the {there}= of --machine {}", machine.text());
+            return Err(Error::usage(format!("{what} say the same thing twice"))
+                .hint(format!("leave {here}= out")));
+        }
+        machine = machine.with(there, value)?;
+    }
+    Ok(machine)
+}
 
 /// Options by name: those given, and with `defaults` also those that have a default.
 fn values(options: &Options, defaults: bool) -> BTreeMap<String, String> {
@@ -426,8 +452,14 @@ fn values(options: &Options, defaults: bool) -> BTreeMap<String, String> {
 }
 
 /// Every value in force, with what one option implies for another.
-fn settings(options: &Options) -> BTreeMap<String, String> {
+fn settings(options: &Options, machine: &MachineChoice) -> BTreeMap<String, String> {
     let mut settings = values(options, true);
+    for (here, there) in MACHINE_OPTIONS {
+        match machine.setting(there) {
+            Some(value) => settings.insert((*here).to_owned(), value.to_owned()),
+            None => settings.remove(*here),
+        };
+    }
     if options.get("time_scale").is_some() {
         settings.insert("pacing".to_owned(), "recorded".to_owned());
     }
@@ -587,6 +619,33 @@ mod tests {
         ] {
             let got = error(text);
             assert!(got.contains(want), "{text}: {got}");
+        }
+    }
+
+    #[test]
+    fn the_machines_options_are_said_in_either_place_and_once() {
+        let on = |machine: &str, text: &str| {
+            let machine = MachineChoice::parse(machine).unwrap();
+            Config::parse_for(machine, &[format!("tracefile=t,target_fmt=mem{text}")])
+        };
+        for (machine, text) in [
+            ("builtin,type=q35,ram=64M", ""),
+            ("builtin,ram=64M", ",board=q35"),
+            ("builtin", ",board=q35,ram=64M"),
+        ] {
+            let config = on(machine, text).unwrap();
+            assert_eq!(
+                (config.setting("board"), config.setting("ram")),
+                ("q35", "64M"),
+                "{machine}"
+            );
+            assert_eq!(config.machine.setting("type"), Some("q35"));
+        }
+        assert_eq!(on("builtin", "").unwrap().setting("board"), "pc");
+        let error = on("builtin,type=pc", ",board=q35").unwrap_err();
+        assert!(error.to_string().contains("the same thing twice"), "{error}");
+        for bad in [",board=isapc", ",ram=1M", ",ram=9G"] {
+            assert_eq!(on("builtin", bad).unwrap_err().kind().exit_code(), 2, "{bad}");
         }
     }
 

@@ -18,15 +18,15 @@ use super::streams::Selection;
 use super::summary::{count_in, machine_report};
 use super::target::{Target, check_files};
 use super::trace_source::TraceSource;
-use crate::base::{Clock, Error, ErrorKind, HostClock, Result, SECTOR_SIZE, VirtualClock};
+use crate::base::{Clock, Error, ErrorKind, Result, SECTOR_SIZE};
 use crate::driver::BlockDriver;
 use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
 use crate::image::digest::{guest_sha256, hex};
 use crate::image::{self, AioMode, Image, OpenOptions};
-use crate::machine::Machine;
-use crate::machine::builtin::{BuiltinConfig, BuiltinMachine, DiskConfig};
 use crate::oracle::{Finding, FindingKind, Oracle, OracleConfig, Verify};
 use crate::report::{MachineReport, Report, RunStats, TimingStatus, WallReport, json};
+use crate::suite::one_disk::{DiskImage, DiskMachine, OneDisk};
+use crate::suite::settings::ClockChoice;
 use crate::trace::{NotRecorded, Trace};
 
 /// The name of this test module.
@@ -225,32 +225,26 @@ impl Session<'_> {
         Ok(report)
     }
 
-    fn build(&self) -> Result<(BuiltinMachine, VirtioBlk)> {
+    fn build(&self) -> Result<(DiskMachine, VirtioBlk)> {
         let config = self.config;
-        let clock: Arc<dyn Clock> = match config.clock {
-            ClockKind::Host => Arc::new(HostClock::new()),
-            ClockKind::Virtual => Arc::new(VirtualClock::new()),
-        };
         // Completion order of asynchronous I/O is the host's: not under a virtual clock.
         let synchronous = config.clock == ClockKind::Virtual
             || config.aio == AioMode::Sync
             || (config.iodepth == 1 && config.aio == AioMode::Auto);
-        let disk = DiskConfig {
+        let disk = OneDisk {
+            image: DiskImage::Held(self.target.device_image()),
             queues: config.queues,
             queue_size: config.queue_size,
             iothread: config.iothread,
             aio_depth: if synchronous { 0 } else { config.iodepth },
-            ..DiskConfig::new(self.target.device_image())
+            clock: match config.clock {
+                ClockKind::Host => ClockChoice::Host,
+                ClockKind::Virtual => ClockChoice::Virtual,
+            },
         };
-        let mut machine = BuiltinMachine::new(BuiltinConfig {
-            ram_bytes: config.ram_bytes,
-            clock,
-            board: config.board,
-            disks: vec![disk],
-            ..BuiltinConfig::default()
-        })?;
+        let mut built = config.machine.build_for_replay(disk)?;
         let driver = VirtioBlk::probe(
-            &mut machine,
+            &mut *built.machine,
             &VirtioBlkOptions {
                 index: 0,
                 transport: config.transport,
@@ -262,12 +256,12 @@ impl Session<'_> {
                 transfer_bytes_max: config.transfer_bytes,
             },
         )?;
-        Ok((machine, driver))
+        Ok((built, driver))
     }
 
     fn replay(&self, log: RunLog, progress: OnProgress<'_>) -> Result<Replayed> {
         let config = self.config;
-        let (mut machine, mut driver) = self.build()?;
+        let (DiskMachine { mut machine, details }, mut driver) = self.build()?;
         let limits = driver.limits().clone();
         let policy = PlanPolicy { offset: config.offset, unaligned: config.unaligned };
         let selected = Arc::clone(&self.selection.selected);
@@ -296,14 +290,15 @@ impl Session<'_> {
             accounts: &mut books,
             planner: &mut planner,
             driver: &mut driver,
-            machine: &mut machine,
+            machine: &mut *machine,
             stop: self.stop,
         };
         tracing::info!(events = self.trace.events(), "replay started");
         let outcome = Engine::new(self.engine_config()?, Pacer::new(config.pacing), parts).run()?;
-        driver.shutdown(&mut machine)?;
+        driver.shutdown(&mut *machine)?;
+        machine.quit()?;
         let clock = machine.clock();
-        let machine = machine_report(config, &machine, &driver);
+        let machine = machine_report(config, details, &driver);
         let Books { mut stats, oracle, log, recorded_errors, errors, .. } = books;
         let counts = planner.counts;
         count_in(&mut stats, &counts, &outcome);

@@ -11,8 +11,6 @@ use crate::base::units::human_nanos;
 use crate::driver::BlockDriver;
 use crate::driver::virtio::{VirtioBlk, spec};
 use crate::image::digest::hex;
-use crate::machine::Machine;
-use crate::machine::builtin::BuiltinMachine;
 use crate::report::{
     FaultReport, ImageReport, MachineReport, Report, RunStats, TimingReport, TimingStatus,
     TraceReport,
@@ -167,16 +165,15 @@ fn feature_names(features: u64) -> Vec<String> {
 
 pub(super) fn machine_report(
     config: &Config,
-    machine: &BuiltinMachine,
+    mut details: BTreeMap<String, String>,
     driver: &VirtioBlk,
 ) -> MachineReport {
     let limits = driver.limits();
-    let mut details = BTreeMap::new();
     details.insert("queues".to_owned(), limits.queues.to_string());
     details.insert("requests a queue holds".to_owned(), limits.depth_max.to_string());
     MachineReport {
-        kind: machine.name().to_owned(),
-        board: config.setting("board").to_owned(),
+        kind: config.machine.kind().name().to_owned(),
+        board: config.machine.setting("type").unwrap_or_default().to_owned(),
         device: "virtio-blk-pci".to_owned(),
         transport: if driver.is_legacy() { "legacy" } else { "modern" }.to_owned(),
         features: feature_names(driver.features()),

@@ -1,8 +1,10 @@
 //! The kinds of machine that tests run on: `--machine NAME,key=value,…`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
 use super::setup::MachineSetup;
 use super::spec::MachineSpec;
@@ -45,6 +47,13 @@ pub trait MachineKind: Sync {
     /// # Errors
     /// The machine cannot be had.
     fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine>;
+    /// Who opens the image of a disk that [`MachineKind::build_for_replay`] is given.
+    fn image_holder(&self) -> ImageHolder;
+    /// Builds a machine with one disk, for a block trace.
+    ///
+    /// # Errors
+    /// The machine cannot be had, or not with this disk.
+    fn build_for_replay(&self, options: &Options, disk: OneDisk) -> Result<DiskMachine>;
 }
 
 /// Every kind of machine.
@@ -87,6 +96,35 @@ impl MachineChoice {
     /// As [`MachineKind::build`].
     pub fn build(&self, setup: &MachineSetup) -> Result<TestMachine> {
         self.kind.build(&self.options, setup)
+    }
+
+    /// Builds a machine with one disk.
+    ///
+    /// # Errors
+    /// As [`MachineKind::build_for_replay`].
+    pub fn build_for_replay(&self, disk: OneDisk) -> Result<DiskMachine> {
+        self.kind.build_for_replay(&self.options, disk)
+    }
+
+    /// The same with one more option of the machine's, which another place gave.
+    ///
+    /// # Errors
+    /// A usage error for an option that the machine lacks, has already, or has no such value.
+    pub fn with(mut self, key: &str, value: &str) -> Result<Self> {
+        self.options.insert(key, value, self.kind.options())?;
+        self.kind.check(&self.options)?;
+        Ok(self)
+    }
+
+    /// Whether the option `key` was given.
+    pub fn has(&self, key: &str) -> bool {
+        self.options.get(key).is_some()
+    }
+
+    /// The value in force of the option `key`; `None` where the machine has no such option.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        let spec = self.kind.options().iter().find(|spec| spec.name == key)?;
+        Some(self.options.get(key).unwrap_or(spec.default))
     }
 }
 
@@ -161,20 +199,44 @@ impl MachineKind for Builtin {
             block_bytes: disk.block_bytes,
             ..DiskConfig::new(Arc::clone(image))
         });
-        let clock: Arc<dyn Clock> = match setup.clock {
-            ClockChoice::Virtual => Arc::new(VirtualClock::new()),
-            ClockChoice::Host => Arc::new(HostClock::new()),
-            ClockChoice::Scaled(factor) => Arc::new(
-                ScaledClock::new(factor)
-                    .ok_or_else(|| Error::usage(format!("a clock cannot be {factor} as fast")))?,
-            ),
-        };
-        let (disks, chips) = (disks.collect(), setup.chips);
+        let (disks, chips, clock) = (disks.collect(), setup.chips, clock(setup.clock)?);
         let config = BuiltinConfig { clock, disks, chips, ..Self::config(options)? };
         let spec = Some(MachineSpec::of(&config, &setup.disks));
         let machine = BuiltinMachine::new(config)?.share();
         Ok(TestMachine { machine: Box::new(machine), chips, images, spec })
     }
+
+    fn image_holder(&self) -> ImageHolder {
+        ImageHolder::Qtrace
+    }
+
+    fn build_for_replay(&self, options: &Options, disk: OneDisk) -> Result<DiskMachine> {
+        let DiskImage::Held(image) = disk.image else {
+            return Err(Error::machine("the builtin machine opens no image by itself"));
+        };
+        let clock = clock(disk.clock)?;
+        let disk = DiskConfig {
+            queues: disk.queues,
+            queue_size: disk.queue_size,
+            iothread: disk.iothread,
+            aio_depth: disk.aio_depth,
+            ..DiskConfig::new(image)
+        };
+        let config = BuiltinConfig { clock, disks: vec![disk], ..Self::config(options)? };
+        let machine = Box::new(BuiltinMachine::new(config)?);
+        Ok(DiskMachine { machine, details: BTreeMap::new() })
+    }
+}
+
+fn clock(choice: ClockChoice) -> Result<Arc<dyn Clock>> {
+    Ok(match choice {
+        ClockChoice::Virtual => Arc::new(VirtualClock::new()),
+        ClockChoice::Host => Arc::new(HostClock::new()),
+        ClockChoice::Scaled(factor) => Arc::new(
+            ScaledClock::new(factor)
+                .ok_or_else(|| Error::usage(format!("a clock cannot be {factor} as fast")))?,
+        ),
+    })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod lapic;
 pub mod machines;
 pub mod module;
 pub mod needs;
+pub mod one_disk;
 pub mod outcome;
 mod panics;
 pub mod pci;
