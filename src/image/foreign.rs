@@ -24,8 +24,9 @@ const VMDK_PARENT: &[u8] = b"parentFileNameHint";
 /// Feature bit of QED: a backing file is named.
 const QED_F_BACKING_FILE: u64 = 1 << 0;
 
-/// Refuses an image that names other files, or cannot be opened at all.
-pub fn guard(host: &HostFile, format: &str, options: &OpenOptions) -> Result<()> {
+/// Refuses an image that cannot be opened at all, or that names other files without leave;
+/// whether it names others.
+pub fn guard(host: &HostFile, format: &str, options: &OpenOptions) -> Result<bool> {
     if format == "luks" {
         return Err(Error::input(
             "the image is encrypted (LUKS): it cannot be read without its key",
@@ -58,7 +59,7 @@ pub fn guard(host: &HostFile, format: &str, options: &OpenOptions) -> Result<()>
         .path(&host.path)
         .hint("if you trust the image, allow it: allow_backing=on"));
     }
-    Ok(())
+    Ok(names_others)
 }
 
 /// Anything but one self-contained sparse extent names its extents or its parent.

@@ -56,6 +56,11 @@ pub fn take(file: &HostFile, writable: bool) -> Result<()> {
     }
 }
 
+/// Whether the file system of `file` has such locks.
+pub fn works(file: &HostFile) -> bool {
+    !is_locked(file.fd(), RAW_LOCK_PERM_BASE).is_err_and(|e| unsupported(&e))
+}
+
 fn unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

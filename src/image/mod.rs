@@ -45,7 +45,7 @@ pub use host::HostFile;
 pub use mem::mem;
 pub use null::null;
 pub use open::open;
-pub use pending::{PendingImage, create};
+pub use pending::{PendingFile, PendingImage, create};
 
 /// What a range of an image holds, as far as its metadata tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

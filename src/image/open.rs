@@ -57,7 +57,7 @@ fn open_qcow2(
 
 /// The format by content. What would be written to as raw must not be called anything else: it is
 /// more likely to be a damaged image of that format than a raw disk.
-fn probed(host: &HostFile, writable: bool) -> Result<&'static str> {
+pub(super) fn probed(host: &HostFile, writable: bool) -> Result<&'static str> {
     let format = probe::format_of_file(host)?;
     let claimed = host.path.extension().and_then(|e| e.to_str()).and_then(probe::format_of_suffix);
     match claimed {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::open::open_as;
-use super::{Image, OpenOptions, foreign, home_of, qcow2, qemu_nbd};
+use super::{CacheMode, Image, OpenOptions, foreign, home_of, qcow2, qemu_nbd};
 use crate::base::error::IoContext;
 use crate::base::limits::DISK_BYTES_MAX;
 use crate::base::{Error, Result, SECTOR_SIZE};
@@ -26,6 +26,14 @@ pub struct PendingImage {
     target: PathBuf,
 }
 
+/// An image being made, closed while another program writes it. Dropping it removes it;
+/// [`PendingFile::commit`] gives it its name.
+pub struct PendingFile {
+    file: Unfinished,
+    target: PathBuf,
+    format: String,
+}
+
 /// A file in the target's folder that is not yet the target.
 enum Unfinished {
     /// Without any name: gone with the process, however that ends.
@@ -35,8 +43,8 @@ enum Unfinished {
     Named(tempfile::TempPath),
 }
 
-/// Creates an image of `size` bytes (rounded up to whole sectors) that will stand at `path`.
-/// An existing file there is never replaced.
+/// Creates an image of `size` bytes (rounded up to whole sectors, or to what the format can say)
+/// that will stand at `path`. An existing file there is never replaced.
 pub fn create(path: &Path, format: &str, size: u64, options: &OpenOptions) -> Result<PendingImage> {
     let size = checked_size(size)?;
     refuse_existing(path)?;
@@ -60,7 +68,8 @@ pub fn create(path: &Path, format: &str, size: u64, options: &OpenOptions) -> Re
     }
     let options = OpenOptions { format: Some(format.into()), writable: true, ..options.clone() };
     let image = open_as(&file.path(), path, &options)?;
-    if image.size() != size {
+    // Some formats have whole blocks or cylinders only.
+    if image.size() < size {
         return Err(Error::usage(format!(
             "a {format} image cannot have {size} bytes; the nearest is {}",
             image.size()
@@ -153,21 +162,61 @@ impl PendingImage {
         let Self { image, file, target } = self;
         image.flush().writing(&target, "cannot flush the new image")?;
         drop(image);
-        file.name(&target).map_err(|e| {
-            let taken = e.kind() == io::ErrorKind::AlreadyExists;
-            let error =
-                Error::incomplete("cannot give the new image its name").path(&target).source(e);
-            if taken {
-                error.hint("something else was put there meanwhile; it was kept")
-            } else {
-                error
-            }
-        })?;
-        // The name must survive a power cut as the bytes do.
-        File::open(home_of(&target))
-            .and_then(|folder| folder.sync_all())
-            .writing(&target, "cannot make the new image's name durable")
+        appear(file, &target)
     }
+
+    /// Closes it, so that another program can open it.
+    pub fn give(self) -> PendingFile {
+        let Self { image, file, target } = self;
+        let format = image.info().format.clone();
+        PendingFile { file, target, format }
+    }
+}
+
+impl PendingFile {
+    /// A name by which this process can open the file now.
+    pub fn path(&self) -> PathBuf {
+        self.file.path()
+    }
+
+    /// The name it is to have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Its format.
+    pub fn format(&self) -> &str {
+        &self.format
+    }
+
+    /// Brings it to the disk, where `cache` lets flushes do that, and gives it its name, unless
+    /// something else took that meanwhile. Nobody may have it open.
+    pub fn commit(self, cache: CacheMode) -> Result<()> {
+        let Self { file, target, .. } = self;
+        if cache != CacheMode::Unsafe {
+            file.open()
+                .and_then(|file| file.sync_all())
+                .writing(&target, "cannot flush the new image")?;
+        }
+        appear(file, &target)
+    }
+}
+
+/// Gives `file` the name `target` for good.
+fn appear(file: Unfinished, target: &Path) -> Result<()> {
+    file.name(target).map_err(|e| {
+        let taken = e.kind() == io::ErrorKind::AlreadyExists;
+        let error = Error::incomplete("cannot give the new image its name").path(target).source(e);
+        if taken {
+            error.hint("something else was put there meanwhile; it was kept")
+        } else {
+            error
+        }
+    })?;
+    // The name must survive a power cut as the bytes do.
+    File::open(home_of(target))
+        .and_then(|folder| folder.sync_all())
+        .writing(target, "cannot make the new image's name durable")
 }
 
 #[cfg(test)]

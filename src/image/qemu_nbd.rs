@@ -5,6 +5,7 @@
 //! server ends with its only connection, so it cannot outlive us, whatever kills us; a parent-death
 //! signal would be tied to the thread that happened to open the image.
 
+use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -17,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
 
+use super::given::InheritedFile;
 use super::nbd::NbdImage;
 use super::nbd_wire::Connection;
 use super::{CacheMode, Image, ImageInfo, OpenOptions};
@@ -38,6 +41,18 @@ pub struct Server {
     child: Child,
 }
 
+/// What qemu-nbd is to serve.
+struct Served<'a> {
+    /// Arguments that name it and say how it is opened.
+    args: Vec<OsString>,
+    /// Descriptors that it inherits under their numbers.
+    fds: Vec<RawFd>,
+    /// Its name in what users read, and its format.
+    name: &'a Path,
+    format: &'a str,
+    writable: bool,
+}
+
 /// Opens the image at `path`, called `name` in what users read, through qemu-nbd. The guards on
 /// what it refers to have passed.
 pub fn open(
@@ -46,9 +61,32 @@ pub fn open(
     format: &str,
     options: &OpenOptions,
 ) -> Result<Arc<dyn Image>> {
-    let program = find_program("qemu-nbd", path)?;
-    let mut log = tempfile::tempfile().writing(path, "cannot make a file for qemu-nbd's words")?;
-    let (stream, mut server) = start(&program, path, format, options, &log)?;
+    let cache = match options.cache {
+        CacheMode::None => "none",
+        CacheMode::Writeback => "writeback",
+        CacheMode::Unsafe => "unsafe",
+    };
+    let mut args: Vec<OsString> =
+        ["--discard=unmap", &format!("--cache={cache}"), "-f", format].map(Into::into).into();
+    // Absolute, so that no name of a file is taken for a protocol.
+    let image = std::path::absolute(path).reading(path, "cannot resolve the image's name")?;
+    args.extend(["--".into(), image.into()]);
+    serve(&Served { args, fds: Vec::new(), name, format, writable: options.writable })
+}
+
+/// Opens what `node` describes, for reading, as the image called `name`; `files` are those that it
+/// names.
+pub fn open_node(node: &Value, files: &[InheritedFile], name: &Path) -> Result<Arc<dyn Image>> {
+    let args = vec!["--".into(), format!("json:{node}").into()];
+    let fds = files.iter().map(InheritedFile::number).collect();
+    serve(&Served { args, fds, name, format: "qcow2", writable: false })
+}
+
+fn serve(served: &Served<'_>) -> Result<Arc<dyn Image>> {
+    let Served { name, format, .. } = *served;
+    let program = find_program("qemu-nbd", name)?;
+    let mut log = tempfile::tempfile().writing(name, "cannot make a file for qemu-nbd's words")?;
+    let (stream, mut server) = start(&program, served, &log)?;
     let shaken = stream
         .set_read_timeout(Some(START_DEADLINE))
         .and_then(|()| Ok((stream.try_clone()?, Connection::new(stream)?)));
@@ -60,25 +98,20 @@ pub fn open(
         }
     };
     // From here on a slow answer is a slow disk.
-    stream.set_read_timeout(None).reading(path, "cannot prepare the connection to qemu-nbd")?;
+    stream.set_read_timeout(None).reading(name, "cannot prepare the connection to qemu-nbd")?;
     let info = ImageInfo {
         path: name.to_path_buf(),
         format: format.into(),
         via: "qemu-nbd".into(),
-        read_only: !options.writable,
+        read_only: !served.writable,
         discard_zeroes: false,
     };
     Ok(Arc::new(NbdImage::new(connection, info, Some(server))))
 }
 
-fn start(
-    program: &Path,
-    path: &Path,
-    format: &str,
-    options: &OpenOptions,
-    log: &File,
-) -> Result<(UnixStream, Server)> {
+fn start(program: &Path, served: &Served<'_>, log: &File) -> Result<(UnixStream, Server)> {
     const WHAT: &str = "cannot start qemu-nbd";
+    let path = served.name;
     let folder = tempfile::Builder::new()
         .prefix("qtrace-")
         .permissions(Permissions::from_mode(0o700))
@@ -87,32 +120,26 @@ fn start(
     let socket = folder.path().join("nbd");
     let listener = UnixListener::bind(&socket).writing(&socket, WHAT)?;
     let stream = UnixStream::connect(&socket).writing(&socket, WHAT)?;
-    // Absolute, so that no name of a file is taken for a protocol.
-    let image = std::path::absolute(path).reading(path, WHAT)?;
-    let cache = match options.cache {
-        CacheMode::None => "none",
-        CacheMode::Writeback => "writeback",
-        CacheMode::Unsafe => "unsafe",
-    };
     // LISTEN_PID is known only in the new process; the shell becomes qemu-nbd.
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"", "sh"])
         .arg(program)
-        .args(["--discard=unmap", &format!("--cache={cache}"), "-f", format])
-        .args(if options.writable { None } else { Some("-r") })
-        .arg("--")
-        .arg(image)
+        .args(if served.writable { None } else { Some("-r") })
+        .args(&served.args)
         .env("LISTEN_FDS", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log.try_clone().writing(path, WHAT)?)
         // Ctrl-C is for us: the server ends when we have finished with it.
         .process_group(0);
-    let fd = listener.as_raw_fd();
+    let (fd, inherited) = (listener.as_raw_fd(), served.fds.clone());
     // SAFETY: only async-signal-safe calls between fork and exec.
     unsafe {
-        command.pre_exec(move || pass_as(fd, SD_LISTEN_FDS_START));
+        command.pre_exec(move || {
+            inherited.iter().try_for_each(|fd| pass_as(*fd, *fd))?;
+            pass_as(fd, SD_LISTEN_FDS_START)
+        });
     }
     let child = command.spawn().map_err(|e| Error::machine(WHAT).source(e))?;
     Ok((stream, Server { child }))
