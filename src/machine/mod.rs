@@ -5,6 +5,8 @@
 //! where the machine lacks it.
 
 pub mod builtin;
+pub mod obituary;
+pub mod qemu;
 pub mod ram;
 
 use std::os::fd::BorrowedFd;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 
 use crate::base::{Clock, Error, GuestAddr, Nanos, Result};
+pub use obituary::Obituary;
 pub use ram::GuestRam;
 
 bitflags! {
@@ -53,6 +56,15 @@ pub trait Bus {
     fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64;
     /// A store of `size` bytes.
     fn mmio_write(&mut self, addr: GuestAddr, size: u8, value: u64);
+    /// An `out` whose effect the caller does not wait for: a doorbell. It takes effect before any
+    /// later access does.
+    fn pio_post(&mut self, port: u16, size: u8, value: u32) {
+        self.pio_write(port, size, value);
+    }
+    /// A store whose effect the caller does not wait for.
+    fn mmio_post(&mut self, addr: GuestAddr, size: u8, value: u64) {
+        self.mmio_write(addr, size, value);
+    }
 }
 
 /// An interrupt source a test can watch.
@@ -91,6 +103,16 @@ pub trait Interrupts {
     fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
         let _ = cpu;
         None
+    }
+    /// Where a function (its routing id) is to send the message of its `vector`, and with which
+    /// data, so that it can be watched: distinct for every vector of every function. `None` where
+    /// the local APIC's addresses do (see [`crate::driver::pci::msix`]).
+    ///
+    /// # Errors
+    /// A machine that has no place left for one.
+    fn message(&mut self, function: u16, vector: u16) -> Result<Option<(u64, u32)>> {
+        let _ = (function, vector);
+        Ok(None)
     }
 }
 
@@ -153,6 +175,15 @@ pub trait Machine {
     fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
         let _ = (disk, bytes);
         Err(Error::machine(format!("machine '{}' has no disks to resize", self.name())))
+    }
+    /// One line for reports: kind, version, mode.
+    fn describe(&self) -> String {
+        self.name().to_owned()
+    }
+    /// How it came to its end, for a machine that is a process and has ended unasked: what it did
+    /// is a finding then, and no error of ours.
+    fn obituary(&self) -> Option<Obituary> {
+        None
     }
     /// Lets devices that run in the test thread make progress (finish image I/O, fire timers).
     /// Returns whether anything happened. Cheap when there is nothing to do.

@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use super::memory::{Changed, Shadow};
 use crate::base::{BusAccess, BusSpace, Clock, Error, GuestAddr, Nanos, Result};
-use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
+use crate::machine::{
+    Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine, Obituary,
+};
 use crate::replay::bus::command::{COMMANDS, Command};
 use crate::replay::bus::interrupts::IrqKind;
 use crate::replay::bus::options::{TAP_FORMAT, TAP_MACHINE};
@@ -247,6 +249,18 @@ impl Machine for Tap<'_> {
         Ok(())
     }
 
+    fn describe(&self) -> String {
+        self.inner.borrow().describe()
+    }
+
+    fn quit(&mut self) -> Result<()> {
+        self.inner.get_mut().quit()
+    }
+
+    fn obituary(&self) -> Option<Obituary> {
+        self.inner.borrow().obituary()
+    }
+
     fn poll(&mut self) -> Result<bool> {
         let from = self.clock.now();
         self.before();
@@ -340,6 +354,10 @@ impl Interrupts for Tap<'_> {
         let quiet = |stream| Event::Irq(IrqChange { time, stream, line, high: false });
         self.recorder.get_mut().write(&name, quiet);
         Ok(outer)
+    }
+
+    fn message(&mut self, function: u16, vector: u16) -> Result<Option<(u64, u32)>> {
+        self.inner.get_mut().interrupts()?.message(function, vector)
     }
 
     fn intx_level(&self, irq: u32) -> bool {

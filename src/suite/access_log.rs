@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::{BusAccess, BusSpace, Clock, GuestAddr, Nanos, Result};
-use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, Machine};
+use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, Machine, Obituary};
 
 /// Entries kept: some megabytes of text, and more than a reader follows back.
 const ENTRIES_MAX: usize = 1 << 16;
@@ -123,6 +123,18 @@ impl Machine for Logged<'_> {
 
     fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
         self.inner.resize_disk(disk, bytes)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn quit(&mut self) -> Result<()> {
+        self.inner.quit()
+    }
+
+    fn obituary(&self) -> Option<Obituary> {
+        self.inner.obituary()
     }
 
     fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()> {

@@ -4,7 +4,7 @@ use super::caps::{CAP_ID_MSIX, Capability};
 use super::function::Function;
 use super::window::Window;
 use crate::base::Result;
-use crate::machine::{Bus, IrqSource};
+use crate::machine::{Bus, Interrupts, IrqSource};
 
 /// Message control: the function's mask.
 const CONTROL_FUNCTION_MASK: u16 = 1 << 14;
@@ -36,6 +36,8 @@ pub struct Msix {
     table: Window,
     pending: Window,
     vectors: u16,
+    /// Messages that the machine chose, by vector.
+    given: Vec<(u64, u32)>,
 }
 
 /// An entry of the table.
@@ -74,7 +76,23 @@ impl Msix {
         let pending = function
             .window((pending & 7) as u8, u64::from(pending & !7), bytes)
             .map_err(describe)?;
-        Ok(Some(Self { function: function.clone(), control, table: window, pending, vectors }))
+        let (function, given) = (function.clone(), Vec::new());
+        Ok(Some(Self { function, control, table: window, pending, vectors, given }))
+    }
+
+    /// Lets the machine choose the messages of the first `count` vectors, where it wants to.
+    ///
+    /// # Errors
+    /// The machine has no place for so many.
+    pub fn place(&mut self, interrupts: &mut dyn Interrupts, count: u16) -> Result<()> {
+        self.given.clear();
+        for vector in 0..count.min(self.vectors) {
+            match interrupts.message(self.function.address.routing_id(), vector)? {
+                Some(message) => self.given.push(message),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// Entries of the table.
@@ -85,6 +103,9 @@ impl Msix {
     /// The message of `vector`: distinct for every vector of every function on the first 128
     /// buses, so that nobody takes another's interrupt.
     pub fn message(&self, vector: u16) -> (u64, u32) {
+        if let Some(message) = self.given.get(usize::from(vector)) {
+            return *message;
+        }
         let id = u64::from(self.function.address.routing_id());
         let destination =
             (id & 0xff) << DESTINATION_SHIFT | (id >> 8 & 0x7f) << EXTENDED_DESTINATION_SHIFT;

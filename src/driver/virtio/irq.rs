@@ -41,9 +41,10 @@ impl Interrupts {
     ) -> Result<Self> {
         let facets = machine.capabilities();
         if facets.contains(Capabilities::MSIX)
-            && let Some(msix) = Msix::find(machine.bus()?, function, capabilities)?
+            && let Some(mut msix) = Msix::find(machine.bus()?, function, capabilities)?
         {
             let count = vectors.clamp(1, msix.vectors());
+            msix.place(machine.interrupts()?, count)?;
             let events = (0..count)
                 .map(|vector| machine.interrupts()?.watch(msix.source(vector)))
                 .collect::<Result<Vec<_>>>()?;

@@ -61,8 +61,8 @@ impl Doorbell {
     #[inline]
     pub fn ring(self, bus: &mut dyn Bus) {
         match self {
-            Self::Port(port, value) => bus.pio_write(port, 2, u32::from(value)),
-            Self::Memory(addr, value) => bus.mmio_write(addr, 2, u64::from(value)),
+            Self::Port(port, value) => bus.pio_post(port, 2, u32::from(value)),
+            Self::Memory(addr, value) => bus.mmio_post(addr, 2, u64::from(value)),
         }
     }
 }

@@ -59,8 +59,10 @@ pub fn parse(text: &[u8]) -> Option<Result<Command<'_>, &'static str>> {
                 Ok(Command::Intercept { device, lines })
             }
         }
-        b"set_irq_in" => Ok(Command::SetIrq),
-        b"endianness" | b"module_load" => Ok(Command::Setup),
+        b"set_irq_in" => set_irq(args),
+        b"endianness" => Ok(Command::Setup),
+        b"module_load" if word(word(args).1).0.is_empty() => Err(MALFORMED),
+        b"module_load" => Ok(Command::Setup),
         _ => return None,
     };
     Some(command)
@@ -117,6 +119,16 @@ fn fill<'l>(args: &[u8]) -> Result<Command<'l>, &'static str> {
     let (addr, len, rest) = range(args)?;
     let value = c_number(word(rest).0).ok_or(MALFORMED)?;
     Ok(Command::Fill { addr, len, byte: value as u8 })
+}
+
+/// `DEVICE LINES NUMBER LEVEL`
+fn set_irq<'l>(args: &[u8]) -> Result<Command<'l>, &'static str> {
+    let (_, rest) = word(args);
+    let (_, rest) = word(rest);
+    let (number, rest) = word(rest);
+    let level = word(rest).0;
+    let in_range = |text| c_number(text).filter(|n| i32::try_from(*n).is_ok());
+    in_range(number).and(in_range(level)).map(|_| Command::SetIrq).ok_or(MALFORMED)
 }
 
 /// A time is signed in QEMU, and time does not go back.
@@ -214,6 +226,9 @@ mod tests {
             ("clock_step 0x8000000000000000", MALFORMED),
             ("clock_set", MALFORMED),
             ("irq_intercept_in", MALFORMED),
+            ("set_irq_in ioapic unnamed-gpio-in 3", MALFORMED),
+            ("set_irq_in ioapic unnamed-gpio-in x 1", MALFORMED),
+            ("module_load block-", MALFORMED),
         ] {
             assert_eq!(parse(text.as_bytes()), Some(Err(why)), "{text}");
         }

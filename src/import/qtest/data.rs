@@ -43,6 +43,23 @@ pub fn from_base64(text: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(out)
 }
 
+/// Appends base64 text (RFC 4648 §4) with its padding.
+pub fn to_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.reserve(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let mut bits = [0; 4];
+        if let Some(part) = bits.get_mut(1..=group.len()) {
+            part.copy_from_slice(group);
+        }
+        let bits = u32::from_be_bytes(bits);
+        for at in 0..4 {
+            let digit = (bits >> (18 - 6 * at) & 0x3f) as usize;
+            out.push(if at <= group.len() { DIGITS[digit] } else { b'=' });
+        }
+    }
+}
+
 fn sextet(digit: u8) -> Option<u32> {
     let value = match digit {
         b'A'..=b'Z' => digit - b'A',
@@ -66,6 +83,17 @@ mod tests {
         assert_eq!(from_hex(b"0x0").unwrap(), b"");
         for bad in [&b"0102"[..], b"0x01g2", b"0x010g", b"", b"0x01 2"] {
             assert!(from_hex(bad).is_err(), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn base64_there_and_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for len in 0..bytes.len() {
+            let mut text = Vec::new();
+            to_base64(&bytes[..len], &mut text);
+            assert!(text.len().is_multiple_of(4));
+            assert_eq!(from_base64(&text).unwrap(), &bytes[..len]);
         }
     }
 

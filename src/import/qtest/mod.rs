@@ -22,8 +22,8 @@
 //! A script's line `# args: …` and the command line that begins its here-document are kept in the
 //! header as `machine: …`. What is no command is counted as lost.
 
-mod command;
-mod data;
+pub(crate) mod command;
+pub(crate) mod data;
 mod script;
 mod session;
 #[cfg(test)]

@@ -1,0 +1,250 @@
+//! What a QEMU machine is made of, as arguments.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::probe::Mode;
+use crate::machine::builtin::Board;
+
+/// 2026-01-01 00:00:00 UTC, as in the builtin machine.
+const RTC_BASE: &str = "2026-01-01T00:00:00";
+
+/// A machine to start.
+#[derive(Debug)]
+pub struct QemuConfig {
+    /// The program; `None` takes the first known one that has the mode.
+    pub binary: Option<PathBuf>,
+    /// The chipset.
+    pub board: Board,
+    /// Another machine type than the board's name: `pc-q35-5.0`.
+    pub machine_type: Option<String>,
+    /// How devices run without a guest; `None` takes the best there is.
+    pub mode: Option<Mode>,
+    /// Guest RAM from address 0, below the PCI hole.
+    pub ram_bytes: u64,
+    /// CPUs, which only stand there.
+    pub cpus: u8,
+    /// Disks, in the order in which enumeration finds them.
+    pub disks: Vec<QemuDisk>,
+    /// Chips that a machine without defaults lacks: `-device` objects.
+    pub devices: Vec<Value>,
+    /// Further arguments of the user's.
+    pub args: Vec<String>,
+    /// Where time comes from.
+    pub time: Time,
+    /// How long QEMU may take to start.
+    pub start_patience: Duration,
+    /// How long it may take to answer before it counts as hung.
+    pub patience: Duration,
+    /// The folder for command line, qtest log and stderr.
+    pub keep: Option<PathBuf>,
+}
+
+/// Where the time of a QEMU machine comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// QEMU's virtual clock, which [`wait`](crate::machine::Machine::wait) steps: needs
+    /// [`Mode::Qtest`].
+    Stepped,
+    /// The host's clock. In [`Mode::Qtest`] QEMU's virtual timers stand still unless `follow`,
+    /// which lets them run along whenever the test thread waits.
+    Host {
+        /// QEMU's virtual clock follows the host's.
+        follow: bool,
+    },
+}
+
+/// A virtio disk of a QEMU machine.
+#[derive(Debug)]
+pub struct QemuDisk {
+    /// The `-blockdev` object, without its node name.
+    pub node: Value,
+    /// Descriptors that the node names as `/proc/self/fd/N`.
+    pub fds: Vec<OwnedFd>,
+    /// Request queues.
+    pub queues: u16,
+    /// Entries of each.
+    pub queue_size: u16,
+    /// Logical block size.
+    pub block_bytes: u32,
+    /// Identifier, at most 20 bytes.
+    pub serial: String,
+    /// Serve it in a thread of its own.
+    pub iothread: bool,
+    /// Further properties of the device, which win over ours; `driver` names another device.
+    pub properties: Value,
+}
+
+impl QemuDisk {
+    /// A disk with one queue of 256 entries.
+    pub fn new(node: Value) -> Self {
+        Self {
+            node,
+            fds: Vec::new(),
+            queues: 1,
+            queue_size: 256,
+            block_bytes: 512,
+            serial: "qtrace".into(),
+            iothread: false,
+            properties: Value::Null,
+        }
+    }
+
+    /// The name of the `index`-th disk's block node.
+    pub fn node_name(index: usize) -> String {
+        format!("disk{index}")
+    }
+
+    fn args(&self, index: usize, out: &mut Vec<String>) {
+        let name = Self::node_name(index);
+        let mut node = self.node.clone();
+        set(&mut node, "node-name", json!(name));
+        arg(out, "-blockdev", node.to_string());
+        let mut device = json!({
+            "driver": "virtio-blk-pci",
+            "id": format!("vd{index}"),
+            "drive": name,
+            "num-queues": self.queues,
+            "queue-size": self.queue_size,
+            "logical_block_size": self.block_bytes,
+            "physical_block_size": self.block_bytes,
+            "serial": self.serial,
+        });
+        if self.iothread {
+            arg(out, "-object", format!("iothread,id=io{index}"));
+            set(&mut device, "iothread", json!(format!("io{index}")));
+        }
+        if let Some(more) = self.properties.as_object() {
+            for (key, value) in more {
+                set(&mut device, key, value.clone());
+            }
+        }
+        arg(out, "-device", device.to_string());
+    }
+}
+
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+fn arg(out: &mut Vec<String>, name: &str, value: impl Into<String>) {
+    out.push(name.to_owned());
+    out.push(value.into());
+}
+
+impl Default for QemuConfig {
+    fn default() -> Self {
+        Self {
+            binary: None,
+            board: Board::Pc,
+            machine_type: None,
+            mode: None,
+            ram_bytes: 128 << 20,
+            cpus: 1,
+            disks: Vec::new(),
+            devices: Vec::new(),
+            args: Vec::new(),
+            time: Time::Host { follow: false },
+            start_patience: Duration::from_secs(30),
+            patience: Duration::from_secs(30),
+            keep: None,
+        }
+    }
+}
+
+impl QemuConfig {
+    /// The machine's own arguments, without what only we need to drive it.
+    pub fn machine_args(&self, mode: Mode) -> Vec<String> {
+        let mut out: Vec<String> =
+            ["-nodefaults", "-no-user-config", "-display", "none"].map(str::to_owned).to_vec();
+        let machine = self.machine_type.as_deref().unwrap_or(self.board.name());
+        arg(&mut out, "-machine", format!("{machine},memory-backend=ram"));
+        arg(&mut out, "-accel", mode.accelerator());
+        arg(&mut out, "-m", format!("size={}B", self.ram_bytes));
+        arg(&mut out, "-smp", self.cpus.to_string());
+        let clock = if self.runs_by_itself(mode) { "host" } else { "vm" };
+        arg(&mut out, "-rtc", format!("base={RTC_BASE},clock={clock}"));
+        for device in &self.devices {
+            arg(&mut out, "-device", device.to_string());
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            disk.args(index, &mut out);
+        }
+        out.extend(self.args.iter().cloned());
+        out
+    }
+
+    /// Whether QEMU's timers run without being told to.
+    pub fn runs_by_itself(&self, mode: Mode) -> bool {
+        mode == Mode::TcgHalted
+    }
+
+    /// The arguments by which its RAM is shared, and that stand for a guest.
+    pub fn harness_args(&self, mode: Mode, fds: &HarnessFds) -> Vec<String> {
+        let mut out = Vec::new();
+        let ram = fds.ram;
+        arg(
+            &mut out,
+            "-object",
+            format!(
+                "memory-backend-file,id=ram,size={}B,mem-path=/proc/self/fd/{ram},share=on",
+                self.ram_bytes
+            ),
+        );
+        match (mode, fds.rom) {
+            (Mode::TcgPaused, _) => out.push("-S".to_owned()),
+            (Mode::TcgHalted, Some(rom)) => arg(&mut out, "-bios", format!("/proc/self/fd/{rom}")),
+            _ => {}
+        }
+        out
+    }
+}
+
+/// Numbers of the descriptors that we share with QEMU.
+#[derive(Clone, Copy, Debug)]
+pub struct HarnessFds {
+    /// Guest RAM.
+    pub ram: i32,
+    /// A ROM that halts.
+    pub rom: Option<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_a_node_and_a_device() {
+        let mut disk = QemuDisk::new(json!({ "driver": "null-co", "size": 4096 }));
+        disk.iothread = true;
+        disk.properties = json!({ "queue-size": 64, "disable-legacy": "on" });
+        let config = QemuConfig { disks: vec![disk], ..QemuConfig::default() };
+        let args = config.machine_args(Mode::Qtest);
+        let behind = |name: &str| {
+            let at = args.iter().position(|arg| arg == name).unwrap();
+            args[at + 1].clone()
+        };
+        let node: Value = serde_json::from_str(&behind("-blockdev")).unwrap();
+        assert_eq!(node, json!({ "driver": "null-co", "size": 4096, "node-name": "disk0" }));
+        let device: Value = serde_json::from_str(&behind("-device")).unwrap();
+        assert_eq!((&device["queue-size"], &device["iothread"]), (&json!(64), &json!("io0")));
+        assert_eq!(behind("-accel"), "qtest");
+        assert!(behind("-rtc").ends_with("clock=vm"));
+    }
+
+    #[test]
+    fn modes_differ_in_what_stands_for_the_guest() {
+        let config = QemuConfig::default();
+        let fds = HarnessFds { ram: 3, rom: Some(6) };
+        let args = |mode| config.harness_args(mode, &fds);
+        assert!(args(Mode::TcgPaused).contains(&"-S".to_owned()));
+        assert!(args(Mode::TcgHalted).contains(&"/proc/self/fd/6".to_owned()));
+        assert!(!args(Mode::Qtest).iter().any(|arg| arg == "-S" || arg == "-bios"));
+        assert!(config.machine_args(Mode::TcgHalted).contains(&"tcg".to_owned()));
+    }
+}

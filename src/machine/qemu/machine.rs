@@ -1,0 +1,460 @@
+//! A QEMU as a [`Machine`].
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::client::{Client, Failure, Lost};
+use super::clock::SteppedClock;
+use super::command::{Command, Name, Size};
+use super::config::{HarnessFds, QemuConfig, QemuDisk, Time};
+use super::messages::Messages;
+use super::probe::{self, Mode};
+use super::process::Process;
+use super::qmp::Qmp;
+use super::rom;
+use super::start::{Start, start};
+use super::waiting::Pace;
+use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result};
+use crate::machine::obituary::{End, Obituary, shell_words};
+use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
+
+/// Guest RAM of a PC with the least space below its PCI hole (QEMU `hw/i386/pc_q35.c`: 2 GiB).
+const RAM_BYTES_MAX: u64 = 2 << 30;
+/// How long QEMU may take to end once it closed a connection.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to write its images out when asked to quit.
+const QUIT_PATIENCE: Duration = Duration::from_secs(600);
+/// All ones of any size.
+const ONES: u64 = u64::MAX;
+
+/// A handle of a QEMU; several test threads may drive it, each through its own clone. QEMU ends
+/// with the last of them.
+#[derive(Clone)]
+pub struct QemuMachine {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub inner: Mutex<Inner>,
+    pub clock: Arc<dyn Clock>,
+    pub ram: Arc<GuestRam>,
+    pub mode: Mode,
+    pub time: Time,
+    capabilities: Capabilities,
+    description: String,
+    /// For waiting without the lock.
+    pub qtest_fd: i32,
+    disks: usize,
+}
+
+pub(super) struct Inner {
+    pub client: Client,
+    pub qmp: Qmp,
+    pub messages: Messages,
+    pub pace: Pace,
+    process: Process,
+    pub stepped: Arc<SteppedClock>,
+    command: String,
+    keep: Option<PathBuf>,
+    end: Option<Obituary>,
+    ended: bool,
+    polls: u32,
+}
+
+impl QemuMachine {
+    /// Starts a QEMU.
+    ///
+    /// # Errors
+    /// A machine error: none is here, or it does not start so, in its own words.
+    pub fn new(mut config: QemuConfig) -> Result<Self> {
+        if config.ram_bytes > RAM_BYTES_MAX {
+            let what = format!("guest RAM of {} bytes", config.ram_bytes);
+            return Err(Error::usage(what).hint("a PC has at most 2 GiB below its PCI hole"));
+        }
+        let (binary, mode) = probe::choose(config.binary.as_deref(), config.mode)?;
+        if config.time == Time::Stepped && mode != Mode::Qtest {
+            return Err(Error::machine(format!(
+                "QEMU in mode {mode} has no clock that tests move"
+            ))
+            .hint("clock=host, or a QEMU with the qtest accelerator"));
+        }
+        let ram = Arc::new(GuestRam::new(config.ram_bytes.next_multiple_of(4096))?);
+        config.ram_bytes = ram.size();
+        let fail = |e| Error::machine("guest RAM cannot be shared").source(e);
+        let ram_file: OwnedFd = ram.file().try_clone().map_err(fail)?.into();
+        let rom = if mode == Mode::TcgHalted { Some(rom::halting()?) } else { None };
+        let log = config.keep.as_deref().map(|dir| create(&dir.join("qtest.log"))).transpose()?;
+        let raw = |file: &File| file.as_raw_fd();
+        let fds = HarnessFds { ram: ram_file.as_raw_fd(), rom: rom.as_ref().map(raw) };
+        let mut args = config.machine_args(mode);
+        let command = shell_words(
+            std::iter::once(binary.to_string_lossy().as_ref())
+                .chain(args.iter().map(String::as_str)),
+        );
+        args.extend(config.harness_args(mode, &fds));
+        let mut launch = Start::new(&binary, args, config.start_patience).fds(vec![ram_file]);
+        if let Some(log) = &log {
+            launch = launch.log(log.as_raw_fd());
+        }
+        let files = rom.into_iter().chain(log).map(OwnedFd::from);
+        let of_disks = config.disks.iter_mut().flat_map(|disk| std::mem::take(&mut disk.fds));
+        let launch = launch.fds(files.chain(of_disks).collect());
+        let mut started = start(launch)?;
+        started.client.set_patience(config.patience);
+        keep(&config, &command)?;
+        let description =
+            format!("qemu {} {} ({mode})", started.qmp.version(), config.board.name());
+        Self::connect(config, mode, ram, started, description, command)
+    }
+
+    fn connect(
+        config: QemuConfig,
+        mode: Mode,
+        ram: Arc<GuestRam>,
+        started: super::start::Started,
+        description: String,
+        command: String,
+    ) -> Result<Self> {
+        let stepped = Arc::new(SteppedClock::default());
+        let clock: Arc<dyn Clock> = match config.time {
+            Time::Stepped => Arc::clone(&stepped) as Arc<dyn Clock>,
+            Time::Host { .. } => Arc::new(HostClock::new()),
+        };
+        let mut capabilities = Capabilities::PIO
+            | Capabilities::MMIO
+            | Capabilities::MEMORY
+            | Capabilities::INTX
+            | Capabilities::MSIX
+            | Capabilities::THREADS
+            | Capabilities::RESIZE;
+        capabilities.set(Capabilities::VIRTUAL_CLOCK, config.time == Time::Stepped);
+        let super::start::Started { process, client, qmp, .. } = started;
+        let shared = Shared {
+            clock,
+            mode,
+            time: config.time,
+            capabilities,
+            description,
+            qtest_fd: client.raw_fd(),
+            disks: config.disks.len(),
+            inner: Mutex::new(Inner {
+                messages: Messages::new(Arc::clone(&ram)),
+                pace: Pace::default(),
+                client,
+                qmp,
+                process,
+                stepped,
+                command,
+                keep: config.keep,
+                end: None,
+                ended: false,
+                polls: 0,
+            }),
+            ram,
+        };
+        let machine = Self { shared: Arc::new(shared) };
+        machine.lock().prepare()?;
+        Ok(machine)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A thread that panicked was in one command; its answer is read by the next.
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has disks, whose I/O takes the host's time.
+    pub(super) fn has_disks(&self) -> bool {
+        self.shared.disks > 0
+    }
+
+    /// The number of QEMU's process.
+    pub fn process_id(&self) -> u32 {
+        self.lock().process.id()
+    }
+
+    /// Runs a monitor command.
+    ///
+    /// # Errors
+    /// QEMU refused it, or is gone.
+    pub fn qmp(&self, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value> {
+        self.lock().monitor(command, arguments)
+    }
+}
+
+fn create(path: &std::path::Path) -> Result<File> {
+    File::create(path).map_err(|e| Error::incomplete("cannot be created").path(path).source(e))
+}
+
+/// Leaves the command line in the folder that was asked for.
+fn keep(config: &QemuConfig, command: &str) -> Result<()> {
+    use std::io::Write;
+    let Some(dir) = &config.keep else { return Ok(()) };
+    let path = dir.join("command");
+    writeln!(create(&path)?, "{command}")
+        .map_err(|e| Error::incomplete("cannot be written").path(&path).source(e))
+}
+
+impl Inner {
+    /// Has the lines of the I/O APIC reported, and learns their levels by a reset.
+    fn prepare(&mut self) -> Result<()> {
+        if let Some(ioapic) = Name::new("ioapic") {
+            let intercepted = self.client.intercept_in(ioapic);
+            intercepted.map_err(|failure| self.failed(failure))?;
+        }
+        self.reset()
+    }
+
+    /// Resets the machine.
+    fn reset(&mut self) -> Result<()> {
+        self.qmp.take_events();
+        self.monitor("system_reset", serde_json::Value::Null)?;
+        // The main loop resets it before it takes another command once the event was sent.
+        loop {
+            let events = self.qmp.take_events();
+            if events.iter().any(|event| event.name == "RESET") {
+                break;
+            }
+            self.monitor("query-name", serde_json::Value::Null)?;
+        }
+        self.client.order(&Command::Endianness).map_err(|failure| self.failed(failure))
+    }
+
+    pub fn monitor(
+        &mut self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value> {
+        self.alive()?;
+        self.qmp.execute(command, arguments).map_err(|error| match self.process.try_wait() {
+            Some(_) => self.bury(None),
+            None => error,
+        })
+    }
+
+    /// An error when QEMU is gone.
+    pub fn alive(&self) -> Result<()> {
+        match &self.end {
+            Some(end) => Err(Error::machine(end.summary())),
+            None if self.ended => Err(Error::machine("the QEMU was quit")),
+            None => Ok(()),
+        }
+    }
+
+    /// Does something with the client unless QEMU is gone.
+    pub fn with<T>(&mut self, work: impl FnOnce(&mut Client) -> Result<T, Failure>) -> Result<T> {
+        self.alive()?;
+        work(&mut self.client).map_err(|failure| self.failed(failure))
+    }
+
+    /// What a failure means.
+    pub fn failed(&mut self, failure: Failure) -> Error {
+        match failure {
+            Failure::Lost(lost) => self.bury(Some(lost)),
+            other => other.into(),
+        }
+    }
+
+    /// QEMU is lost: sees how it ended, or ends it.
+    fn bury(&mut self, lost: Option<Lost>) -> Error {
+        if let Some(end) = &self.end {
+            return Error::machine(end.summary());
+        }
+        let by_itself = match &lost {
+            None | Some(Lost::Closed | Lost::Io(_)) => self.process.wait(END_PATIENCE),
+            Some(Lost::Silent(_) | Lost::Babble(_)) => self.process.try_wait(),
+        };
+        let what = match (by_itself, lost) {
+            (Some(status), _) => End::of(status),
+            (None, Some(Lost::Silent(time))) => {
+                End::Hung { waited_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX) }
+            }
+            (None, Some(Lost::Babble(line))) => End::Broken { why: format!("it sent {line:?}") },
+            (None, _) => End::Broken { why: "it closed the connection and lives on".to_owned() },
+        };
+        self.process.kill();
+        let obituary = Obituary {
+            what,
+            stderr: self.process.stderr(),
+            last_commands: self.client.history(),
+            command: self.command.clone(),
+        };
+        let error = Error::machine(obituary.summary());
+        self.end = Some(obituary);
+        self.keep_stderr();
+        error
+    }
+
+    fn keep_stderr(&self) {
+        if let Some(dir) = &self.keep {
+            // The report has it too: what cannot be written here is not lost.
+            let _ = std::fs::write(dir.join("stderr"), self.process.stderr());
+        }
+    }
+
+    fn quit(&mut self) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        self.alive()?;
+        let settled = self.client.settle();
+        settled.map_err(|failure| self.failed(failure))?;
+        // Its answer and its end may come in either order.
+        let told = self.qmp.tell("quit");
+        let status = self.process.wait(QUIT_PATIENCE);
+        match status {
+            Some(status) if status.success() && told.is_ok() => {
+                self.ended = true;
+                self.keep_stderr();
+                Ok(())
+            }
+            Some(_) => Err(self.bury(None)),
+            None => Err(self.bury(Some(Lost::Silent(QUIT_PATIENCE)))),
+        }
+    }
+
+    /// Looks at what came in; whether an interrupt did.
+    pub fn look(&mut self) -> Result<bool> {
+        let lines = self.with(Client::drain)?;
+        Ok(self.messages.look() | lines)
+    }
+}
+
+impl Bus for QemuMachine {
+    // An access to a QEMU that is gone reads as a bus that nobody drives; whoever made it learns
+    // of the end by the next `bus`, `poll` or `wait`.
+    fn pio_read(&mut self, port: u16, size: u8) -> u32 {
+        let command = Command::In(port, Size::of(size));
+        self.lock().with(|client| client.value(&command)).unwrap_or(ONES) as u32
+    }
+
+    fn pio_write(&mut self, port: u16, size: u8, value: u32) {
+        let command = Command::Out(port, Size::of(size), value);
+        let _ = self.lock().with(|client| client.order(&command));
+    }
+
+    fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64 {
+        let size = Size::of(size);
+        let command = Command::Load(addr.0, size);
+        self.lock().with(|client| client.value(&command)).unwrap_or(ONES) & size.ones()
+    }
+
+    fn mmio_write(&mut self, addr: GuestAddr, size: u8, value: u64) {
+        let command = Command::Store(addr.0, Size::of(size), value);
+        let _ = self.lock().with(|client| client.order(&command));
+    }
+
+    fn pio_post(&mut self, port: u16, size: u8, value: u32) {
+        let command = Command::Out(port, Size::of(size), value);
+        let mut inner = self.lock();
+        inner.pace.kicked();
+        let _ = inner.with(|client| client.post(&command));
+    }
+
+    fn mmio_post(&mut self, addr: GuestAddr, size: u8, value: u64) {
+        let command = Command::Store(addr.0, Size::of(size), value);
+        let mut inner = self.lock();
+        inner.pace.kicked();
+        let _ = inner.with(|client| client.post(&command));
+    }
+}
+
+impl Interrupts for QemuMachine {
+    fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>> {
+        let mut inner = self.lock();
+        inner.look()?;
+        match source {
+            IrqSource::Intx(line) => inner.client.lines().watch(line),
+            IrqSource::Msi { addr, data } => inner.messages.watch(addr, data),
+            IrqSource::Intr { .. } | IrqSource::Nmi { .. } => {
+                Err(Error::machine("QEMU does not tell of a CPU's interrupt pins"))
+            }
+        }
+    }
+
+    fn intx_level(&self, irq: u32) -> bool {
+        let mut inner = self.lock();
+        // Whether it is gone is told by the next access.
+        let _ = inner.look();
+        inner.client.lines().level(irq)
+    }
+
+    fn message(&mut self, function: u16, vector: u16) -> Result<Option<(u64, u32)>> {
+        match self.lock().messages.message(function, vector) {
+            Some(message) => Ok(Some(message)),
+            None => Err(Error::machine("no more words of guest RAM for interrupt messages")),
+        }
+    }
+}
+
+impl Machine for QemuMachine {
+    fn name(&self) -> &str {
+        "qemu"
+    }
+
+    fn describe(&self) -> String {
+        self.shared.description.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.shared.capabilities
+    }
+
+    fn bus(&mut self) -> Result<&mut dyn Bus> {
+        self.lock().alive()?;
+        Ok(self)
+    }
+
+    fn ram(&self) -> Result<Arc<GuestRam>> {
+        Ok(Arc::clone(&self.shared.ram))
+    }
+
+    fn interrupts(&mut self) -> Result<&mut dyn Interrupts> {
+        self.lock().look()?;
+        Ok(self)
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.shared.clock)
+    }
+
+    fn another_handle(&self) -> Result<Box<dyn Machine + Send>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        if disk >= self.shared.disks {
+            return Err(Error::machine(format!("there is no disk {disk} to resize")));
+        }
+        let node = QemuDisk::node_name(disk);
+        self.qmp("block_resize", json!({ "node-name": node, "size": bytes })).map(|_| ())
+    }
+
+    fn quit(&mut self) -> Result<()> {
+        self.lock().quit()
+    }
+
+    fn obituary(&self) -> Option<Obituary> {
+        self.lock().end.clone()
+    }
+
+    fn poll(&mut self) -> Result<bool> {
+        /// A driver that spins asks very often, and each look at the socket is a system call.
+        const LOOKS: u32 = 16;
+        let mut inner = self.lock();
+        inner.polls = inner.polls.wrapping_add(1);
+        if self.shared.time == Time::Stepped || inner.polls.is_multiple_of(LOOKS) {
+            return inner.look();
+        }
+        inner.alive()?;
+        Ok(inner.messages.look())
+    }
+
+    fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()> {
+        self.wait_for(fds, deadline)
+    }
+}

@@ -1,0 +1,35 @@
+//! A real QEMU as the machine: its device models and its block layer, and no guest.
+//!
+//! - `probe`: which QEMUs are here, and in which [`Mode`] each can stand without a guest.
+//! - `config`: what a machine is made of, as arguments; `start`, `process`: the child, its
+//!   connections and its last words; `rom`: what its CPU does where it must have one.
+//! - `command`, `reply`, `client`, `lines`: the qtest protocol; `qmp`: the monitor.
+//! - `messages`: MSI-X as words of guest RAM; `clock`: virtual time by steps.
+//! - `machine`: all of it as a [`Machine`](super::Machine); `waiting`: how it waits.
+//!
+//! Guest RAM is a memory file that both processes map, so that rings and data are written in place
+//! and only register accesses cross the socket.
+
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod probe;
+pub mod process;
+pub mod qmp;
+pub mod reply;
+pub mod start;
+
+mod clock;
+mod lines;
+mod machine;
+mod messages;
+mod rom;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{QemuConfig, QemuDisk, Time};
+pub use machine::QemuMachine;
+pub use probe::Mode;
+pub use rom::memory_file;

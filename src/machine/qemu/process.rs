@@ -1,0 +1,330 @@
+//! QEMU as a child process: started with a few inherited descriptors, always reaped, never left
+//! behind, and its last words kept.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::base::{Error, Result};
+
+/// Of what QEMU writes to stderr, the first bytes kept: why it did not start.
+const HEAD_BYTES: usize = 8 << 10;
+/// And the last: why it died.
+const TAIL_BYTES: usize = 16 << 10;
+
+/// How long stderr is read on once QEMU has ended; something it started may hold the pipe open.
+const STDERR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What to start.
+#[derive(Debug)]
+pub struct Launch {
+    /// The program.
+    pub binary: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Descriptors that it inherits, under the numbers that they have here; closed here then.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pidfd: Option<OwnedFd>,
+    stderr: Arc<Mutex<Kept>>,
+    stderr_end: Receiver<()>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts it. It dies with this process, however that ends, and gets no Ctrl-C of the terminal.
+    ///
+    /// # Errors
+    /// A machine error when the program cannot be started.
+    pub fn spawn(launch: Launch) -> Result<Self> {
+        let Launch { binary, args, fds } = launch;
+        let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let parent = std::process::id();
+        let mut command = Command::new(&binary);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.process_group(0);
+        // SAFETY: between fork and exec only system calls that are safe there are made.
+        unsafe { command.pre_exec(move || prepare_child(&numbers, parent)) };
+        let mut child = spawn_from_lasting_thread(command)
+            .map_err(|e| Error::machine("cannot be started").path(&binary).source(e))?;
+        drop(fds);
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let (end, stderr_end) = channel();
+        if let Some(stderr) = child.stderr.take() {
+            let kept = Arc::clone(&kept);
+            let name = "qemu-stderr".to_owned();
+            let read = move || read_stderr(stderr, &kept, &end);
+            if let Err(e) = std::thread::Builder::new().name(name).spawn(read) {
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(Error::machine("no thread for QEMU's messages").source(e));
+            }
+        }
+        let pidfd = pidfd_open(child.id());
+        Ok(Self { child, pidfd, stderr: kept, stderr_end, status: None })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap_or(None);
+            if self.status.is_some() {
+                let _ = self.stderr_end.recv_timeout(STDERR_PATIENCE);
+            }
+        }
+        self.status
+    }
+
+    /// Waits for its end, at most `patience`.
+    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.try_wait() {
+                return Some(status);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let Some(pidfd) = &self.pidfd else {
+                // A kernel without pidfd_open (before 5.3).
+                std::thread::sleep(left.min(Duration::from_millis(1)));
+                continue;
+            };
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout);
+        }
+    }
+
+    /// Ends it at once, and says how it ended: it may have done so by itself before.
+    pub fn kill(&mut self) -> Option<ExitStatus> {
+        if self.try_wait().is_none() {
+            let _ = self.child.kill();
+            self.status = self.child.wait().ok();
+            let _ = self.stderr_end.recv_timeout(STDERR_PATIENCE);
+        }
+        self.status
+    }
+
+    /// What it has written to stderr: the beginning and the end, where that is long.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).text()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs in the child, before it becomes QEMU.
+fn prepare_child(inherited: &[RawFd], parent: u32) -> std::io::Result<()> {
+    for fd in inherited {
+        // SAFETY: a plain system call on a number.
+        if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain system calls; `none` lives through its call. A QEMU that aborts is told of by
+    // its signal, and leaves no core behind in the user's folder.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none);
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // The parent may have gone before that was set.
+        if libc::getppid() as u32 != parent {
+            libc::_exit(1);
+        }
+    }
+    Ok(())
+}
+
+type Spawned = std::io::Result<Child>;
+type Job = (Command, Sender<Spawned>);
+
+/// `PR_SET_PDEATHSIG` is about the *thread* that forked (prctl(2)), so that a thread forks which
+/// lasts as long as the process.
+fn spawn_from_lasting_thread(mut command: Command) -> Spawned {
+    static SPAWNER: OnceLock<Option<Mutex<Sender<Job>>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (jobs, queue) = channel::<Job>();
+        let work = move || {
+            for (mut command, answer) in queue {
+                let _ = answer.send(command.spawn());
+            }
+        };
+        let thread = std::thread::Builder::new().name("spawner".to_owned()).spawn(work);
+        thread.is_ok().then(|| Mutex::new(jobs))
+    });
+    let Some(spawner) = spawner else {
+        return command.spawn();
+    };
+    let (answer, spawned) = channel();
+    let job = (command, answer);
+    let gone = || std::io::Error::other("the thread that starts processes is gone");
+    spawner.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| gone())?;
+    spawned.recv().map_err(|_| gone())?
+}
+
+fn pidfd_open(pid: u32) -> Option<OwnedFd> {
+    // SAFETY: a plain system call; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    // SAFETY: fresh, and owned by nothing else.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The beginning and the end of a text of any length.
+#[derive(Debug, Default)]
+struct Kept {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    left_out: u64,
+}
+
+impl Kept {
+    fn push(&mut self, mut bytes: &[u8]) {
+        let room = HEAD_BYTES.saturating_sub(self.head.len()).min(bytes.len());
+        let (head, rest) = bytes.split_at(room);
+        self.head.extend(head);
+        bytes = rest;
+        self.tail.extend(bytes);
+        let over = self.tail.len().saturating_sub(TAIL_BYTES);
+        self.tail.drain(..over);
+        self.left_out += over as u64;
+    }
+
+    fn text(&self) -> String {
+        let mut bytes = self.head.clone();
+        if self.left_out > 0 {
+            bytes.extend(format!("\n[… {} bytes left out …]\n", self.left_out).into_bytes());
+        }
+        bytes.extend(&self.tail);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn read_stderr(mut stderr: ChildStderr, kept: &Mutex<Kept>, end: &Sender<()>) {
+    let mut buf = [0; 4096];
+    loop {
+        match stderr.read(&mut buf) {
+            Ok(0) => break,
+            Ok(len) => {
+                let part = buf.get(..len).unwrap_or_default();
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    let _ = end.send(());
+}
+
+/// How a process ended, in words: `signal 6 (SIGABRT)`, `exit status 1`.
+pub fn ended(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let name = nix::sys::signal::Signal::try_from(signal).map_or("", |s| s.as_str());
+            format!("signal {signal} ({name})")
+        }
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let args = ["-c", script].map(OsString::from).to_vec();
+        Process::spawn(Launch { binary: "/bin/sh".into(), args, fds: Vec::new() }).unwrap()
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn ends_are_told_apart() {
+        for (script, want) in [
+            ("exit 0", "exit status 0"),
+            ("exit 7", "exit status 7"),
+            ("kill -ABRT $$", "signal 6 (SIGABRT)"),
+            ("kill -KILL $$", "signal 9 (SIGKILL)"),
+        ] {
+            assert_eq!(ended(shell(script).wait(LONG).unwrap()), want, "{script}");
+        }
+        let missing = Launch { binary: "/nonexistent/qemu".into(), args: vec![], fds: vec![] };
+        let error = Process::spawn(missing).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 5);
+        assert!(error.to_string().starts_with("/nonexistent/qemu: "), "{error}");
+    }
+
+    #[test]
+    fn messages_are_whole_when_the_end_is_known() {
+        let mut process = shell("echo one >&2; echo two >&2; exit 1");
+        process.wait(LONG).unwrap();
+        assert_eq!(process.stderr(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn of_endless_messages_beginning_and_end_are_kept() {
+        let mut kept = Kept::default();
+        for n in 0..100_000 {
+            kept.push(format!("line {n}\n").as_bytes());
+        }
+        let text = kept.text();
+        assert!(text.starts_with("line 0\n") && text.ends_with("line 99999\n"));
+        assert!(text.contains("bytes left out") && text.len() < HEAD_BYTES + TAIL_BYTES + 100);
+    }
+
+    #[test]
+    fn a_child_is_gone_when_its_owner_is() {
+        let process = shell("exec sleep 1000");
+        let pid = process.id();
+        drop(process);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let mut process = std::thread::spawn(|| shell("exec sleep 1000")).join().unwrap();
+        assert!(process.wait(Duration::from_millis(50)).is_none());
+        assert_eq!(ended(process.kill().unwrap()), "signal 9 (SIGKILL)");
+    }
+
+    #[test]
+    fn only_the_descriptors_named_are_inherited() {
+        let (given, kept) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (given, kept) = (OwnedFd::from(given), OwnedFd::from(kept));
+        let script = format!(
+            "test -e /proc/self/fd/{} && test ! -e /proc/self/fd/{}",
+            given.as_raw_fd(),
+            kept.as_raw_fd()
+        );
+        let args = vec!["-c".into(), script.into()];
+        let launch = Launch { binary: "/bin/sh".into(), args, fds: vec![given] };
+        let status = Process::spawn(launch).unwrap().wait(LONG).unwrap();
+        assert_eq!(ended(status), "exit status 0");
+    }
+}

@@ -1,0 +1,129 @@
+//! Starting a QEMU whose qtest server and monitor are ours: over socket pairs that it inherits, so
+//! that there is no file to name, to wait for or to leave behind.
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::command::Command;
+use super::process::{self, Launch, Process};
+use super::qmp::Qmp;
+use crate::base::{Error, Result};
+
+/// Once a connection is closed the process is about to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// Lines of stderr in an error.
+const STDERR_LINES: usize = 3;
+
+/// What to start.
+#[derive(Debug)]
+pub struct Start<'a> {
+    binary: &'a Path,
+    args: Vec<String>,
+    fds: Vec<OwnedFd>,
+    log: Option<RawFd>,
+    patience: Duration,
+}
+
+/// A QEMU that answers.
+#[derive(Debug)]
+pub struct Started {
+    /// The child.
+    pub process: Process,
+    /// Its qtest server.
+    pub client: Client,
+    /// Its monitor.
+    pub qmp: Qmp,
+    /// The arguments it was given.
+    pub args: Vec<String>,
+}
+
+impl<'a> Start<'a> {
+    /// `binary` with `args`, to which those for the two connections are added.
+    pub fn new(binary: &'a Path, args: Vec<String>, patience: Duration) -> Self {
+        Self { binary, args, fds: Vec::new(), log: None, patience }
+    }
+
+    /// Descriptors that the arguments name as `/proc/self/fd/N`.
+    #[must_use]
+    pub fn fds(mut self, fds: Vec<OwnedFd>) -> Self {
+        self.fds.extend(fds);
+        self
+    }
+
+    /// Where the qtest log goes, a descriptor among those given; nowhere unless told.
+    #[must_use]
+    pub fn log(mut self, fd: RawFd) -> Self {
+        self.log = Some(fd);
+        self
+    }
+}
+
+fn pair() -> Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) =
+        UnixStream::pair().map_err(|e| Error::machine("no socket pair").source(e))?;
+    Ok((ours, theirs.into()))
+}
+
+/// Starts it, and waits until both its ends answer.
+///
+/// # Errors
+/// A machine error: it cannot be started, ended at once (with what it said), or is silent.
+pub fn start(start: Start<'_>) -> Result<Started> {
+    let Start { binary, mut args, mut fds, log, patience } = start;
+    let log = log.map_or("/dev/null".to_owned(), |fd| format!("/proc/self/fd/{fd}"));
+    let (qtest, qtest_end) = pair()?;
+    let (qmp, qmp_end) = pair()?;
+    args.extend([
+        "-chardev".to_owned(),
+        format!("socket,id=qtest-link,fd={}", qtest_end.as_raw_fd()),
+        "-object".to_owned(),
+        format!("qtest,id=qtest0,chardev=qtest-link,log={log}"),
+        "-chardev".to_owned(),
+        format!("socket,id=qmp-link,fd={}", qmp_end.as_raw_fd()),
+        "-mon".to_owned(),
+        "chardev=qmp-link,mode=control".to_owned(),
+    ]);
+    fds.extend([qtest_end, qmp_end]);
+    let launch = Launch {
+        binary: PathBuf::from(binary),
+        args: args.iter().map(OsString::from).collect(),
+        fds,
+    };
+    let begun = Instant::now();
+    let mut process = Process::spawn(launch)?;
+    let left = || patience.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+    let connected = Qmp::new(qmp, patience).and_then(|qmp| {
+        let mut client = Client::new(qtest, left())?;
+        client.order(&Command::Endianness)?;
+        Ok((client, qmp))
+    });
+    match connected {
+        Ok((client, qmp)) => Ok(Started { process, client, qmp, args }),
+        Err(error) => Err(why_not(binary, &mut process, error)),
+    }
+}
+
+/// Why a QEMU did not start: what it said is worth more than what we saw of it.
+fn why_not(binary: &Path, process: &mut Process, seen: Error) -> Error {
+    let ended = process.wait(END_PATIENCE);
+    process.kill();
+    let stderr = process.stderr();
+    let said: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let first = said.get(..said.len().min(STDERR_LINES)).unwrap_or_default().join(" / ");
+    let error = match (ended, first.is_empty()) {
+        (Some(status), false) => {
+            let ended = process::ended(status);
+            Error::machine(format!("QEMU did not start ({ended}): {first}"))
+        }
+        (Some(status), true) => {
+            let ended = process::ended(status);
+            Error::machine(format!("QEMU did not start ({ended}) and said nothing"))
+        }
+        (None, _) => Error::machine("QEMU did not start").source(seen),
+    };
+    error.path(binary)
+}
