@@ -9,6 +9,7 @@ pub mod limits;
 pub mod ops;
 pub mod options;
 pub mod prng;
+pub mod shell;
 pub mod stamp;
 pub mod ticks;
 pub mod units;

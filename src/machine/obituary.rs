@@ -106,19 +106,6 @@ impl Obituary {
     }
 }
 
-/// Words as a shell takes them.
-pub fn shell_words<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let plain = |word: &str| {
-        !word.is_empty()
-            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=+./:,@%".contains(&b))
-    };
-    let quoted = words.into_iter().map(|word| match plain(word) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,14 +121,5 @@ mod tests {
         assert_eq!(obituary.summary(), "QEMU died of signal 6 (SIGABRT): Assertion failed");
         let text = obituary.lines().join("\n");
         assert!(text.contains("  inb 0x71    (not answered)\n") && text.contains("  warning\n"));
-    }
-
-    #[test]
-    fn words_survive_a_shell() {
-        let words = ["qemu", "-append", "a b", "it's", "", "x,y=z", "$(true)"];
-        let text = shell_words(words);
-        let script = format!("printf '%s\\n' {text}");
-        let out = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert_eq!(String::from_utf8(out.stdout).unwrap(), words.join("\n") + "\n");
     }
 }

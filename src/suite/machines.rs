@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::machine_qemu::Qemu;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
 use super::setup::MachineSetup;
@@ -57,7 +58,7 @@ pub trait MachineKind: Sync {
 }
 
 /// Every kind of machine.
-pub const KINDS: &[&dyn MachineKind] = &[&Builtin];
+pub const KINDS: &[&dyn MachineKind] = &[&Builtin, &Qemu];
 
 /// A kind and its options: what `--machine` says.
 #[derive(Clone)]

@@ -14,6 +14,7 @@ pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
+mod machine_qemu;
 pub mod machines;
 pub mod module;
 pub mod needs;

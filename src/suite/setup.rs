@@ -63,6 +63,15 @@ impl TestDisk {
     /// The image refuses them.
     pub fn image(&self) -> Result<Arc<dyn Image>> {
         let image = image::mem(self.bytes);
+        self.fill(&*image)?;
+        Ok(image)
+    }
+
+    /// Gives a disk of zeros its contents.
+    ///
+    /// # Errors
+    /// The image refuses them.
+    pub fn fill(&self, image: &dyn Image) -> Result<()> {
         let mut buf = vec![0; FILL_BYTES as usize];
         let end = if self.filled { self.bytes } else { 0 };
         for offset in (0..end).step_by(FILL_BYTES as usize) {
@@ -73,7 +82,7 @@ impl TestDisk {
                 .write(&[IoSlice::new(part)], offset)
                 .map_err(|e| Error::machine("a test's disk cannot be filled").source(e))?;
         }
-        Ok(image)
+        Ok(())
     }
 }
 

@@ -204,6 +204,18 @@ impl Handover {
         &self.format
     }
 
+    /// A disk in memory, open to be given its contents before the other program has it.
+    ///
+    /// # Errors
+    /// An image that is a file is not filled here.
+    pub fn writable(&self) -> Result<Arc<dyn Image>> {
+        let Back::Memory(file) = &self.back else {
+            return Err(Error::usage("only a disk in memory is filled before it is handed over"));
+        };
+        let options = OpenOptions { writable: true, ..OpenOptions::default() };
+        Ok(Arc::new(RawImage::new(HostFile::open(&file.path(), true)?, &options)?))
+    }
+
     /// The image as it is now, for reading. The other program must have ended, or closed it.
     ///
     /// # Errors

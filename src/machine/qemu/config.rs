@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -63,7 +64,7 @@ pub struct QemuDisk {
     /// The `-blockdev` object, without its node name.
     pub node: Value,
     /// Descriptors that the node names as `/proc/self/fd/N`.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Arc<OwnedFd>>,
     /// Request queues.
     pub queues: u16,
     /// Entries of each.
@@ -89,7 +90,7 @@ impl QemuDisk {
             block_bytes: 512,
             serial: "qtrace".into(),
             iothread: false,
-            properties: Value::Null,
+            properties: json!({}),
         }
     }
 

@@ -19,8 +19,8 @@ use super::qmp::Qmp;
 use super::rom;
 use super::start::{Start, start};
 use super::waiting::Pace;
-use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result};
-use crate::machine::obituary::{End, Obituary, shell_words};
+use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell};
+use crate::machine::obituary::{End, Obituary};
 use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
 
 /// Guest RAM of a PC with the least space below its PCI hole (QEMU `hw/i386/pc_q35.c`: 2 GiB).
@@ -86,13 +86,13 @@ impl QemuMachine {
         let ram = Arc::new(GuestRam::new(config.ram_bytes.next_multiple_of(4096))?);
         config.ram_bytes = ram.size();
         let fail = |e| Error::machine("guest RAM cannot be shared").source(e);
-        let ram_file: OwnedFd = ram.file().try_clone().map_err(fail)?.into();
+        let ram_file = Arc::new(OwnedFd::from(ram.file().try_clone().map_err(fail)?));
         let rom = if mode == Mode::TcgHalted { Some(rom::halting()?) } else { None };
         let log = config.keep.as_deref().map(|dir| create(&dir.join("qtest.log"))).transpose()?;
         let raw = |file: &File| file.as_raw_fd();
         let fds = HarnessFds { ram: ram_file.as_raw_fd(), rom: rom.as_ref().map(raw) };
         let mut args = config.machine_args(mode);
-        let command = shell_words(
+        let command = shell::join(
             std::iter::once(binary.to_string_lossy().as_ref())
                 .chain(args.iter().map(String::as_str)),
         );
@@ -101,7 +101,7 @@ impl QemuMachine {
         if let Some(log) = &log {
             launch = launch.log(log.as_raw_fd());
         }
-        let files = rom.into_iter().chain(log).map(OwnedFd::from);
+        let files = rom.into_iter().chain(log).map(|file| Arc::new(OwnedFd::from(file)));
         let of_disks = config.disks.iter_mut().flat_map(|disk| std::mem::take(&mut disk.fds));
         let launch = launch.fds(files.chain(of_disks).collect());
         let mut started = start(launch)?;

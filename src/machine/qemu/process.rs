@@ -31,8 +31,8 @@ pub struct Launch {
     pub binary: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// Descriptors that it inherits, under the numbers that they have here; closed here then.
-    pub fds: Vec<OwnedFd>,
+    /// Descriptors that it inherits, under the numbers that they have here.
+    pub fds: Vec<Arc<OwnedFd>>,
 }
 
 /// A running child.
@@ -52,7 +52,7 @@ impl Process {
     /// A machine error when the program cannot be started.
     pub fn spawn(launch: Launch) -> Result<Self> {
         let Launch { binary, args, fds } = launch;
-        let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let numbers: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let parent = std::process::id();
         let mut command = Command::new(&binary);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -323,7 +323,7 @@ mod tests {
             kept.as_raw_fd()
         );
         let args = vec!["-c".into(), script.into()];
-        let launch = Launch { binary: "/bin/sh".into(), args, fds: vec![given] };
+        let launch = Launch { binary: "/bin/sh".into(), args, fds: vec![Arc::new(given)] };
         let status = Process::spawn(launch).unwrap().wait(LONG).unwrap();
         assert_eq!(ended(status), "exit status 0");
     }

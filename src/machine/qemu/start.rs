@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
@@ -23,7 +24,7 @@ const STDERR_LINES: usize = 3;
 pub struct Start<'a> {
     binary: &'a Path,
     args: Vec<String>,
-    fds: Vec<OwnedFd>,
+    fds: Vec<Arc<OwnedFd>>,
     log: Option<RawFd>,
     patience: Duration,
 }
@@ -49,7 +50,7 @@ impl<'a> Start<'a> {
 
     /// Descriptors that the arguments name as `/proc/self/fd/N`.
     #[must_use]
-    pub fn fds(mut self, fds: Vec<OwnedFd>) -> Self {
+    pub fn fds(mut self, fds: Vec<Arc<OwnedFd>>) -> Self {
         self.fds.extend(fds);
         self
     }
@@ -87,7 +88,7 @@ pub fn start(start: Start<'_>) -> Result<Started> {
         "-mon".to_owned(),
         "chardev=qmp-link,mode=control".to_owned(),
     ]);
-    fds.extend([qtest_end, qmp_end]);
+    fds.extend([qtest_end, qmp_end].map(Arc::new));
     let launch = Launch {
         binary: PathBuf::from(binary),
         args: args.iter().map(OsString::from).collect(),

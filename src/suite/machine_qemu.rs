@@ -1,0 +1,261 @@
+//! The kind of machine `qemu`: a real QEMU without a guest.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use super::machines::{MachineKind, TestMachine};
+use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
+use super::settings::ClockChoice;
+use super::setup::{MachineSetup, TestDisk};
+use crate::base::options::{OptionSpec, Options};
+use crate::base::units::parse_size;
+use crate::base::{Error, Result, shell};
+use crate::image::Image;
+use crate::image::given::{GivenAio, GivenImage, Handover};
+use crate::machine::Machine;
+use crate::machine::builtin::{Board, Chips};
+use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, QemuMachine, Time};
+
+/// QEMU's device models and block layer, driven over its qtest socket.
+pub struct Qemu;
+
+/// What a PC of QEMU's has and no test thread can use: its local APICs answer their CPUs only.
+const UNREACHABLE: Chips = Chips::LAPIC;
+
+/// What `-nodefaults` leaves out, and is added where a test wants it.
+const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
+
+const RAM_BYTES_DEFAULT: u64 = 128 << 20;
+
+const TYPES: &[(&str, Board)] = &[("pc", Board::Pc), ("q35", Board::Q35)];
+
+const MODES: &[(&str, Option<Mode>)] = &[
+    ("auto", None),
+    ("qtest", Some(Mode::Qtest)),
+    ("tcg-paused", Some(Mode::TcgPaused)),
+    ("tcg-halted", Some(Mode::TcgHalted)),
+];
+
+const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new("type", "pc|q35|TYPE", "pc", "the chipset; or a QEMU type such as pc-q35-5.0"),
+    OptionSpec::new("binary", "FILE", "", "the QEMU to run, instead of the first that will do"),
+    OptionSpec::new(
+        "accel",
+        "auto|qtest|tcg-paused|tcg-halted",
+        "auto",
+        "how devices run without a guest; `qtrace doctor` tells what works here",
+    ),
+    OptionSpec::new("cpus", "N", "1", "CPUs, which only stand there"),
+    OptionSpec::new("ram", "SIZE", "128M", "guest RAM, at most 2G"),
+    OptionSpec::new(
+        "args",
+        "TEXT",
+        "",
+        "further QEMU arguments; quote as in a shell, ,, for a comma",
+    ),
+    OptionSpec::new("device", "JSON", "", "properties of the disk's -device that win over ours"),
+    OptionSpec::new(
+        "blockdev",
+        "JSON",
+        "",
+        "properties of the disk's -blockdev that win over ours",
+    ),
+    OptionSpec::new("keep", "DIR", "", "keep each QEMU's command line, qtest log and stderr there"),
+];
+
+impl Qemu {
+    fn config(options: &Options) -> Result<QemuConfig> {
+        let ram_bytes = options.parse_with("ram", "a size such as 256M", parse_size)?;
+        let args = options.parse_with("args", "words with closed quotes", shell::split)?;
+        let board = board(options)?;
+        let exact = options.get("type").filter(|name| TYPES.iter().all(|(known, _)| known != name));
+        json_option(options, "device")?;
+        json_option(options, "blockdev")?;
+        Ok(QemuConfig {
+            binary: options.get("binary").map(PathBuf::from),
+            board,
+            machine_type: exact.map(str::to_owned),
+            mode: options.choice("accel", MODES, None)?,
+            ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
+            cpus: options.number("cpus", 1)?,
+            args: args.unwrap_or_default(),
+            keep: options.get("keep").map(PathBuf::from),
+            ..QemuConfig::default()
+        })
+    }
+
+    /// Each machine that is kept has a folder of its own.
+    fn start(mut config: QemuConfig) -> Result<QemuMachine> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        if let Some(dir) = &mut config.keep {
+            let number = STARTED.fetch_add(1, Ordering::Relaxed);
+            dir.push(format!("qemu-{}-{number}", std::process::id()));
+            std::fs::create_dir_all(&*dir)
+                .map_err(|e| Error::incomplete("cannot be created").path(&*dir).source(e))?;
+        }
+        QemuMachine::new(config)
+    }
+}
+
+/// The chipset of a machine type: QEMU's names of versions hold it.
+fn board(options: &Options) -> Result<Board> {
+    let Some(name) = options.get("type") else { return Ok(Board::Pc) };
+    match name {
+        "q35" => Ok(Board::Q35),
+        "pc" => Ok(Board::Pc),
+        _ if name.starts_with("pc-q35-") => Ok(Board::Q35),
+        _ if name.starts_with("pc-i440fx-") => Ok(Board::Pc),
+        _ => options.choice("type", TYPES, Board::Pc),
+    }
+}
+
+fn json_option(options: &Options, name: &str) -> Result<Value> {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
+    let value = options.parse_with(name, "a JSON object, with ,, for a comma", parse)?;
+    Ok(value.unwrap_or(Value::Null))
+}
+
+fn merge(into: &mut Value, more: &Value) {
+    if let (Some(into), Some(more)) = (into.as_object_mut(), more.as_object()) {
+        into.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+/// A disk as QEMU opens it.
+fn disk(options: &Options, image: &GivenImage) -> Result<QemuDisk> {
+    let mut node = image.node.clone();
+    merge(&mut node, &json_option(options, "blockdev")?);
+    let mut disk = QemuDisk::new(node);
+    disk.fds = image.files.iter().map(|file| Arc::clone(&file.fd)).collect();
+    disk.properties = json_option(options, "device")?;
+    Ok(disk)
+}
+
+/// A test's disk: in memory, with its contents, read-only where the test wants it.
+fn test_disk(options: &Options, disk: &TestDisk) -> Result<(QemuDisk, Arc<dyn Image>)> {
+    let handover = Handover::mem(disk.bytes, GivenAio::Threads)?;
+    disk.fill(&*handover.writable()?)?;
+    let mut given = self::disk(options, handover.image())?;
+    if disk.read_only {
+        merge(&mut given.node, &json!({ "read-only": true }));
+    }
+    given.queues = disk.queues;
+    given.block_bytes = disk.block_bytes;
+    given.serial = disk.serial.to_owned();
+    given.iothread = disk.iothread;
+    if !disk.iothread {
+        // A doorbell is answered within its access, as tests of the protocol count on.
+        let mut properties = json!({ "ioeventfd": "off" });
+        merge(&mut properties, &given.properties);
+        given.properties = properties;
+    }
+    Ok((given, handover.reopen()?))
+}
+
+/// Adds the chips that `-nodefaults` leaves out.
+fn add_chips(chips: Chips, config: &mut QemuConfig) {
+    let mut add = |chip, device: Value, chardev: &str| {
+        if chips.contains(chip) {
+            config.devices.push(device);
+            config.args.extend(["-chardev".to_owned(), format!("null,id={chardev}")]);
+        }
+    };
+    add(Chips::SERIAL, json!({ "driver": "isa-serial", "chardev": "com1" }), "com1");
+    add(
+        Chips::DEBUGCON,
+        json!({ "driver": "isa-debugcon", "iobase": 0x402, "chardev": "debug" }),
+        "debug",
+    );
+}
+
+impl MachineKind for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "a real QEMU's devices and block layer, without a guest"
+    }
+
+    fn options(&self) -> &'static [OptionSpec] {
+        OPTIONS
+    }
+
+    fn check(&self, options: &Options) -> Result<()> {
+        Self::config(options).map(|_| ())
+    }
+
+    fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine> {
+        let mut config = Self::config(options)?;
+        config.time = match setup.clock {
+            ClockChoice::Virtual => Time::Stepped,
+            ClockChoice::Host => Time::Host { follow: true },
+            ClockChoice::Scaled(_) => {
+                return Err(Error::machine("QEMU's time cannot be scaled")
+                    .hint("clock=virtual, or clock=host"));
+            }
+        };
+        add_chips(setup.chips, &mut config);
+        let mut images = Vec::with_capacity(setup.disks.len());
+        for wanted in &setup.disks {
+            let (disk, image) = test_disk(options, wanted)?;
+            config.disks.push(disk);
+            images.push(image);
+        }
+        let machine = Self::start(config)?;
+        let chips = (Chips::FULL - UNREACHABLE - ADDED) | (setup.chips & ADDED);
+        Ok(TestMachine { machine: Box::new(machine), chips, images, spec: None })
+    }
+
+    fn image_holder(&self) -> ImageHolder {
+        ImageHolder::Machine
+    }
+
+    fn build_for_replay(&self, options: &Options, disk: OneDisk) -> Result<DiskMachine> {
+        let DiskImage::Given(image) = &disk.image else {
+            return Err(Error::machine("QEMU opens its images itself"));
+        };
+        let mut config = Self::config(options)?;
+        config.time = match disk.clock {
+            ClockChoice::Virtual => Time::Stepped,
+            ClockChoice::Host => Time::Host { follow: false },
+            ClockChoice::Scaled(_) => return Err(Error::usage("QEMU's time cannot be scaled")),
+        };
+        let mut given = self::disk(options, image)?;
+        given.queues = disk.queues;
+        given.queue_size = disk.queue_size;
+        given.iothread = disk.iothread;
+        config.disks.push(given);
+        let machine = Self::start(config)?;
+        let details = BTreeMap::from([("qemu".to_owned(), machine.describe())]);
+        Ok(DiskMachine { machine: Box::new(machine), details })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<QemuConfig> {
+        Qemu::config(&Options::parse(text, OPTIONS)?)
+    }
+
+    #[test]
+    fn options_make_a_machine() {
+        let made = config("type=q35,accel=qtest,ram=64M,args=-device edu -name 'a b'").unwrap();
+        assert_eq!(
+            (made.board, made.mode, made.ram_bytes),
+            (Board::Q35, Some(Mode::Qtest), 64 << 20)
+        );
+        assert_eq!(made.args, ["-device", "edu", "-name", "a b"]);
+        let made = config("type=pc-q35-5.0").unwrap();
+        assert_eq!((made.board, made.machine_type.as_deref()), (Board::Q35, Some("pc-q35-5.0")));
+        for bad in ["type=microvm", "accel=kvm", "args='a", "device=x", "blockdev=[]", "ram=x"] {
+            assert_eq!(config(bad).unwrap_err().kind().exit_code(), 2, "{bad}");
+        }
+    }
+}
