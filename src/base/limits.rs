@@ -56,3 +56,21 @@ pub const SUMMARY_REASONS_MAX: usize = 256;
 /// Longest line of a qtest log: a `write` holds its data as text, and the tests that move the most
 /// write some megabytes at once.
 pub const QTEST_LINE_BYTES_MAX: usize = 16 << 20;
+
+/// Longest command line of a machine in a report, and the most that variables may make of one:
+/// people's have up to some kilobytes.
+pub const QTEST_MACHINE_BYTES_MAX: usize = 64 << 10;
+
+/// Most that one command of a replayed qtest log writes or fills: QEMU holds it in memory, and
+/// aborts when it gets none.
+pub const QTEST_WRITE_BYTES_MAX: u64 = 1 << 30;
+
+/// Most that one command of a replayed qtest log reads: the answer has two digits a byte.
+pub const QTEST_READ_BYTES_MAX: u64 = 1 << 20;
+
+/// Longest report that is kept in a temporary file, because it is read twice and came through a
+/// pipe.
+pub const QTEST_SPOOL_BYTES_MAX: u64 = 1 << 30;
+
+/// Lines of a report that are shown, of those that were not sent for one reason.
+pub const QTEST_SHOWN_LINES_MAX: usize = 3;

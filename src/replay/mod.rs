@@ -9,6 +9,7 @@
 //! - [`engine`]: the test thread's loop; [`run_log`]: what it saw, byte for byte; [`output`]: the files it leaves;
 //!   [`books`]: who is told of it; [`summary`]: what the report says;
 //! - [`mod@bus`]: the replay of what a vCPU did to ports, registers and memory.
+//! - [`qtest_log`]: the replay of qtest commands on a real QEMU.
 
 pub mod books;
 pub mod bus;
@@ -20,6 +21,7 @@ pub mod pacing;
 pub mod placement;
 pub mod plan;
 pub mod policy;
+pub mod qtest_log;
 pub mod run_log;
 pub mod session;
 pub mod source;

@@ -31,7 +31,43 @@ pub enum Command<'l> {
     Setup,
 }
 
-const MALFORMED: &str = "malformed command";
+/// What is said of a command whose words are missing, or are no numbers.
+pub const MALFORMED: &str = "malformed command";
+
+/// Whether the command in `text` ends before its last word.
+pub fn lacks_words(text: &[u8]) -> bool {
+    let (name, args) = word(text);
+    let (needed, _) = words(name);
+    blank_separated(args).take(needed).count() < needed
+}
+
+/// The command in `text` as QEMU reads it: single blanks, and no words beyond those it looks at.
+pub fn tidy(text: &[u8]) -> Vec<u8> {
+    let (name, args) = word(text);
+    let (_, most) = words(name);
+    let all = std::iter::once(name).chain(blank_separated(args).take(most));
+    all.collect::<Vec<_>>().join(&b' ')
+}
+
+fn blank_separated(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+/// Words behind the name of a command: those it needs, and those it looks at.
+fn words(name: &[u8]) -> (usize, usize) {
+    match name {
+        b"write" | b"b64write" | b"memset" => (3, 3),
+        b"read" | b"b64read" => (2, 2),
+        b"clock_step" => (0, 1),
+        b"clock_set" => (1, 1),
+        b"irq_intercept_in" | b"irq_intercept_out" => (1, 2),
+        b"set_irq_in" => (4, 4),
+        b"module_load" => (2, 2),
+        name if name.starts_with(b"out") || name.starts_with(b"write") => (2, 2),
+        name if name.starts_with(b"in") || name.starts_with(b"read") => (1, 1),
+        _ => (0, 0),
+    }
+}
 
 /// The command in `text`; `None` when it begins with no word of the protocol.
 pub fn parse(text: &[u8]) -> Option<Result<Command<'_>, &'static str>> {
@@ -205,6 +241,22 @@ mod tests {
         assert_eq!(ok("set_irq_in ioapic unnamed-gpio-in 3 1"), Command::SetIrq);
         assert_eq!(ok("endianness"), Command::Setup);
         assert_eq!(ok("module_load block- nfs"), Command::Setup);
+    }
+
+    #[test]
+    fn a_tidy_command_has_the_words_that_qemu_looks_at() {
+        for (text, want) in [
+            ("outl  0xcf8\t0x80001010 # BAR 0", "outl 0xcf8 0x80001010"),
+            (" inb 0x71 ", "inb 0x71"),
+            ("write 0x0 0x2 0x0102 x", "write 0x0 0x2 0x0102"),
+            ("readq 0x10 0x20", "readq 0x10"),
+            ("clock_step", "clock_step"),
+            ("clock_step 5 6", "clock_step 5"),
+            ("endianness x", "endianness"),
+            ("set_irq_in a b 3 1 x", "set_irq_in a b 3 1"),
+        ] {
+            assert_eq!(tidy(text.as_bytes()), want.as_bytes(), "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - `command`: what each command holds; numbers as C reads them, sizes and addresses bytes.
-//! - `text`, `script`: marks of the log, answers, continued lines, here-documents.
+//! - `text`, `script`: marks of the log, answers, continued lines, here-documents;
+//!   `gutter`, `wrap`, `quoted`, `shell`: what mail, terminals and shells make of them.
 //! - `session`: what commands and answers make: `in*`, `out*`, `readX` and `writeX` an access;
 //!   `write`, `memset` and `read` guest memory (which may be a device's all the same: the protocol
 //!   does not know); `clock_step` and `clock_set` a step of the clock; `IRQ` an interrupt.
@@ -24,11 +25,15 @@
 
 pub(crate) mod command;
 pub(crate) mod data;
-mod script;
+mod gutter;
+mod quoted;
+pub(crate) mod script;
 mod session;
+pub(crate) mod shell;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
+mod wrap;
 
 use self::script::{Part, Script};
 use self::session::Session;
@@ -110,12 +115,23 @@ struct Reader {
 impl Reader {
     fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
         let mut script = Script::new(source);
+        // Here-documents are for machines of their own: the first that holds something counts.
+        let (mut documents, mut taken) = (0u64, None);
         while let Some((line, part, text)) = script.read()? {
             job.tick()?;
             match part {
-                Part::Commands => self.line(line, text, job)?,
-                Part::Begin => {
-                    let machine = script.machine().map(str::to_owned);
+                Part::Commands if taken.is_some_and(|first| first != documents) => {
+                    job.summary.lose("line of another here-document", || line_place(line));
+                }
+                Part::Commands => {
+                    if documents > 0 && !text.is_empty() {
+                        taken = Some(documents);
+                    }
+                    self.line(line, text, job)?;
+                }
+                Part::Begin | Part::Launch => {
+                    documents += u64::from(part == Part::Begin);
+                    let machine = text::machine(text);
                     machine.into_iter().for_each(|machine| self.machine(&machine, job));
                 }
                 Part::End => {}
@@ -139,7 +155,7 @@ impl Reader {
     fn line(&mut self, line: u64, text: &[u8], job: &mut Job<'_>) -> Result<()> {
         let text = text.trim_ascii();
         if let Some(comment) = text.strip_prefix(b"#") {
-            if let Some(args) = comment.trim_ascii_start().strip_prefix(b"args:") {
+            if let Some(args) = text::machine_args(comment.trim_ascii_start()) {
                 self.machine(&text::readable(args), job);
             }
             return Ok(());

@@ -75,10 +75,6 @@ fn answer(text: &[u8]) -> Option<Said<'_>> {
 pub struct HereDocument {
     /// The line that ends it.
     delimiter: Vec<u8>,
-    /// `<<-`: tabs before the delimiter are left out.
-    tabs: bool,
-    /// The command line of QEMU, as far as it is in that line.
-    pub machine: Option<String>,
 }
 
 /// Longest command line that is kept.
@@ -89,34 +85,69 @@ impl HereDocument {
     pub fn begun_by(text: &[u8]) -> Option<Self> {
         let at = text.windows(2).position(|two| two == b"<<")?;
         let after = text.get(at + 2..)?;
-        let tabs = after.first() == Some(&b'-');
-        let after = if tabs { after.get(1..)? } else { after };
-        let after = after.trim_ascii_start();
+        let after = after.strip_prefix(b"-").unwrap_or(after).trim_ascii_start();
+        let after = after.strip_prefix(b"\\").unwrap_or(after);
         let quote = after.first().filter(|byte| matches!(byte, b'\'' | b'"'));
         let after = if quote.is_some() { after.get(1..)? } else { after };
         let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
         let delimiter: Vec<u8> = after.iter().take_while(is_part).copied().collect();
         let closed = quote.is_none_or(|quote| after.get(delimiter.len()) == Some(quote));
-        if delimiter.is_empty() || !closed {
-            return None;
-        }
-        Some(Self { delimiter, tabs, machine: machine(text) })
+        (!delimiter.is_empty() && closed).then_some(Self { delimiter })
     }
 
-    /// Whether `text` is its last line.
+    /// Whether `text` is its last line. A report may have it indented as a whole, so blanks do not
+    /// count, as they would in a shell.
     pub fn is_ended_by(&self, text: &[u8]) -> bool {
-        let skipped = text.iter().take_while(|byte| self.tabs && **byte == b'\t').count();
-        text.get(skipped..) == Some(&self.delimiter)
+        text.trim_ascii() == self.delimiter
     }
 }
 
 /// The part of a pipeline that starts QEMU, with single blanks.
-fn machine(text: &[u8]) -> Option<String> {
-    let is_qemu = |part: &&[u8]| part.windows(4).any(|four| four == b"qemu");
+pub fn machine(text: &[u8]) -> Option<String> {
+    let is_qemu = |part: &&[u8]| {
+        part.windows(4).any(|four| four == b"qemu") || part.windows(6).any(|six| six == b"-qtest")
+    };
     let part = text.split(|byte| *byte == b'|').find(is_qemu)?;
     let end = part.windows(2).position(|two| two == b"<<").unwrap_or(part.len());
     Some(readable(part.get(..end)?))
 }
+
+/// A shell's comment without its hashes.
+pub fn after_hash(text: &[u8]) -> &[u8] {
+    let at = text.iter().position(|byte| *byte != b'#').unwrap_or(text.len());
+    text.get(at..).unwrap_or_default().trim_ascii_start()
+}
+
+/// What a header calls the arguments of a machine.
+const ARGS_NAMES: &[&[u8]] = &[
+    b"args",
+    b"arguments",
+    b"qemu args",
+    b"qemu arguments",
+    b"qemu_args",
+    b"machine args",
+    b"cmdline",
+    b"qemu cmdline",
+    b"command line",
+    b"qemu command line",
+];
+
+/// The arguments of a machine that a header's line has: `args: -M q35`, in a comment or not.
+pub fn machine_args(text: &[u8]) -> Option<&[u8]> {
+    let colon = text.iter().take(ARGS_NAME_BYTES_MAX).position(|byte| *byte == b':')?;
+    let (name, rest) = text.split_at(colon);
+    let name = name.trim_ascii();
+    if !ARGS_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return None;
+    }
+    let rest = rest.get(1..)?.trim_ascii();
+    let rest = rest.strip_suffix(b"*/").unwrap_or(rest).trim_ascii_end();
+    let option = |two: &[u8]| matches!(two, [b'-', second] if second.is_ascii_alphabetic());
+    rest.windows(2).any(option).then_some(rest)
+}
+
+/// Longest name of [`ARGS_NAMES`], with its colon.
+const ARGS_NAME_BYTES_MAX: usize = 20;
 
 /// `text` with single blanks, cut to a bearable length.
 pub fn readable(text: &[u8]) -> String {
@@ -152,28 +183,48 @@ mod tests {
         }
     }
 
-    #[track_caller]
-    fn here(text: &str) -> HereDocument {
-        HereDocument::begun_by(text.as_bytes()).expect("a here-document")
+    #[test]
+    fn here_documents() {
+        for (text, ends) in [
+            ("cat << EOF | ./qemu-system-i386 -qtest stdio", "EOF"),
+            ("qemu-system-x86_64 -qtest stdio <<-'END_1' 2>&1", "END_1"),
+            ("cat <<\"X\" > commands", "X"),
+            ("cat <<\\E1|x", "E1"),
+        ] {
+            let document = HereDocument::begun_by(text.as_bytes()).expect(text);
+            for end in [ends.to_owned(), format!("    {ends}"), format!("\t{ends} ")] {
+                assert!(document.is_ended_by(end.as_bytes()), "{text}");
+            }
+            for other in [format!("{ends}X"), format!("x {ends}"), String::new()] {
+                assert!(!document.is_ended_by(other.as_bytes()), "{text}: {other}");
+            }
+        }
+        for text in ["cat < EOF", "1 << ", "cat <<< word", "cat << 'EOF", "a << |"] {
+            assert_eq!(HereDocument::begun_by(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]
-    fn here_documents() {
-        let doc = here("cat << EOF | ./qemu-system-i386 -M q35  -device x,id=\"a\" -qtest stdio");
-        assert_eq!(
-            doc.machine.as_deref(),
-            Some("./qemu-system-i386 -M q35 -device x,id=\"a\" -qtest stdio")
-        );
-        assert!(doc.is_ended_by(b"EOF"));
-        assert!(
-            !doc.is_ended_by(b"EOFX") && !doc.is_ended_by(b" EOF") && !doc.is_ended_by(b"\tEOF")
-        );
-        let doc = here("qemu-system-x86_64 -qtest stdio <<-'END_1' 2>&1");
-        assert_eq!(doc.machine.as_deref(), Some("qemu-system-x86_64 -qtest stdio"));
-        assert!(doc.is_ended_by(b"\t\tEND_1"));
-        assert_eq!(here("cat <<\"X\" > commands").machine, None);
-        for text in ["cat < EOF", "1 << ", "cat <<< word", "cat << 'EOF", "a << |"] {
-            assert_eq!(HereDocument::begun_by(text.as_bytes()), None, "{text}");
+    fn command_lines_for_the_header() {
+        for (text, want) in [
+            (
+                "cat << EOF | ./qemu-system-i386 -M q35  -device x,id=\"a\" -qtest stdio",
+                Some("./qemu-system-i386 -M q35 -device x,id=\"a\" -qtest stdio"),
+            ),
+            ("qemu -qtest stdio <<-'END_1' 2>&1", Some("qemu -qtest stdio")),
+            ("cat <<\"X\" > commands", None),
+        ] {
+            assert_eq!(machine(text.as_bytes()).as_deref(), want, "{text}");
+        }
+        for (text, want) in [
+            ("args: -M q35", Some("-M q35")),
+            ("QEMU args: accel=qtest, -m 64 */", Some("accel=qtest, -m 64")),
+            ("Command line: ./qemu-system-i386 -M q35", Some("./qemu-system-i386 -M q35")),
+            ("args: none", None),
+            ("args -M q35", None),
+            ("the args: -M q35", None),
+        ] {
+            assert_eq!(machine_args(text.as_bytes()), want.map(str::as_bytes), "{text}");
         }
     }
 }

@@ -1,0 +1,6 @@
+//! The replay of a qtest log or reproducer on a real QEMU.
+//!
+//! - [`mod@report`], [`rejected`]: what a pasted report holds, and which of its lines are sent.
+
+pub mod rejected;
+pub mod report;
