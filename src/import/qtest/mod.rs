@@ -131,7 +131,8 @@ impl Reader {
                 }
                 Part::Begin | Part::Launch => {
                     documents += u64::from(part == Part::Begin);
-                    let machine = text::machine(text);
+                    let args = text::machine_args(text::after_hash(text)).map(text::readable);
+                    let machine = args.or_else(|| text::machine(text));
                     machine.into_iter().for_each(|machine| self.machine(&machine, job));
                 }
                 Part::End => {}
@@ -154,10 +155,7 @@ impl Reader {
 
     fn line(&mut self, line: u64, text: &[u8], job: &mut Job<'_>) -> Result<()> {
         let text = text.trim_ascii();
-        if let Some(comment) = text.strip_prefix(b"#") {
-            if let Some(args) = text::machine_args(comment.trim_ascii_start()) {
-                self.machine(&text::readable(args), job);
-            }
+        if text.starts_with(b"#") {
             return Ok(());
         }
         let (speaker, said) = text::parse(text);

@@ -20,7 +20,8 @@ pub enum Part {
     Commands,
     /// The shell's line that begins a here-document, with what was wrapped of it.
     Begin,
-    /// A shell's line that starts QEMU and begins no here-document, likewise.
+    /// A shell's line that starts QEMU and begins no here-document, or a header's line that says
+    /// with which arguments; likewise.
     Launch,
     /// The line that ends a here-document.
     End,
@@ -107,6 +108,9 @@ impl Script {
         }
         let command = is_command(&self.text);
         if let Some((document, hash)) = begun_by(&self.text).filter(|_| !command) {
+            if hash {
+                self.text = text::after_hash(&self.text).to_vec();
+            }
             self.unwrap_machine(true, Some(&document))?;
             self.state = State::Inside { document, hash };
             return Ok(Some(Part::Begin));
@@ -114,7 +118,8 @@ impl Script {
         if !command && self.quoted(number)? {
             return Ok(None);
         }
-        if !command && starts_qemu(&self.text) {
+        let header = || text::machine_args(text::after_hash(&self.text)).is_some();
+        if !command && (header() || starts_qemu(&self.text)) {
             self.unwrap_machine(false, None)?;
             return Ok(Some(Part::Launch));
         }
@@ -155,7 +160,7 @@ impl Script {
             let Some((_, next)) = self.ahead.take_if(|_| goes_on) else { return Ok(()) };
             let next = next.trim_ascii();
             // A list was wrapped behind a comma; an option never begins within a list.
-            if !(self.text.ends_with(b",") && !next.starts_with(b"-")) {
+            if !self.text.ends_with(b",") || next.starts_with(b"-") {
                 self.text.push(b' ');
             }
             self.text.extend_from_slice(next);
@@ -434,11 +439,10 @@ mod tests {
             let lines = ["cat <<'E' | qemu -M q35 \\", "  -qtest stdio", "outb 1 2", "E", "x"];
             let text: String = lines.map(|line| format!("{before}{line}\n")).concat();
             let got = read(&format!("{first}{text}"));
-            let hash = if before == "# " { before } else { "" };
             let parts: Vec<_> = got.iter().map(|(n, part, _)| (*n, *part)).collect();
             assert_eq!(parts, [(1, Begin), (3, Commands), (4, End), (5, After)], "{before}{first}");
             let words: Vec<&str> = got[0].2.split_whitespace().collect();
-            let want = format!("{hash}cat <<'E' | qemu -M q35 -qtest stdio");
+            let want = "cat <<'E' | qemu -M q35 -qtest stdio";
             assert_eq!(words.join(" "), want, "{before}{first}");
             assert_eq!(got[1].2, "outb 1 2");
         }
@@ -472,6 +476,18 @@ mod tests {
         check(
             "x = 1 << SHIFT;\noutb 1 2\n",
             &[(1, Commands, "x = 1 << SHIFT;"), (2, Commands, "outb 1 2")],
+        );
+    }
+
+    #[test]
+    fn a_header() {
+        check(
+            "# args: -M q35\n/* QEMU args: -M q35,\n * smm=off */\noutb 1 2\n",
+            &[
+                (1, Launch, "# args: -M q35"),
+                (2, Launch, "QEMU args: -M q35,smm=off */"),
+                (4, Commands, "outb 1 2"),
+            ],
         );
     }
 

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use super::rejected::{Rejected, Why};
 use crate::base::error::{IoContext, Place};
-use crate::base::limits::{QTEST_READ_BYTES_MAX, QTEST_SPOOL_BYTES_MAX, QTEST_WRITE_BYTES_MAX};
+use crate::base::limits::{
+    QTEST_MACHINE_BYTES_MAX, QTEST_READ_BYTES_MAX, QTEST_SPOOL_BYTES_MAX, QTEST_WRITE_BYTES_MAX,
+};
 use crate::base::{Error, ErrorKind, Result};
 use crate::import::qtest::command::{self, Command};
 use crate::import::qtest::script::{Part, Script};
@@ -146,7 +148,7 @@ impl Commands {
     ///
     /// # Errors
     /// Input: unreadable.
-    pub fn next(&mut self) -> Result<Option<Sent>> {
+    pub fn read(&mut self) -> Result<Option<Sent>> {
         while let Some((line, part, text)) = self.script.read()? {
             self.document += u64::from(part == Part::Begin);
             if part != Part::Commands || self.document != self.part.document {
@@ -185,6 +187,9 @@ pub fn sendable(body: &[u8]) -> Option<Result<String, &'static str>> {
         }
         Command::Read { len, .. } => {
             (len > QTEST_READ_BYTES_MAX).then_some("it reads more than one answer may hold")
+        }
+        Command::Setup if tidy.starts_with(b"module_load") => {
+            Some("it loads a module from the host's files")
         }
         _ => None,
     };
@@ -268,11 +273,16 @@ impl Surveyor {
                 self.others.add(Why::Shell, line, text);
             }
             Part::Launch => {
+                let header = text::machine_args(text::after_hash(text));
                 let qtest = text.windows(7).any(|part| part == b"-qtest ");
-                let rank = if qtest { Rank::Qtest } else { Rank::Launch };
-                let candidate = self.candidate(rank, line, text);
+                let (rank, args, why) = match header {
+                    Some(args) => (Rank::Header, args, Why::Header),
+                    None if qtest => (Rank::Qtest, text, Why::Shell),
+                    None => (Rank::Launch, text, Why::Shell),
+                };
+                let candidate = self.candidate(rank, line, args);
                 self.prefer(candidate);
-                self.others.add(Why::Shell, line, text);
+                self.others.add(why, line, text);
             }
             Part::End => {
                 self.close();
@@ -282,7 +292,7 @@ impl Surveyor {
                 if !text.trim_ascii().is_empty() {
                     self.others.add(Why::After, line, text);
                 }
-                self.header(line, text);
+                self.sets_variables(text);
             }
             Part::Commands => self.command(line, text),
         }
@@ -292,7 +302,7 @@ impl Surveyor {
         if text.trim_ascii().is_empty() {
             return;
         }
-        let header = self.inside.is_none() && self.header(line, text);
+        let header = self.inside.is_none() && self.sets_variables(text);
         let unit = self.inside.as_mut().unwrap_or(&mut self.outside);
         let (speaker, said) = text::parse(text);
         match said {
@@ -316,16 +326,11 @@ impl Surveyor {
         }
     }
 
-    /// Takes a header's line, or one that sets variables.
-    fn header(&mut self, line: u64, text: &[u8]) -> bool {
-        if let Some(args) = text::machine_args(text::after_hash(text)) {
-            let candidate = self.candidate(Rank::Header, line, args);
-            self.prefer(candidate);
-            return true;
-        }
+    /// Takes a line that sets variables.
+    fn sets_variables(&mut self, text: &[u8]) -> bool {
         // Cheap, because most lines are commands.
-        let sets = text.len() < 4096 && text.contains(&b'=');
-        sets && std::str::from_utf8(text).is_ok_and(|text| self.variables.learn(text))
+        let may = text.len() <= QTEST_MACHINE_BYTES_MAX && text.contains(&b'=');
+        may && std::str::from_utf8(text).is_ok_and(|text| self.variables.learn(text))
     }
 
     fn candidate(&self, rank: Rank, line: u64, text: &[u8]) -> Option<Candidate> {

@@ -23,7 +23,7 @@ fn read_pick(text: &str, pick: u64) -> Result<(Survey, Vec<(u64, String)>)> {
     let survey = report.survey(pick)?;
     let mut commands = report.commands(survey.part)?;
     let mut sent = Vec::new();
-    while let Some(command) = commands.next()? {
+    while let Some(command) = commands.read()? {
         sent.push((command.line, command.text));
     }
     Ok((survey, sent))
@@ -113,7 +113,7 @@ fn lines_keep_their_numbers() {
 fn what_is_not_sent_is_told_by_line() {
     let (survey, sent) = read_pick(
         "outb 9 9\ncat << EOF | qemu-system-i386 -M pc\n# x\noutb 1 2\noutl 0xcf8\noutb 0x10000 1\n\
-         quit\nwrite 0x0 0xffffffffff 0x01\nread 0x0 0x200000\ninb 1\u{e9}\nOK 0x1\nEOF\ninb 7\nend\n",
+         quit\nwrite 0x0 0xffffffffff 0x01\nread 0x0 0x200000\ninb 1\u{e9}\nmodule_load a b\nOK 0x1\nEOF\ninb 7\nend\n",
         1,
     )
     .unwrap();
@@ -124,14 +124,15 @@ fn what_is_not_sent_is_told_by_line() {
         .map(|lines| (lines.reason.as_str(), lines.count, lines.first[0].line))
         .collect();
     let want = [
+        ("it loads a module from the host's files", 1, 11),
         ("it reads more than one answer may hold", 1, 9),
         ("it writes more than QEMU can hold in memory", 1, 8),
         ("malformed command", 2, 5),
         ("port beyond 0xffff (QEMU aborts)", 1, 6),
         ("no qtest command", 1, 7),
         ("command outside of the here-document", 1, 1),
-        ("after the end of the here-document", 2, 13),
-        ("what QEMU said", 1, 11),
+        ("after the end of the here-document", 2, 14),
+        ("what QEMU said", 1, 12),
         ("comment", 1, 3),
         ("line of the shell", 2, 2),
     ];
@@ -224,7 +225,7 @@ fn bytes_at_random_end_without_harm() {
         if let Ok(survey) = report.survey(1) {
             let mut commands = report.commands(survey.part).unwrap();
             let mut count = 0;
-            while let Some(sent) = commands.next().unwrap() {
+            while let Some(sent) = commands.read().unwrap() {
                 assert!(matches!(command::parse(sent.text.as_bytes()), Some(Ok(_))), "{sent:?}");
                 count += 1;
             }
