@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Progress and colour live here and nowhere else.
 
 pub mod diff;
+pub mod doctor;
 pub mod import;
 pub mod info;
 pub mod progress;
@@ -31,7 +32,8 @@ Examples:
   qtrace info t.qtrace
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
   qtrace diff d.qcow2 want.raw
-  qtrace test rtc";
+  qtrace test rtc
+  qtrace doctor";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -46,6 +48,8 @@ pub enum Command {
     Test(test::Args),
     /// Compare two images, two reports or two traces.
     Diff(diff::Args),
+    /// Tell which machines work here, and what to install for those that do not.
+    Doctor(doctor::Args),
 }
 
 /// How results are printed on stdout.
@@ -86,6 +90,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Replay(args) => replay::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 
