@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::outcome::{Finding, Outcome, Stop};
 use crate::base::options::Options;
-use crate::base::{GuestAddr, Nanos, Prng, Result};
+use crate::base::{GuestAddr, Nanos, Prng, Result, TimeGrade};
 use crate::machine::{GuestRam, IrqEvent, IrqSource, Machine};
 
 /// A thread of a test, with the machine it drives.
@@ -166,6 +166,76 @@ impl<'m> TestThread<'m> {
         Ok(event.take())
     }
 
+    /// The moment at which `event` fires next, within `time`; its count is taken. Exact on every
+    /// virtual clock, if a timer of the machine's brings it. Where commands step the clock
+    /// ([`TimeGrade::ClockStepped`]) only the next deadline of any device can be stepped to, so
+    /// time may have passed beyond the end when none came.
+    pub fn expect_next_irq(&mut self, what: &str, event: &IrqEvent, time: Nanos) -> Outcome<Nanos> {
+        let end = Nanos(self.now().0.saturating_add(time.0));
+        let stepped = self.machine.clock().grade() == TimeGrade::ClockStepped;
+        let mut stands = false;
+        while event.take() == 0 {
+            let now = self.now();
+            // Without a deadline anywhere time stands, and then nothing comes.
+            if now >= end || stands {
+                return self.failed(what, format!("an interrupt within {} ns", time.0), "none");
+            }
+            self.machine.wait(&[event.fd()], if stepped { None } else { Some(end) })?;
+            stands = stepped && self.now() == now && first_ready(&[event.fd()])?.is_none();
+        }
+        let now = self.now();
+        if now > end {
+            let came = format!("{} ns later", now - end);
+            return self.failed(what, format!("an interrupt within {} ns", time.0), came);
+        }
+        Ok(now)
+    }
+
+    /// Lets time pass until `at`, when `event` fires: it has not since it was taken last, and does
+    /// not a nanosecond earlier. Takes its count. Exact on every virtual clock, unlike the time
+    /// after [`TestThread::wait_any`].
+    pub fn expect_irq_at(&mut self, what: &str, event: &IrqEvent, at: Nanos) -> Outcome<u64> {
+        self.expect_irq_between(what, event, (at, at))
+    }
+
+    /// As [`TestThread::expect_irq_at`], for a moment from `first` to `last`.
+    pub fn expect_irq_between(
+        &mut self,
+        what: &str,
+        event: &IrqEvent,
+        (first, last): (Nanos, Nanos),
+    ) -> Outcome<u64> {
+        if first.0 > 0 {
+            self.expect_quiet_until(what, event, Nanos(first.0 - 1))?;
+        }
+        self.run_until(last)?;
+        match event.take() {
+            0 if first == last => {
+                self.failed(what, format!("an interrupt at {} ns", last.0), "none by then")
+            }
+            0 => self.failed(
+                what,
+                format!("an interrupt from {} to {} ns", first.0, last.0),
+                "none by then",
+            ),
+            count => Ok(count),
+        }
+    }
+
+    /// Lets time pass until `end`: `event` has not fired since it was taken last, and does not by
+    /// then.
+    pub fn expect_quiet_until(&mut self, what: &str, event: &IrqEvent, end: Nanos) -> Outcome {
+        self.run_until(end)?;
+        match event.take() {
+            0 => Ok(()),
+            count => self.failed(
+                what,
+                format!("no interrupt up to {} ns", end.0),
+                format!("{count} by then"),
+            ),
+        }
+    }
+
     /// A finding now.
     pub fn failed<T>(
         &self,
@@ -210,5 +280,84 @@ fn first_ready(fds: &[BorrowedFd<'_>]) -> Result<Option<usize>> {
         Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(None),
         Ok(_) => Ok(list.iter().position(|fd| fd.any().unwrap_or(false))),
         Err(e) => Err(crate::base::Error::machine("polling interrupts failed").source(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::builtin::device::{Device, Wire};
+    use crate::suite::outcome::Stop;
+    use crate::suite::testbed::Testbed;
+
+    /// Interrupts once, at 1000 ns.
+    struct Once {
+        wire: Wire,
+        done: bool,
+    }
+
+    impl Device for Once {
+        fn name(&self) -> &'static str {
+            "once"
+        }
+
+        fn read(&mut self, _: usize, _: u64, _: u8, _: Nanos) -> u64 {
+            0
+        }
+
+        fn write(&mut self, _: usize, _: u64, _: u8, _: u64, _: Nanos) {}
+
+        fn deadline(&self) -> Option<Nanos> {
+            (!self.done).then_some(Nanos(1000))
+        }
+
+        fn run(&mut self, _: Nanos) {
+            self.done = true;
+            self.wire.pulse();
+        }
+
+        fn reset(&mut self, _: Nanos) {}
+    }
+
+    /// What `look` finds on a machine that interrupts once.
+    fn once<T>(look: impl Fn(&mut TestThread<'_>, &IrqEvent) -> Outcome<T>) -> Outcome<T> {
+        let mut machine =
+            Testbed::new(&[], |wire, _| Box::new(Once { wire: wire(3), done: false }));
+        let mut thread = TestThread::new(&mut machine, Options::default(), 1);
+        let event = thread.watch(IrqSource::Intx(3))?;
+        look(&mut thread, &event)
+    }
+
+    fn got<T: Debug>(outcome: Outcome<T>) -> String {
+        match outcome {
+            Err(Stop::Failed(finding)) => finding.got,
+            other => panic!("no finding: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_moment_is_exact_to_both_sides() {
+        assert_eq!(once(|t, e| t.expect_irq_at("x", e, Nanos(1000))).unwrap(), 1);
+        assert_eq!(got(once(|t, e| t.expect_irq_at("x", e, Nanos(999)))), "none by then");
+        assert_eq!(got(once(|t, e| t.expect_irq_at("x", e, Nanos(1001)))), "1 by then");
+        let between =
+            |first, last| once(|t, e| t.expect_irq_between("x", e, (Nanos(first), Nanos(last))));
+        assert_eq!(between(1000, 1001).unwrap(), 1);
+        assert_eq!(between(0, 1000).unwrap(), 1);
+        assert_eq!(got(between(1001, 1002)), "1 by then");
+        assert_eq!(got(between(998, 999)), "none by then");
+        once(|t, e| t.expect_quiet_until("x", e, Nanos(999))).unwrap();
+        assert_eq!(got(once(|t, e| t.expect_quiet_until("x", e, Nanos(1000)))), "1 by then");
+    }
+
+    #[test]
+    fn the_next_moment_is_found() {
+        assert_eq!(once(|t, e| t.expect_next_irq("x", e, Nanos(5000))).unwrap(), Nanos(1000));
+        assert_eq!(got(once(|t, e| t.expect_next_irq("x", e, Nanos(999)))), "none");
+        let twice = |t: &mut TestThread<'_>, e: &IrqEvent| {
+            t.expect_next_irq("x", e, Nanos(1000))?;
+            t.expect_next_irq("x", e, Nanos(1000))
+        };
+        assert_eq!(got(once(twice)), "none");
     }
 }
