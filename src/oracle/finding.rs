@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::BlockOp;
+use crate::machine::Obituary;
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -47,6 +48,8 @@ named!(
         DeviceHung = "device_hung",
         /// The device broke the ring protocol.
         ProtocolError = "protocol_error",
+        /// The machine, a program of its own, came to an end that nobody asked for.
+        MachineDied = "machine_died",
     }
 );
 
@@ -200,6 +203,9 @@ pub struct Finding {
     /// How often it was seen: reads of the same damage are one finding.
     #[serde(default = "one")]
     pub occurrences: u64,
+    /// How the machine died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obituary: Option<Obituary>,
 }
 
 fn one() -> u64 {
@@ -227,6 +233,7 @@ impl Finding {
             last_writer: None,
             found_writer: None,
             occurrences: 1,
+            obituary: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Replay: from a trace to requests on a device, at the right moment and in the right order.
 //!
 //! - [`options`], [`policy`]: what `--test block-trace-virtio` understands; [`session`]: a whole
-//!   run of it;
+//!   run of it, and `on_machine` the part of it that needs the machine;
 //! - [`target`]: the disk it writes; [`streams`]: the part of the trace that belongs there;
 //! - [`source`], [`trace_source`]: where events come from; [`plan`], [`placement`]: what each
 //!   becomes on this device;
@@ -15,6 +15,8 @@ pub mod books;
 pub mod bus;
 pub mod engine;
 pub mod inflight;
+mod on_machine;
+mod option_specs;
 pub mod options;
 pub mod output;
 pub mod pacing;
@@ -33,5 +35,7 @@ pub mod trace_source;
 
 #[cfg(test)]
 mod engine_tests;
+#[cfg(test)]
+mod given_tests;
 #[cfg(test)]
 pub(crate) mod testing;

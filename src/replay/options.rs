@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use super::option_specs::{SPECS, help};
 use super::policy::{
-    ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, UnalignedPolicy, Window,
+    AioChoice, ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, UnalignedPolicy, Window,
 };
 use crate::base::limits::{DISK_BYTES_MAX, IODEPTH_MAX};
 use crate::base::options::{OptionSpec, Options};
 use crate::base::units::{parse_nanos, parse_size};
 use crate::base::{Error, Nanos, Result};
 use crate::driver::virtio::{CompletionMode, Transport};
+use crate::image::CacheMode;
 use crate::image::fault::FaultSpec;
-use crate::image::{AioMode, CacheMode};
 use crate::oracle::Verify;
 use crate::suite::machines::MachineChoice;
+use crate::suite::one_disk::ImageHolder;
 
 /// Everything a replay is told.
 #[derive(Clone, Debug)]
@@ -37,8 +39,8 @@ pub struct Config {
     pub snapshot: bool,
     /// How the target's bytes reach the disk.
     pub cache: CacheMode,
-    /// How a raw target is read and written.
-    pub aio: AioMode,
+    /// How a raw target, or any that QEMU opens, is read and written.
+    pub aio: AioChoice,
     /// Backing files outside the target's folder are allowed.
     pub allow_backing: bool,
     /// Device requests in flight at most.
@@ -105,153 +107,6 @@ pub struct Config {
     pub settings: BTreeMap<String, String>,
 }
 
-/// The options, in the order help lists them.
-pub const SPECS: &[OptionSpec] = &[
-    OptionSpec::new("tracefile", "FILE", "", "the trace to replay (required)"),
-    OptionSpec::new(
-        "target_img",
-        "FILE",
-        "",
-        "the disk it is replayed onto: created when missing, else written in place",
-    ),
-    OptionSpec::new(
-        "target_fmt",
-        "FORMAT",
-        "",
-        "raw, qcow2, ..., or null or mem, which need no target_img; an existing target is probed",
-    ),
-    OptionSpec::new(
-        "target_size",
-        "SIZE",
-        "",
-        "size of a new target; as the trace says when not given",
-    ),
-    OptionSpec::new(
-        "snapshot",
-        "on|off",
-        "off",
-        "leave an existing target untouched: writes go to a temporary overlay",
-    ),
-    OptionSpec::new(
-        "comparison_img",
-        "FILE",
-        "",
-        "the image that the target must equal after the run",
-    ),
-    OptionSpec::new("comparison_fmt", "FORMAT", "", "its format; probed when not given"),
-    OptionSpec::new(
-        "verify",
-        "full|reads|none",
-        "full",
-        "check every read and the final image, only the reads, or nothing",
-    ),
-    OptionSpec::new(
-        "image_sha256",
-        "auto|on|off",
-        "auto",
-        "SHA-256 of the target after the run; auto: with verify=full, up to 64 GiB",
-    ),
-    OptionSpec::new(
-        "oracle_memory",
-        "SIZE",
-        "1G",
-        "memory of the model before it spills to a temporary file",
-    ),
-    OptionSpec::new("iodepth", "N", "32", "device requests in flight at most"),
-    OptionSpec::new(
-        "pacing",
-        "no_stall|recorded|closed",
-        "no_stall",
-        "as fast as iodepth allows; at recorded times; after what had completed before",
-    ),
-    OptionSpec::new("time_scale", "PERCENT", "100", "50 is twice as fast; implies pacing=recorded"),
-    OptionSpec::new(
-        "lag_budget",
-        "TIME",
-        "1ms",
-        "p99 lateness past which a timed run is INVALID for timing",
-    ),
-    OptionSpec::new("on_lag", "warn|fail", "warn", "fail: such a run exits with 6"),
-    OptionSpec::new(
-        "clock",
-        "host|virtual",
-        "host",
-        "virtual: deterministic, run log and report repeat byte for byte",
-    ),
-    OptionSpec::new("loops", "N", "1", "passes over the trace; each writes new stamps"),
-    OptionSpec::new(
-        "events",
-        "A-B",
-        "",
-        "only events A up to, not including, B; either may be left out",
-    ),
-    OptionSpec::new(
-        "time",
-        "A-B",
-        "",
-        "only this part of the recorded time (s; ms, us, ns as suffix)",
-    ),
-    OptionSpec::new("device", "NAME|all", "", "which device, where the trace holds several"),
-    OptionSpec::new("offset", "error|wrap|clip", "error", "requests past the end of the disk"),
-    OptionSpec::new("unaligned", "round|error", "round", "requests that are not whole blocks"),
-    OptionSpec::new(
-        "overlap",
-        "hold|allow",
-        "hold",
-        "requests that overlap one in flight wait for it, or go",
-    ),
-    OptionSpec::new(
-        "cache",
-        "none|writeback|unsafe",
-        "writeback",
-        "O_DIRECT; page cache; page cache and no flush",
-    ),
-    OptionSpec::new("aio", "auto|sync|io_uring", "auto", "how a raw target is read and written"),
-    OptionSpec::new(
-        "allow_backing",
-        "on|off",
-        "off",
-        "open backing files outside the image's own folder",
-    ),
-    OptionSpec::new("num_queues", "N", "1", "request queues of the device"),
-    OptionSpec::new("queue_size", "N", "256", "entries of each ring, a power of two"),
-    OptionSpec::new("iothread", "on|off", "off", "the device runs in its own thread"),
-    OptionSpec::new(
-        "completion",
-        "poll|irq",
-        "poll",
-        "notice completions in the used ring, or by interrupt",
-    ),
-    OptionSpec::new("transport", "auto|modern|legacy", "auto", "the virtio PCI interface to use"),
-    OptionSpec::new("board", "pc|q35", "pc", "the machine's board: the same as its option type="),
-    OptionSpec::new("indirect", "on|off", "on", "negotiate indirect descriptors"),
-    OptionSpec::new("event_idx", "on|off", "on", "negotiate the event index"),
-    OptionSpec::new(
-        "transfer_max",
-        "SIZE",
-        "1M",
-        "largest read or write; larger ones are cut into pieces",
-    ),
-    OptionSpec::new("ram", "SIZE", "128M", "guest memory: the same as the machine's option ram="),
-    OptionSpec::new("seed", "N", "1", "seed of the stamps that stand for data the trace lacks"),
-    OptionSpec::new(
-        "deadline",
-        "TIME",
-        "30s",
-        "no completion for so long means that the device hangs",
-    ),
-    OptionSpec::new("report", "FILE", "", "write the JSON report there too"),
-    OptionSpec::new("runlog", "FILE", "", "write the run log there"),
-    OptionSpec::new("strict", "on|off", "off", "a trace that is cut short makes the exit code 7"),
-    OptionSpec::new(
-        "fault",
-        "KIND:N",
-        "",
-        "drop, tear, flip, swap or error at write N to the image, counted from 0 (each piece of \
-         a split request counts)",
-    ),
-];
-
 impl Config {
     /// Parses the options of one or more `key=value,...` texts, for a replay on the builtin
     /// machine.
@@ -296,7 +151,7 @@ impl Config {
             target_bytes: target_bytes(options)?,
             snapshot: options.switch("snapshot", false)?,
             cache: options.choice("cache", CACHES, CacheMode::Writeback)?,
-            aio: options.choice("aio", AIOS, AioMode::Auto)?,
+            aio: options.choice("aio", AIOS, AioChoice::Auto)?,
             allow_backing: options.switch("allow_backing", false)?,
             iodepth: between(options, "iodepth", 1, IODEPTH_MAX as u64, 32)? as usize,
             queues: between(options, "num_queues", 1, 256, 1)? as u16,
@@ -379,8 +234,46 @@ impl Config {
                 "use target_fmt=mem, or verify=none without comparison_img=",
             );
         }
+        self.check_holder()?;
         if self.comparison_format.is_some() && self.comparison.is_none() {
             return refuse("comparison_fmt= without comparison_img=", "name the image");
+        }
+        Ok(())
+    }
+
+    /// What needs the image in this program's hands, or in the machine's.
+    fn check_holder(&self) -> Result<()> {
+        let refuse = |what: String, hint: &str| Err(Error::usage(what).hint(hint));
+        let (machine, aio) = (self.machine.kind().name(), self.setting("aio"));
+        let holder = self.machine.kind().image_holder();
+        if self.aio.holder().is_some_and(|wanted| wanted != holder) {
+            return match holder {
+                ImageHolder::Qtrace => refuse(
+                    format!("aio={aio} is QEMU's; machine '{machine}' has no such way"),
+                    "use aio=auto, or --machine qemu",
+                ),
+                ImageHolder::Machine => refuse(
+                    format!(
+                        "aio={aio} is of the builtin machine; '{machine}' opens the image itself"
+                    ),
+                    "use aio=auto, or --machine builtin",
+                ),
+            };
+        }
+        if self.aio == AioChoice::Native && (self.cache != CacheMode::None || self.is_volatile()) {
+            return refuse(
+                "aio=native needs an image that is opened with cache=none".into(),
+                "add cache=none, or use aio=threads",
+            );
+        }
+        if self.fault.is_some() && holder == ImageHolder::Machine {
+            return refuse(
+                format!(
+                    "fault= makes this program's image lie, and machine '{machine}' opens the \
+                     image itself"
+                ),
+                "use --machine builtin, or leave fault= out",
+            );
         }
         Ok(())
     }
@@ -403,8 +296,13 @@ const CACHES: &[(&str, CacheMode)] = &[
     ("writeback", CacheMode::Writeback),
     ("unsafe", CacheMode::Unsafe),
 ];
-const AIOS: &[(&str, AioMode)] =
-    &[("auto", AioMode::Auto), ("sync", AioMode::Sync), ("io_uring", AioMode::IoUring)];
+const AIOS: &[(&str, AioChoice)] = &[
+    ("auto", AioChoice::Auto),
+    ("sync", AioChoice::Sync),
+    ("threads", AioChoice::Threads),
+    ("native", AioChoice::Native),
+    ("io_uring", AioChoice::IoUring),
+];
 const CLOCKS: &[(&str, ClockKind)] = &[("host", ClockKind::Host), ("virtual", ClockKind::Virtual)];
 const OFFSETS: &[(&str, OffsetPolicy)] =
     &[("error", OffsetPolicy::Error), ("wrap", OffsetPolicy::Wrap), ("clip", OffsetPolicy::Clip)];
@@ -432,6 +330,10 @@ fn with_machine_options(mut machine: MachineChoice, options: &Options) -> Result
     size(options, "ram", 8 << 20, 0xb000_0000, 128 << 20)?;
     for (here, there) in MACHINE_OPTIONS {
         let Some(value) = options.get(here) else { continue };
+        if machine.setting(there).is_none() {
+            let what = format!("{here}=: machine '{}' has no such option", machine.kind().name());
+            return Err(Error::usage(what).hint(format!("leave {here}= out")));
+        }
         if machine.has(there) {
             let what = format!("{here}= and the {there}= of --machine {}", machine.text());
             return Err(Error::usage(format!("{what} say the same thing twice"))
@@ -531,24 +433,6 @@ fn window(options: &Options) -> Result<Window> {
     let (event_first, event_end) = events.unwrap_or((0, u64::MAX));
     let (time_first, time_end) = times.unwrap_or((0, u64::MAX));
     Ok(Window { event_first, event_end, time_first: Nanos(time_first), time_end: Nanos(time_end) })
-}
-
-/// The options as help prints them.
-pub fn help() -> String {
-    let width = SPECS.iter().map(|s| s.name.len() + s.value.len() + 1).max().unwrap_or(0);
-    let mut text = String::from(
-        "block-trace-virtio: replay a block trace through a virtio-blk device and check the result\n\n\
-         Options (key=value,key=value; write ,, for a comma inside a value):\n",
-    );
-    for spec in SPECS {
-        let form = format!("{}={}", spec.name, spec.value);
-        let default = match spec.default {
-            "" => String::new(),
-            default => format!(" [{default}]"),
-        };
-        text.push_str(&format!("  {form:width$}  {}{default}\n", spec.help));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -658,11 +542,5 @@ mod tests {
         assert_eq!(at(2, 1000), Ordering::Equal);
         assert_eq!(at(3, u64::MAX), Ordering::Equal);
         assert_eq!(at(4, 1000), Ordering::Greater);
-    }
-
-    #[test]
-    fn help_lists_every_option() {
-        let help = help();
-        assert!(SPECS.iter().all(|spec| help.contains(&format!("  {}=", spec.name))));
     }
 }

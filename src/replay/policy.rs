@@ -3,6 +3,9 @@
 use std::cmp::Ordering;
 
 use crate::base::Nanos;
+use crate::image::AioMode;
+use crate::image::given::GivenAio;
+use crate::suite::one_disk::ImageHolder;
 
 /// When requests are issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,51 @@ pub enum ClockKind {
     Host,
     /// Time that stands still while the test thread works and steps when it waits.
     Virtual,
+}
+
+/// How the files of the target are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AioChoice {
+    /// What is best here: measured for an image held by this program; QEMU's own default for one
+    /// that it opens.
+    Auto,
+    /// In the test thread, one after the other: only where this program holds the image.
+    Sync,
+    /// QEMU's pool of threads.
+    Threads,
+    /// Linux's asynchronous I/O, by QEMU.
+    Native,
+    /// io_uring.
+    IoUring,
+}
+
+impl AioChoice {
+    /// What it means for an image that this program holds.
+    pub fn held(self) -> AioMode {
+        match self {
+            Self::Auto | Self::Threads | Self::Native => AioMode::Auto,
+            Self::Sync => AioMode::Sync,
+            Self::IoUring => AioMode::IoUring,
+        }
+    }
+
+    /// What it means for an image that QEMU opens.
+    pub fn given(self) -> GivenAio {
+        match self {
+            Self::Auto | Self::Sync | Self::Threads => GivenAio::Threads,
+            Self::Native => GivenAio::Native,
+            Self::IoUring => GivenAio::IoUring,
+        }
+    }
+
+    /// Who must hold the image for this choice, where that matters.
+    pub fn holder(self) -> Option<ImageHolder> {
+        match self {
+            Self::Auto | Self::IoUring => None,
+            Self::Sync => Some(ImageHolder::Qtrace),
+            Self::Threads | Self::Native => Some(ImageHolder::Machine),
+        }
+    }
 }
 
 /// Requests past the end of the disk.

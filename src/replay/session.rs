@@ -4,29 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
-use super::books::Books;
-use super::engine::{End, Engine, EngineConfig, Outcome, Parts};
+use super::engine::End;
+use super::on_machine::Replayed;
 use super::options::Config;
 use super::output::{Output, OutputKind};
-use super::pacing::Pacer;
-use super::placement::{Layout, PlanPolicy};
-use super::plan::{PlanCounts, Planner};
-use super::policy::{ClockKind, OffsetPolicy, OnLag, OverlapPolicy, Pacing, Window};
+use super::policy::{OffsetPolicy, OnLag, Pacing, Window};
 use super::run_log::RunLog;
 use super::stoppable::Stoppable;
 use super::streams::Selection;
-use super::summary::{count_in, machine_report};
 use super::target::{Target, check_files};
-use super::trace_source::TraceSource;
-use crate::base::{Clock, Error, ErrorKind, Result, SECTOR_SIZE};
-use crate::driver::BlockDriver;
-use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
+use crate::base::{Error, ErrorKind, Result};
 use crate::image::digest::{guest_sha256, hex};
-use crate::image::{self, AioMode, Image, OpenOptions};
-use crate::oracle::{Finding, FindingKind, Oracle, OracleConfig, Verify};
-use crate::report::{MachineReport, Report, RunStats, TimingStatus, WallReport, json};
-use crate::suite::one_disk::{DiskImage, DiskMachine, OneDisk};
-use crate::suite::settings::ClockChoice;
+use crate::image::{self, Image, OpenOptions};
+use crate::oracle::Verify;
+use crate::report::{Report, TimingStatus, WallReport, json};
 use crate::trace::{NotRecorded, Trace};
 
 /// The name of this test module.
@@ -137,7 +128,7 @@ fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
 
 /// A disk too small for the whole trace is refused before anything is written to it.
 fn check_size(config: &Config, selection: &Selection, target: &Target) -> Result<()> {
-    let size = target.image().size();
+    let size = target.size();
     if selection.end_bytes <= size
         || config.offset != OffsetPolicy::Error
         || config.window != Window::ALL
@@ -176,19 +167,6 @@ pub(super) struct Session<'a> {
     pub(super) stop: &'a Arc<AtomicBool>,
 }
 
-/// What the engine's part left behind.
-pub(super) struct Replayed {
-    pub(super) outcome: Outcome,
-    pub(super) stats: RunStats,
-    pub(super) oracle: Oracle,
-    pub(super) counts: PlanCounts,
-    pub(super) log_sha256: [u8; 32],
-    pub(super) recorded_errors: u64,
-    pub(super) errors: u64,
-    pub(super) machine: MachineReport,
-    pub(super) clock: Arc<dyn Clock>,
-}
-
 impl Session<'_> {
     fn run(self, log: RunLog, progress: OnProgress<'_>) -> Result<Report> {
         let started = (Instant::now(), SystemTime::now());
@@ -206,14 +184,22 @@ impl Session<'_> {
                 .path(&self.config.trace)
                 .hint("see `qtrace info`, and events=, time=, device="));
         }
-        let mut report = Report::new(TEST, replayed.clock.grade());
-        self.hang_finding(&mut replayed);
-        let checked = match self.check(&mut replayed, &mut report, progress) {
+        let mut report = Report::new(TEST, replayed.time_grade);
+        let checks = self.target.result().and_then(|image| {
+            let checked = self.check(&*image, &mut replayed, &mut report, progress)?;
+            Ok((image.size(), checked))
+        });
+        let (size, checked) = match checks {
+            Ok(checks) => checks,
             // A check that was stopped failed for that.
-            Err(_) if self.stop.load(Ordering::Relaxed) => false,
-            result => result?,
+            Err(_) if self.stop.load(Ordering::Relaxed) => (self.target.size(), false),
+            Err(error) if replayed.died => {
+                report.notes.push(format!("the target could not be checked: {error}"));
+                (self.target.size(), false)
+            }
+            Err(error) => return Err(error),
         };
-        self.fill(&mut report, replayed, checked);
+        self.fill(&mut report, replayed, size, checked);
         let keep = !report.interrupted;
         if self.target.is_new() && !keep {
             report.notes.push("interrupted: the new target was removed".into());
@@ -225,140 +211,15 @@ impl Session<'_> {
         Ok(report)
     }
 
-    fn build(&self) -> Result<(DiskMachine, VirtioBlk)> {
-        let config = self.config;
-        // Completion order of asynchronous I/O is the host's: not under a virtual clock.
-        let synchronous = config.clock == ClockKind::Virtual
-            || config.aio == AioMode::Sync
-            || (config.iodepth == 1 && config.aio == AioMode::Auto);
-        let disk = OneDisk {
-            image: DiskImage::Held(self.target.device_image()),
-            queues: config.queues,
-            queue_size: config.queue_size,
-            iothread: config.iothread,
-            aio_depth: if synchronous { 0 } else { config.iodepth },
-            clock: match config.clock {
-                ClockKind::Host => ClockChoice::Host,
-                ClockKind::Virtual => ClockChoice::Virtual,
-            },
-        };
-        let mut built = config.machine.build_for_replay(disk)?;
-        let driver = VirtioBlk::probe(
-            &mut *built.machine,
-            &VirtioBlkOptions {
-                index: 0,
-                transport: config.transport,
-                queues: config.queues,
-                queue_size: config.queue_size,
-                completion: config.completion,
-                indirect: config.indirect,
-                event_idx: config.event_idx,
-                transfer_bytes_max: config.transfer_bytes,
-            },
-        )?;
-        Ok((built, driver))
-    }
-
-    fn replay(&self, log: RunLog, progress: OnProgress<'_>) -> Result<Replayed> {
-        let config = self.config;
-        let (DiskMachine { mut machine, details }, mut driver) = self.build()?;
-        let limits = driver.limits().clone();
-        let policy = PlanPolicy { offset: config.offset, unaligned: config.unaligned };
-        let selected = Arc::clone(&self.selection.selected);
-        let layout = Layout::new(policy, limits.capacity_sectors, limits.block_bytes, selected);
-        let mut oracle = Oracle::new(
-            Arc::clone(&self.trace) as Arc<dyn crate::oracle::TraceView>,
-            OracleConfig {
-                verify: config.verify,
-                seed: config.seed,
-                memory_bytes: config.oracle_bytes,
-                initially_zero: self.target.is_new() || config.is_volatile(),
-                target_bytes: limits.capacity_sectors.saturating_mul(SECTOR_SIZE),
-                overlap: config.overlap == OverlapPolicy::Allow,
-            },
-        )?
-        .with_placement(Arc::new(layout.clone()));
-        oracle.stop_when(Arc::clone(self.stop));
-        let queues = self.trace.streams().iter().map(|info| info.queue);
-        let mut planner = Planner::new(layout, limits, queues);
-        let total = self.trace.events().checked_mul(config.loops);
-        let mut on_progress = |events| progress(Phase::Replay, events, total);
-        let mut books = Books::new(oracle, log, &mut on_progress);
-        let mut source = TraceSource::new(Arc::clone(&self.trace));
-        let parts = Parts {
-            source: &mut source,
-            accounts: &mut books,
-            planner: &mut planner,
-            driver: &mut driver,
-            machine: &mut *machine,
-            stop: self.stop,
-        };
-        tracing::info!(events = self.trace.events(), "replay started");
-        let outcome = Engine::new(self.engine_config()?, Pacer::new(config.pacing), parts).run()?;
-        driver.shutdown(&mut *machine)?;
-        machine.quit()?;
-        let clock = machine.clock();
-        let machine = machine_report(config, details, &driver);
-        let Books { mut stats, oracle, log, recorded_errors, errors, .. } = books;
-        let counts = planner.counts;
-        count_in(&mut stats, &counts, &outcome);
-        let log_sha256 = log.finish()?;
-        Ok(Replayed {
-            outcome,
-            stats,
-            oracle,
-            counts,
-            log_sha256,
-            recorded_errors,
-            errors,
-            machine,
-            clock,
-        })
-    }
-
-    fn engine_config(&self) -> Result<EngineConfig> {
-        let config = self.config;
-        let lacks = self.trace.summary().not_recorded;
-        let completions = !lacks.contains(NotRecorded::COMPLETIONS);
-        let mut first_event = config.window.event_first;
-        if config.window.time_first.0 > 0 {
-            first_event = first_event.max(self.trace.seek_time(config.window.time_first)?);
-        }
-        Ok(EngineConfig {
-            iodepth: config.iodepth,
-            overlap: config.overlap,
-            window: config.window,
-            first_event,
-            loops: config.loops,
-            seed: config.seed,
-            hang_ns: config.hang_ns,
-            recorded_latencies: completions && !lacks.contains(NotRecorded::TIMES),
-            recorded_status: completions && !lacks.contains(NotRecorded::STATUS),
-        })
-    }
-
-    fn hang_finding(&self, replayed: &mut Replayed) {
-        let End::Hung { in_flight, oldest_event, waited } = replayed.outcome.end else {
-            return;
-        };
-        let seconds = waited.0 as f64 / 1e9;
-        let message = format!(
-            "device hung: {in_flight} requests in flight, none answered for {seconds:.1} s, \
-             oldest from event {oldest_event}"
-        );
-        let mut finding = Finding::new(FindingKind::DeviceHung, message);
-        finding.event = Some(oldest_event);
-        replayed.oracle.report(finding);
-    }
-
     /// Checks of the target; whether all that were asked for were made.
     fn check(
         &self,
+        target: &dyn Image,
         replayed: &mut Replayed,
         report: &mut Report,
         progress: OnProgress<'_>,
     ) -> Result<bool> {
-        let whole = Stoppable::new(&**self.target.image(), self.stop, u64::MAX);
+        let whole = Stoppable::new(target, self.stop, u64::MAX);
         let image = &whole;
         let stopped = || self.stop.load(Ordering::Relaxed);
         let size = image.size();
@@ -378,7 +239,7 @@ impl Session<'_> {
             let text = "the target has more than 64 GiB and was not hashed (image_sha256=on does)";
             report.notes.push(text.into());
         } else if self.config.image_digest && !stopped() {
-            let image = Stoppable::new(&**self.target.image(), self.stop, DIGEST_PART_BYTES);
+            let image = Stoppable::new(target, self.stop, DIGEST_PART_BYTES);
             let mut tick = |done| progress(Phase::Digest, done, Some(size));
             report.image_sha256 = Some(hex(&guest_sha256(&image, &mut tick)?));
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::engine::{End, Outcome};
+use super::on_machine::Replayed;
 use super::options::Config;
 use super::plan::PlanCounts;
-use super::session::{Replayed, Session};
+use super::session::Session;
 use crate::base::units::human_nanos;
 use crate::driver::BlockDriver;
 use crate::driver::virtio::{VirtioBlk, spec};
@@ -18,8 +19,9 @@ use crate::report::{
 use crate::trace::{NotRecorded, Trace};
 
 impl Session<'_> {
-    /// Fills the report from what the run left behind; `checked`: every check was made.
-    pub(super) fn fill(&self, report: &mut Report, replayed: Replayed, checked: bool) {
+    /// Fills the report from what the run left behind: a target of `size` bytes; `checked`: every
+    /// check was made.
+    pub(super) fn fill(&self, report: &mut Report, replayed: Replayed, size: u64, checked: bool) {
         let config = self.config;
         let outcome = &replayed.outcome;
         report.complete = outcome.end == End::Complete && checked;
@@ -28,7 +30,7 @@ impl Session<'_> {
         report.settings = config.settings.clone();
         report.seed = config.seed;
         report.trace = trace_report(config, &self.trace);
-        report.target = self.target.report(config);
+        report.target = self.target.report(config, size);
         report.fault = self.target.fault_report();
         report.comparison = self.comparison.as_deref().map(|image| ImageReport {
             path: config.comparison.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
@@ -124,6 +126,17 @@ impl Session<'_> {
                         last request (target_size=, or qtrace import --device-size, sets it)";
             report.notes.push(text.into());
         }
+        report.notes.extend(self.target.note(report.target.size));
+        let size = report.target.size;
+        if let Some(shown) = replayed.disk_bytes.filter(|shown| *shown != size) {
+            let text = format!("the device showed a disk of {shown} bytes, the image has {size}");
+            report.notes.push(text);
+        }
+        if replayed.died {
+            let text = "the machine died: what it had not written to the image by then is lost, and \
+                        found to be wrong by the checks of the image";
+            report.notes.push(text.into());
+        }
         if self.config.verify_defaulted {
             report.notes.push("target null keeps nothing: verify=none".into());
         }
@@ -166,17 +179,19 @@ fn feature_names(features: u64) -> Vec<String> {
 pub(super) fn machine_report(
     config: &Config,
     mut details: BTreeMap<String, String>,
-    driver: &VirtioBlk,
+    driver: Option<&VirtioBlk>,
 ) -> MachineReport {
-    let limits = driver.limits();
-    details.insert("queues".to_owned(), limits.queues.to_string());
-    details.insert("requests a queue holds".to_owned(), limits.depth_max.to_string());
+    if let Some(limits) = driver.map(VirtioBlk::limits) {
+        details.insert("queues".to_owned(), limits.queues.to_string());
+        details.insert("requests a queue holds".to_owned(), limits.depth_max.to_string());
+    }
+    let transport = |driver: &VirtioBlk| if driver.is_legacy() { "legacy" } else { "modern" };
     MachineReport {
         kind: config.machine.kind().name().to_owned(),
         board: config.machine.setting("type").unwrap_or_default().to_owned(),
         device: "virtio-blk-pci".to_owned(),
-        transport: if driver.is_legacy() { "legacy" } else { "modern" }.to_owned(),
-        features: feature_names(driver.features()),
+        transport: driver.map_or("", transport).to_owned(),
+        features: driver.map_or_else(Vec::new, |driver| feature_names(driver.features())),
         details,
     }
 }

@@ -81,6 +81,12 @@ impl MachineChoice {
         Ok(Self { kind: *kind, options, text: text.to_owned() })
     }
 
+    /// A kind that is not on the list.
+    #[cfg(test)]
+    pub(crate) fn of(kind: &'static dyn MachineKind) -> Self {
+        Self { kind, options: Options::default(), text: kind.name().to_owned() }
+    }
+
     /// The kind.
     pub fn kind(&self) -> &'static dyn MachineKind {
         self.kind

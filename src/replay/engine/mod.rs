@@ -26,7 +26,7 @@ use super::inflight::Ranges;
 use super::pacing::{Latencies, Pacer, SPIN_NS, set_timer_slack};
 use super::plan::{Job, Planner};
 use super::source::Source;
-use crate::base::{Clock, Nanos, Result};
+use crate::base::{Clock, Error, Nanos, Result};
 use crate::driver::{BlockDriver, Completion};
 use crate::machine::Machine;
 pub use types::{Accounts, Answer, Done, End, EngineConfig, Outcome};
@@ -131,18 +131,7 @@ impl<'a, S: Source, A: Accounts> Engine<'a, S, A> {
             now,
             alive_at: now,
             progress_at: now,
-            outcome: Outcome {
-                end: End::Complete,
-                requests: 0,
-                device_requests: 0,
-                events: 0,
-                started: now,
-                finished: now,
-                held: 0,
-                held_ns: 0,
-                in_flight_max: 0,
-                recorded_lost: 0,
-            },
+            outcome: Outcome::nothing(End::Complete, now),
         }
     }
 
@@ -151,15 +140,30 @@ impl<'a, S: Source, A: Accounts> Engine<'a, S, A> {
     /// # Errors
     /// Failures of our own: an unreadable trace, a machine that died, a full disk. What the device
     /// does wrong is told to the accounts.
-    pub fn run(mut self) -> Result<Outcome> {
+    pub fn run(self) -> Result<Outcome> {
+        match self.run_out() {
+            (outcome, None) => Ok(outcome),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// As [`Engine::run`], with what was done until a failure beside it.
+    pub fn run_out(mut self) -> (Outcome, Option<Error>) {
         set_timer_slack();
         self.now = self.clock.now();
         self.outcome.started = self.now;
         self.outcome.finished = self.now;
         let end = self.turn_until_end();
         self.outcome.recorded_lost = self.latencies.lost;
-        self.outcome.end = end?;
-        Ok(self.outcome)
+        let (end, error) = match end {
+            Ok(end) => (end, None),
+            Err(error) => {
+                let (in_flight, oldest_event) = (self.in_flight(), self.oldest_event());
+                (End::Failed { in_flight, oldest_event }, Some(error))
+            }
+        };
+        self.outcome.end = end;
+        (self.outcome, error)
     }
 
     fn turn_until_end(&mut self) -> Result<End> {
@@ -220,12 +224,17 @@ impl<'a, S: Source, A: Accounts> Engine<'a, S, A> {
         if self.reap()? > 0 {
             return Ok(None);
         }
-        let oldest = self.slots.iter().flatten().map(|slot| (slot.issue, slot.request.event)).min();
         Ok(Some(End::Hung {
             in_flight: self.in_flight(),
-            oldest_event: oldest.map_or(0, |(_, event)| event),
+            oldest_event: self.oldest_event().unwrap_or(0),
             waited: Nanos(waited),
         }))
+    }
+
+    /// The event of the request that is in flight for longest.
+    fn oldest_event(&self) -> Option<u64> {
+        let slots = self.slots.iter().flatten();
+        slots.map(|slot| (slot.issue, slot.request.event)).min().map(|(_, event)| event)
     }
 
     /// After an interrupt: takes the answers that come soon, issues nothing.

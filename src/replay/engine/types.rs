@@ -101,6 +101,13 @@ pub enum End {
         /// For how long nothing had completed.
         waited: Nanos,
     },
+    /// It could not be gone on with.
+    Failed {
+        /// Requests without an answer.
+        in_flight: usize,
+        /// The event that issued the oldest of them.
+        oldest_event: Option<u64>,
+    },
 }
 
 /// What a run did.
@@ -126,6 +133,24 @@ pub struct Outcome {
     pub in_flight_max: usize,
     /// Completions the recording lost (see `Latencies::lost`).
     pub recorded_lost: u64,
+}
+
+impl Outcome {
+    /// Nothing was done, at this time.
+    pub fn nothing(end: End, now: Nanos) -> Self {
+        Self {
+            end,
+            requests: 0,
+            device_requests: 0,
+            events: 0,
+            started: now,
+            finished: now,
+            held: 0,
+            held_ns: 0,
+            in_flight_max: 0,
+            recorded_lost: 0,
+        }
+    }
 }
 
 /// A job under way.

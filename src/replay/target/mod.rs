@@ -1,61 +1,91 @@
 //! The disk a trace is replayed onto: created, opened in place, or left untouched under an overlay.
+//!
+//! Who opens it depends on the machine. For the builtin one this program does ([`held`]) and hands
+//! an open image to the device. A machine that is a program of its own, with a block layer of its
+//! own, is given a description ([`given`]); the result is opened here once that has ended.
+
+mod given;
+mod held;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use self::given::GivenTarget;
+use self::held::HeldTarget;
 use super::options::Config;
-use crate::base::{Error, Result};
-use crate::image::fault::FaultSpec;
-use crate::image::overlay::Overlay;
-use crate::image::watch::{self, Watch};
-use crate::image::{self, Image, OpenOptions, PendingImage, fault};
+use crate::base::{Error, Result, SECTOR_SIZE};
+use crate::image::{self, Image, OpenOptions, PendingImage};
 use crate::report::{FaultReport, ImageReport};
+use crate::suite::one_disk::{DiskImage, ImageHolder};
 
-/// An open target.
+/// A target, ready for a machine.
 pub struct Target {
-    image: Arc<dyn Image>,
-    /// What the device is given: the image, watched, and with the fault that was asked for.
-    device: Arc<dyn Image>,
-    watch: Arc<Watch>,
-    pending: Option<PendingImage>,
-    /// The fault that was asked for, and the writes that reached it.
-    fault: Option<(FaultSpec, Arc<AtomicU64>)>,
+    disk: Disk,
+    is_new: bool,
+    /// Bytes that a new target was to have.
+    wanted: u64,
     snapshot: bool,
 }
 
+/// Who has it open while the machine runs.
+enum Disk {
+    Held(HeldTarget),
+    Given(GivenTarget),
+}
+
 impl Target {
-    /// Opens or creates the target; a new one has `new_bytes` unless `target_size=` says otherwise.
-    /// The first failure of the image itself raises `stop`: see [`Target::failure`].
+    /// Opens or creates the target for the machine of `config`; a new one has `new_bytes` unless
+    /// `target_size=` says otherwise. The first failure of an image that is held here raises
+    /// `stop`: see [`Target::failure`].
     ///
     /// # Errors
     /// Usage errors for names that clash, sizes that contradict and formats that are missing;
     /// otherwise those of the image.
     pub fn open(config: &Config, new_bytes: u64, stop: &Arc<AtomicBool>) -> Result<Self> {
-        let size = config.target_bytes.unwrap_or(new_bytes);
-        let (image, pending) = match (&config.target, config.target_format.as_deref()) {
-            (None, Some("null")) => (image::null(size), None),
-            (None, _) => (image::mem(size), None),
-            (Some(path), format) if is_missing(path) => {
-                let pending = create(config, path, format, size)?;
-                (pending.image(), Some(pending))
-            }
-            (Some(path), _) => (open(config, path)?, None),
+        let wanted = config.target_bytes.unwrap_or(new_bytes);
+        // A guest has whole sectors.
+        let wanted = wanted.checked_next_multiple_of(SECTOR_SIZE).unwrap_or(wanted);
+        let is_new = config.target.as_deref().is_some_and(is_missing);
+        let disk = match config.machine.kind().image_holder() {
+            ImageHolder::Qtrace => Disk::Held(HeldTarget::open(config, wanted, stop)?),
+            ImageHolder::Machine => Disk::Given(GivenTarget::open(config, wanted)?),
         };
-        let (watched, watch) = watch::wrap(Arc::clone(&image), Arc::clone(stop));
-        let (device, fault) = match config.fault {
-            Some(spec) => {
-                let (device, writes) = fault::wrap_counted(watched, spec);
-                (device, Some((spec, writes)))
-            }
-            None => (watched, None),
-        };
-        Ok(Self { image, device, watch, pending, fault, snapshot: config.snapshot })
+        Ok(Self { disk, is_new, wanted, snapshot: config.snapshot })
     }
 
-    /// Why the image stopped the replay, if it did: the host's failure, not the device's.
+    /// What the machine is built with.
+    pub fn disk_image(&self) -> DiskImage {
+        match &self.disk {
+            Disk::Held(held) => DiskImage::Held(held.device_image()),
+            Disk::Given(given) => DiskImage::Given(given.image().clone()),
+        }
+    }
+
+    /// Guest-visible bytes, as found before the machine was built.
+    pub fn size(&self) -> u64 {
+        match &self.disk {
+            Disk::Held(held) => held.image().size(),
+            Disk::Given(given) => given.image().size,
+        }
+    }
+
+    /// The disk as it is after the run. A machine that opened it itself must have ended.
+    ///
+    /// # Errors
+    /// Those of opening an image.
+    pub fn result(&self) -> Result<Arc<dyn Image>> {
+        match &self.disk {
+            Disk::Held(held) => Ok(Arc::clone(held.image())),
+            Disk::Given(given) => given.reopen(),
+        }
+    }
+
+    /// Why the image stopped the replay, if it did: the host's failure, not the device's. What
+    /// happens to an image that the machine opened, only the machine knows.
     pub fn failure(&self, config: &Config) -> Option<Error> {
-        let error = self.watch.take()?;
+        let Disk::Held(held) = &self.disk else { return None };
+        let error = held.failure()?;
         Some(match &config.target {
             Some(path) => error.path(path),
             None => error,
@@ -64,37 +94,45 @@ impl Target {
 
     /// What became of the fault that was asked for.
     pub fn fault_report(&self) -> Option<FaultReport> {
-        let (spec, writes) = self.fault.as_ref()?;
-        let writes = writes.load(Ordering::Relaxed);
-        Some(FaultReport { fault: spec.to_string(), fired: writes > spec.write, writes })
-    }
-
-    /// The disk.
-    pub fn image(&self) -> &Arc<dyn Image> {
-        &self.image
-    }
-
-    /// The disk as the device gets it.
-    pub fn device_image(&self) -> Arc<dyn Image> {
-        Arc::clone(&self.device)
+        match &self.disk {
+            Disk::Held(held) => held.fault_report(),
+            Disk::Given(_) => None,
+        }
     }
 
     /// Whether this run made it.
     pub fn is_new(&self) -> bool {
-        self.pending.is_some()
+        self.is_new
     }
 
-    /// What the report says of it; `path` as the user gave it.
-    pub fn report(&self, config: &Config) -> ImageReport {
-        let info = self.image.info();
+    /// What the report says of it; `path` as the user gave it, `size` in guest-visible bytes.
+    pub fn report(&self, config: &Config, size: u64) -> ImageReport {
+        let (format, via) = match &self.disk {
+            Disk::Held(held) => {
+                (held.image().info().format.clone(), held.image().info().via.clone())
+            }
+            Disk::Given(given) => {
+                (given.format().to_owned(), config.machine.kind().name().to_owned())
+            }
+        };
         ImageReport {
             path: config.target.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
-            format: info.format.clone(),
-            via: info.via.clone(),
-            size: self.image.size(),
-            created: self.is_new(),
+            format,
+            via,
+            size,
+            created: self.is_new,
             snapshot: self.snapshot,
         }
+    }
+
+    /// What a reader of the report should know of a disk of `size` bytes.
+    pub fn note(&self, size: u64) -> Option<String> {
+        let wanted = self.wanted;
+        (self.is_new && size != wanted).then(|| {
+            format!(
+                "the new target has {size} bytes instead of {wanted}: its format has no such size"
+            )
+        })
     }
 
     /// Gives a new image its name. One that is dropped without it is removed.
@@ -102,9 +140,10 @@ impl Target {
     /// # Errors
     /// Those of the image.
     pub fn commit(self) -> Result<()> {
-        let Self { image, device, pending, .. } = self;
-        drop((image, device));
-        pending.map_or(Ok(()), PendingImage::commit)
+        match self.disk {
+            Disk::Held(held) => held.commit(),
+            Disk::Given(given) => given.commit(),
+        }
     }
 }
 
@@ -117,16 +156,16 @@ fn open_options(config: &Config, writable: bool) -> OpenOptions {
         format: config.target_format.clone(),
         writable,
         cache: config.cache,
-        aio: config.aio,
+        aio: config.aio.held(),
         allow_backing: config.allow_backing,
     }
 }
 
-fn create(config: &Config, path: &Path, format: Option<&str>, size: u64) -> Result<PendingImage> {
+fn create(config: &Config, path: &Path, size: u64) -> Result<PendingImage> {
     if config.snapshot {
         return Err(Error::usage("snapshot=on needs an image that exists").path(path));
     }
-    let format = format.ok_or_else(|| {
+    let format = config.target_format.as_deref().ok_or_else(|| {
         Error::usage("the image is to be created, and its format is not known")
             .path(path)
             .hint("give target_fmt=raw or target_fmt=qcow2")
@@ -134,13 +173,15 @@ fn create(config: &Config, path: &Path, format: Option<&str>, size: u64) -> Resu
     image::create(path, format, size, &open_options(config, true))
 }
 
-fn open(config: &Config, path: &Path) -> Result<Arc<dyn Image>> {
-    let image = image::open(path, &open_options(config, !config.snapshot))?;
-    if let Some(want) = config.target_bytes.filter(|want| *want != image.size()) {
-        let what = format!("the image has {} bytes, and target_size= says {want}", image.size());
-        return Err(Error::usage(what).path(path).hint("target_size= is for images to be created"));
+/// Refuses an image that exists and has another size than `target_size=` says.
+fn check_existing(config: &Config, path: &Path, size: u64) -> Result<()> {
+    match config.target_bytes.filter(|want| *want != size) {
+        Some(want) => {
+            let what = format!("the image has {size} bytes, and target_size= says {want}");
+            Err(Error::usage(what).path(path).hint("target_size= is for images to be created"))
+        }
+        None => Ok(()),
     }
-    if config.snapshot { Overlay::new(image) } else { Ok(image) }
 }
 
 /// Refuses a run in which one file plays two parts.
@@ -244,9 +285,11 @@ mod tests {
         assert!(error.to_string().contains("snapshot=on"), "{error}");
         std::fs::write(&path, [7u8; 4096]).unwrap();
         let target = Target::open(&config(text), 4096, &Arc::default()).unwrap();
-        image::write_all(&*target.device_image(), &[9; 512], 512).unwrap();
+        let DiskImage::Held(device) = target.disk_image() else { panic!("held") };
+        image::write_all(&*device, &[9; 512], 512).unwrap();
+        drop(device);
         let mut seen = [0; 1024];
-        image::read_exact(&**target.image(), &mut seen, 0).unwrap();
+        image::read_exact(&*target.result().unwrap(), &mut seen, 0).unwrap();
         assert_eq!((seen[0], seen[512]), (7, 9));
         target.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), [7u8; 4096]);
