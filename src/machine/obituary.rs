@@ -6,7 +6,7 @@ use std::fmt;
 const STDERR_SHOWN: usize = 2000;
 
 /// An end that nobody asked for.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Obituary {
     /// What ended.
     pub what: End,
@@ -20,7 +20,7 @@ pub struct Obituary {
 }
 
 /// The kinds of end.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum End {
     /// By a signal.
