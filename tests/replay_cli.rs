@@ -436,8 +436,16 @@ fn names_and_options_are_explained() {
     assert!(code == 2 && err.contains("did you mean 'block-trace-virtio'"), "{err}");
     let test = ["--test", "block-trace-virtio"];
     let (code, _, err) =
-        run(&[&test[..], &["--machine", "qemu", "tracefile=x,target_fmt=mem"]].concat());
+        run(&[&test[..], &["--machine", "bochs", "tracefile=x,target_fmt=mem"]].concat());
     assert!(code == 5 && err.contains("available: builtin"), "{err}");
+    let (code, out, _) = run(&[&test[..], &["--machine", "?"]].concat());
+    assert!(code == 0 && out.contains("builtin: ") && out.contains("type=pc|q35"), "{out}");
+    let twice = ["--machine", "builtin,type=q35", "tracefile=x,target_fmt=mem,board=pc"];
+    let (code, _, err) = run(&[&test[..], &twice].concat());
+    assert!(code == 2 && err.contains("say the same thing twice"), "{err}");
+    let other = ["--test", "mmio-trace", "--machine", "builtin,type=q35", "tracefile=x"];
+    let (code, _, err) = run(&other);
+    assert!(code == 2 && err.contains("without options"), "{err}");
     let (code, _, err) = run(&[&test[..], &["tracefile=/nonexistent/t,target_fmt=mem"]].concat());
     assert!(code == 3 && err.contains("/nonexistent/t"), "{err}");
     let (code, _, err) = run(&[&test[..], &["tracefile=x,iodpeth=3"]].concat());

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Format;
 use super::progress::Progress;
+use super::test::list::machines;
 use crate::base::options::nearest;
 use crate::base::{Error, ErrorKind, Result};
 use crate::replay::bus::options::{MMIO_TEST, PORT_TEST};
@@ -25,6 +26,8 @@ Examples:
   qtrace replay --test mmio-trace tracefile=boot.qtrace,board=pc,disks=16M,disk_slot=3
   qtrace replay --test port-trace tracefile=boot.qtrace,fail_below=97 --format json
   qtrace replay --test block-trace-virtio help        every option, with its default
+  qtrace replay --machine qemu,type=q35 --test block-trace-virtio \
+                tracefile=t.qtrace,target_img=d.vhdx,target_fmt=vhdx
   qtrace replay --test '?'                            every test";
 
 const EXIT_CODES: &str = "\
@@ -55,7 +58,7 @@ pub struct Args {
     /// More options of the test, in the same form.
     #[arg(long, value_name = "OPTIONS")]
     pub test_opts: Vec<String>,
-    /// The machine that has the device, with options: builtin,type=q35.
+    /// The machine that has the device, with options: builtin,type=q35; '?' lists them.
     #[arg(long, value_name = "NAME[,OPTIONS]", default_value = "builtin")]
     pub machine: String,
     /// How the report is printed on stdout.
@@ -72,6 +75,10 @@ pub fn run(args: &Args) -> Result<u8> {
         let line = |(name, what): &(&str, &str)| format!("{name:18}  {what}\n");
         let list: String = TESTS.iter().map(line).collect();
         print(list.as_bytes())?;
+        return Ok(0);
+    }
+    if is_help(&args.machine) {
+        print(machines().as_bytes())?;
         return Ok(0);
     }
     let (test, machine) = check_names(args)?;

@@ -1,6 +1,6 @@
 //! `qtrace test`.
 
-mod list;
+pub(super) mod list;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -38,7 +38,7 @@ pub(super) fn text(cases: &[Selected]) -> String {
 }
 
 /// The kinds of machine.
-pub(super) fn machines() -> String {
+pub(in crate::cli) fn machines() -> String {
     let mut out = String::new();
     for kind in KINDS {
         let _ = writeln!(out, "{}: {}", kind.name(), kind.purpose());
