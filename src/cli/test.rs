@@ -137,12 +137,12 @@ fn list(modules: Modules, args: &Args) -> Result<String> {
 pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u8> {
     let plan = select::plan(modules, &args.words)?;
     let options = RunOptions {
-        machine: MachineChoice::parse(&args.machine)?,
         seed: args.seed,
         deadline: args.deadline,
         artifacts: args.artifacts.clone(),
         fail_fast: args.fail_fast,
         around: args.tap.as_deref().map(around).transpose()?,
+        ..RunOptions::new(MachineChoice::parse(&args.machine)?)
     };
     let mut printed = Ok(());
     let live = args.format == Format::Text;

@@ -39,13 +39,10 @@ pub fn case(case: &CaseResult) -> String {
 
 /// A finding in one line.
 pub fn finding(finding: &Finding, grade: Option<TimeGrade>) -> String {
-    let Finding { what, expected, got, time_ns } = finding;
-    let mut out = match expected.as_str() {
-        "" => format!("{what}: {got}"),
-        _ => format!("{what}: expected {expected}, got {got}"),
-    };
-    if time_ns.0 > 0 && grade != Some(TimeGrade::RealTime) {
-        let _ = write!(out, " (at {} of machine time)", human_nanos(time_ns.0));
+    let mut out = finding.to_string();
+    let time = finding.time_ns.0;
+    if time > 0 && grade != Some(TimeGrade::RealTime) {
+        let _ = write!(out, " (at {} of machine time)", human_nanos(time));
     }
     out
 }

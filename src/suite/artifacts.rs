@@ -14,6 +14,7 @@ use super::runner::RunOptions;
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 use crate::image::Image;
+use crate::machine::Obituary;
 
 /// The file that every folder of ours has.
 const FINDING: &str = "finding.json";
@@ -26,6 +27,16 @@ pub(super) struct Artifacts {
     folder: PathBuf,
     /// How often each case has failed in this run.
     kept: HashMap<String, usize>,
+}
+
+/// What a failure leaves besides its finding.
+pub(super) struct Remains<'a> {
+    /// The last accesses.
+    pub log: Option<&'a str>,
+    /// The disks.
+    pub images: &'a [Arc<dyn Image>],
+    /// How the machine died.
+    pub obituary: Option<&'a Obituary>,
 }
 
 /// What `finding.json` holds.
@@ -57,8 +68,7 @@ impl Artifacts {
         &mut self,
         case: &CaseResult,
         options: &RunOptions,
-        log: Option<&str>,
-        images: &[Arc<dyn Image>],
+        remains: &Remains<'_>,
     ) -> Result<PathBuf> {
         let mut name = format!("{}-{}", case.module, case.case);
         let count = self.kept.entry(name.clone()).or_default();
@@ -67,7 +77,7 @@ impl Artifacts {
             name.push_str(&format!("-{count}"));
         }
         let part = self.folder.join(format!(".{name}.{}", std::process::id()));
-        let written = write(&part, case, options, log, images);
+        let written = write(&part, case, options, remains);
         let kept = written.and_then(|()| self.put(&part, &name));
         if kept.is_err() {
             let _ = fs::remove_dir_all(&part);
@@ -98,8 +108,7 @@ fn write(
     folder: &Path,
     case: &CaseResult,
     options: &RunOptions,
-    log: Option<&str>,
-    images: &[Arc<dyn Image>],
+    remains: &Remains<'_>,
 ) -> Result<()> {
     fs::create_dir(folder).writing(folder, "creating a folder")?;
     let kept = Kept { schema: "qtrace.test-finding/1", reproduce: reproduce(case, options), case };
@@ -107,11 +116,16 @@ fn write(
     let text = serde_json::to_vec_pretty(&kept)
         .map_err(|e| Error::incomplete("cannot write the finding as JSON").source(e))?;
     fs::write(&path, text).writing(&path, "writing the finding")?;
-    if let Some(log) = log {
+    if let Some(log) = remains.log {
         let path = folder.join("bus.log");
         fs::write(&path, log).writing(&path, "writing the bus log")?;
     }
-    for (index, image) in images.iter().enumerate() {
+    if let Some(obituary) = remains.obituary {
+        let path = folder.join("machine.txt");
+        let text = obituary.lines().join("\n") + "\n";
+        fs::write(&path, text).writing(&path, "writing how the machine died")?;
+    }
+    for (index, image) in remains.images.iter().enumerate() {
         let path = folder.join(format!("disk{index}.raw"));
         copy(&**image, &path).writing(&path, "copying a disk")?;
     }

@@ -10,7 +10,9 @@ use super::access_log::{AccessLog, Logged};
 use super::around::{Around, Occasion};
 use super::machines::{MachineChoice, TestMachine};
 use super::needs;
-use super::outcome::{Finding, Outcome, Stop};
+use super::outcome::{
+    Finding, MACHINE_DIED, MACHINE_HUNG, MACHINE_PANICKED, Outcome, PANICKED, Stop,
+};
 use super::panics;
 use super::select::Planned;
 use super::setup::MachineSetup;
@@ -18,10 +20,14 @@ use super::thread::TestThread;
 use crate::base::{Clock, Error, ErrorKind, Nanos, Result, TimeGrade};
 use crate::image::Image;
 use crate::machine::builtin::Chips;
-use crate::machine::{Capabilities, Machine};
+use crate::machine::obituary::End;
+use crate::machine::{Capabilities, Machine, Obituary};
 
 /// How often the main thread looks whether the user wants to stop.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Where firmware writes its progress: reading it changes nothing.
+const POST_CODE: u16 = 0x80;
 
 /// A case to run.
 pub(super) struct Job {
@@ -82,6 +88,17 @@ pub(super) struct Done {
     pub time: Option<(TimeGrade, Nanos)>,
     /// It ran on a machine that an earlier case used.
     pub reused: bool,
+    /// How the machine died, if it did.
+    pub obituary: Option<Obituary>,
+    /// What the reader should know besides.
+    pub notes: Vec<String>,
+}
+
+impl Done {
+    fn new(outcome: Outcome) -> Self {
+        let (lines, notes) = (Vec::new(), Vec::new());
+        Self { outcome, lines, time: None, reused: false, obituary: None, notes }
+    }
 }
 
 /// What came of waiting for a case.
@@ -135,8 +152,7 @@ impl Bench {
 
 /// The thread ended without an answer, which no case can make it do.
 fn died() -> Ended {
-    let outcome = Err(Error::machine("the test thread died").into());
-    Ended::Done(Done { outcome, lines: Vec::new(), time: None, reused: false })
+    Ended::Done(Done::new(Err(Error::machine("the test thread died").into())))
 }
 
 /// The test thread.
@@ -156,7 +172,7 @@ struct Slot {
 }
 
 fn run(slot: &mut Option<Slot>, job: &Job) -> Done {
-    let mut done = Done { outcome: Ok(()), lines: Vec::new(), time: None, reused: false };
+    let mut done = Done::new(Ok(()));
     // Dropping the machine is part of the case: an iothread that will not end is a hang.
     let ran = panics::catch(|| {
         let mut used = match take(slot, job, &mut done.reused) {
@@ -164,14 +180,46 @@ fn run(slot: &mut Option<Slot>, job: &Job) -> Done {
             Err(error) => return Err(error.into()),
         };
         let outcome = on_machine(&mut used.machine, job, &mut done);
-        if job.keep && matches!(outcome, Ok(()) | Err(Stop::Skipped(_))) {
+        let keep =
+            |outcome: &Outcome| job.keep && matches!(outcome, Ok(()) | Err(Stop::Skipped(_)));
+        let last = !keep(&outcome);
+        let outcome = outlived(&mut *used.machine.machine, last, outcome, &mut done);
+        if keep(&outcome) {
             *slot = Some(used);
         }
         outcome
     });
-    done.outcome =
-        ran.unwrap_or_else(|text| Err(finding("the machine panicked", text, job.scene.now())));
+    done.outcome = ran.unwrap_or_else(|text| Err(finding(MACHINE_PANICKED, text, job.scene.now())));
     done
+}
+
+/// The outcome of a case, unless its machine died. `last`: nobody needs the machine any more.
+fn outlived(machine: &mut dyn Machine, last: bool, outcome: Outcome, done: &mut Done) -> Outcome {
+    let ended = match &outcome {
+        // It has to end in good order, too.
+        Ok(()) if last => machine.quit(),
+        // What was posted last may be what kills it: an answer comes when all of it was done.
+        _ if machine.capabilities().contains(Capabilities::PIO) => machine.bus().map(|bus| {
+            bus.pio_read(POST_CODE, 1);
+        }),
+        _ => Ok(()),
+    };
+    let Some(obituary) = machine.obituary() else {
+        return outcome.and_then(|()| Ok(ended?));
+    };
+    let what = match obituary.what {
+        End::Hung { .. } => MACHINE_HUNG,
+        End::Signal { .. } | End::Exit { .. } | End::Broken { .. } => MACHINE_DIED,
+    };
+    let before = match outcome {
+        Err(Stop::Failed(finding)) => Some(format!("the case found then: {finding}")),
+        Err(Stop::Error(error)) => Some(format!("the case met then: {error}")),
+        Ok(()) | Err(Stop::Skipped(_)) => None,
+    };
+    done.notes.extend(before.into_iter().chain(obituary.lines()));
+    let summary = obituary.summary();
+    done.obituary = Some(obituary);
+    Err(finding(what, summary, machine.clock().now()))
 }
 
 /// The machine of the case before, when it will do; else a new one.
@@ -219,7 +267,8 @@ fn on_machine(on: &mut TestMachine, job: &Job, done: &mut Done) -> Outcome {
 /// A skip where the machine lacks what the case needs.
 fn needs_met(job: &Job, has: (Capabilities, Chips)) -> Outcome {
     let needs = (job.planned.case.needs, job.planned.module.chips());
-    match needs::missing(job.machine.kind().name(), has, needs) {
+    let kind = job.machine.kind();
+    match needs::missing((kind.name(), kind.lacks()), has, needs) {
         Some(reason) => Err(Stop::Skipped(reason)),
         None => Ok(()),
     }
@@ -240,9 +289,102 @@ fn run_case(machine: &mut dyn Machine, job: &Job, lines: &mut Vec<String>) -> Ou
         outcome
     });
     *lines = thread.take_lines();
-    ran.unwrap_or_else(|text| Err(finding("the case panicked", text, job.scene.now())))
+    ran.unwrap_or_else(|text| Err(finding(PANICKED, text, job.scene.now())))
 }
 
 fn finding(what: &str, got: String, time_ns: Nanos) -> Stop {
     Finding { what: what.to_owned(), expected: String::new(), got, time_ns }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::GuestAddr;
+    use crate::machine::{Bus, GuestRam, Interrupts};
+    use std::os::fd::BorrowedFd;
+
+    /// A machine that a read after the case's last access finds dead, or that does not quit.
+    struct Dying {
+        end: End,
+        by_quit: bool,
+        dead: bool,
+    }
+
+    impl Bus for Dying {
+        fn pio_read(&mut self, _port: u16, _size: u8) -> u32 {
+            self.dead = !self.by_quit;
+            u32::MAX
+        }
+        fn pio_write(&mut self, _port: u16, _size: u8, _value: u32) {}
+        fn mmio_read(&mut self, _addr: GuestAddr, _size: u8) -> u64 {
+            u64::MAX
+        }
+        fn mmio_write(&mut self, _addr: GuestAddr, _size: u8, _value: u64) {}
+    }
+
+    impl Machine for Dying {
+        fn name(&self) -> &str {
+            "dying"
+        }
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::PIO
+        }
+        fn bus(&mut self) -> Result<&mut dyn Bus> {
+            Ok(self)
+        }
+        fn ram(&self) -> Result<Arc<GuestRam>> {
+            Err(Error::machine("none"))
+        }
+        fn interrupts(&mut self) -> Result<&mut dyn Interrupts> {
+            Err(Error::machine("none"))
+        }
+        fn clock(&self) -> Arc<dyn Clock> {
+            Arc::new(crate::base::VirtualClock::new())
+        }
+        fn obituary(&self) -> Option<Obituary> {
+            self.dead.then(|| Obituary {
+                what: self.end.clone(),
+                stderr: "assertion failed".to_owned(),
+                last_commands: Vec::new(),
+                command: "qemu -M pc".to_owned(),
+            })
+        }
+        fn poll(&mut self) -> Result<bool> {
+            Ok(false)
+        }
+        fn wait(&mut self, _fds: &[BorrowedFd<'_>], _deadline: Option<Nanos>) -> Result<()> {
+            Ok(())
+        }
+        fn quit(&mut self) -> Result<()> {
+            self.dead = true;
+            Err(Error::machine("it died"))
+        }
+    }
+
+    fn ends(end: End, by_quit: bool, outcome: Outcome) -> (Finding, Done) {
+        let mut machine = Dying { end, by_quit, dead: false };
+        let mut done = Done::new(Ok(()));
+        match outlived(&mut machine, by_quit, outcome, &mut done) {
+            Err(Stop::Failed(finding)) => (*finding, done),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_machine_that_died_is_the_finding_whatever_the_case_said() {
+        let signal = || End::Signal { number: 6, name: "SIGABRT".to_owned() };
+        for by_quit in [false, true] {
+            let (finding, done) = ends(signal(), by_quit, Ok(()));
+            assert_eq!(finding.what, MACHINE_DIED);
+            assert_eq!(finding.got, "QEMU died of signal 6 (SIGABRT): assertion failed");
+            assert!(done.notes.contains(&"command: qemu -M pc".to_owned()), "{:?}", done.notes);
+            assert!(done.obituary.is_some());
+        }
+        let wrong = finding("register A", "0xff".to_owned(), Nanos(0));
+        let (finding, done) = ends(signal(), false, Err(wrong));
+        assert_eq!(finding.what, MACHINE_DIED);
+        assert_eq!(done.notes[0], "the case found then: register A: 0xff");
+        let (finding, _) = ends(End::Hung { waited_ms: 30 }, false, Ok(()));
+        assert_eq!(finding.what, MACHINE_HUNG);
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use super::machines::{MachineKind, TestMachine};
+use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
 use super::setup::{MachineSetup, TestDisk};
@@ -16,15 +17,26 @@ use crate::base::units::parse_size;
 use crate::base::{Error, Result, shell};
 use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
-use crate::machine::Machine;
 use crate::machine::builtin::{Board, Chips};
 use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, QemuMachine, Time};
+use crate::machine::{Capabilities, Machine};
 
 /// QEMU's device models and block layer, driven over its qtest socket.
 pub struct Qemu;
 
-/// What a PC of QEMU's has and no test thread can use: its local APICs answer their CPUs only.
-const UNREACHABLE: Chips = Chips::LAPIC;
+/// What a PC of QEMU's has and no test thread can use.
+const LACKS: &[Lack] = &[
+    Lack {
+        chips: Chips::LAPIC,
+        facets: Capabilities::empty(),
+        why: "a local APIC answers its own CPU only, and none runs without a guest",
+    },
+    Lack {
+        chips: Chips::empty(),
+        facets: Capabilities::CPU_IRQ,
+        why: "a CPU takes the vector of an interrupt, and none runs without a guest",
+    },
+];
 
 /// What `-nodefaults` leaves out, and is added where a test wants it.
 const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
@@ -172,6 +184,10 @@ fn add_chips(chips: Chips, config: &mut QemuConfig) {
     );
 }
 
+fn unreachable() -> Chips {
+    LACKS.iter().map(|lack| lack.chips).collect()
+}
+
 impl MachineKind for Qemu {
     fn name(&self) -> &'static str {
         "qemu"
@@ -207,8 +223,12 @@ impl MachineKind for Qemu {
             images.push(image);
         }
         let machine = Self::start(config)?;
-        let chips = (Chips::FULL - UNREACHABLE - ADDED) | (setup.chips & ADDED);
+        let chips = (Chips::FULL - unreachable() - ADDED) | (setup.chips & ADDED);
         Ok(TestMachine { machine: Box::new(machine), chips, images, spec: None })
+    }
+
+    fn lacks(&self) -> &'static [Lack] {
+        LACKS
     }
 
     fn image_holder(&self) -> ImageHolder {

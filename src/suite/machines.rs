@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::machine_qemu::Qemu;
+use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
 use super::setup::MachineSetup;
@@ -48,6 +49,10 @@ pub trait MachineKind: Sync {
     /// # Errors
     /// The machine cannot be had.
     fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine>;
+    /// What no machine of this kind has, and why: the words for skips.
+    fn lacks(&self) -> &'static [Lack] {
+        &[]
+    }
     /// Who opens the image of a disk that [`MachineKind::build_for_replay`] is given.
     fn image_holder(&self) -> ImageHolder;
     /// Builds a machine with one disk, for a block trace.

@@ -13,6 +13,7 @@ pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
+pub mod known;
 pub mod lapic;
 mod machine_qemu;
 pub mod machines;

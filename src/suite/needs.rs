@@ -21,16 +21,43 @@ pub fn words(capabilities: Capabilities) -> Vec<&'static str> {
     WORDS.iter().filter(|(bit, _)| capabilities.contains(*bit)).map(|(_, word)| *word).collect()
 }
 
-/// Why a machine cannot run a case, if it cannot.
+/// What no machine of a kind has, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Lack {
+    /// Chips.
+    pub chips: Chips,
+    /// Facets.
+    pub facets: Capabilities,
+    /// A sentence without its full stop.
+    pub why: &'static str,
+}
+
+/// Why a machine cannot run a case, if it cannot: `qemu lacks a virtual clock`, or in the words of
+/// its kind `qemu: no CPU runs`.
 pub(super) fn missing(
-    machine: &str,
+    (machine, why): (&str, &[Lack]),
     (has, chips): (Capabilities, Chips),
     (needs, needs_chips): (Capabilities, Chips),
 ) -> Option<String> {
-    let mut lacks: Vec<String> = words(needs - has).into_iter().map(str::to_owned).collect();
-    let chips = needs_chips - chips;
+    let (mut facets, mut chips) = (needs - has, needs_chips - chips);
+    let mut reasons = Vec::new();
+    for lack in why {
+        if facets.intersects(lack.facets) || chips.intersects(lack.chips) {
+            facets -= lack.facets;
+            chips -= lack.chips;
+            reasons.push(lack.why.to_owned());
+        }
+    }
+    let mut lacks: Vec<String> = words(facets).into_iter().map(str::to_owned).collect();
     lacks.extend(chips.iter_names().map(|(name, _)| name.to_lowercase().replace('_', "-")));
-    if lacks.is_empty() { None } else { Some(format!("{machine} lacks {}", lacks.join(", "))) }
+    match (lacks.is_empty(), reasons.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(format!("{machine}: {}", reasons.join("; "))),
+        (false, _) => {
+            reasons.insert(0, format!("{machine} lacks {}", lacks.join(", ")));
+            Some(reasons.join("; "))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -47,9 +74,25 @@ mod tests {
     #[test]
     fn what_is_missing_is_said() {
         let has = (Capabilities::PIO, Chips::RTC);
-        assert_eq!(missing("m", has, has), None);
+        assert_eq!(missing(("m", &[]), has, has), None);
         let needs = (Capabilities::PIO | Capabilities::VIRTUAL_CLOCK, Chips::FW_CFG);
-        let text = missing("m", has, needs).unwrap();
+        let text = missing(("m", &[]), has, needs).unwrap();
         assert_eq!(text, "m lacks a virtual clock, fw-cfg");
+    }
+
+    #[test]
+    fn a_kind_has_its_own_words() {
+        let why = |chips, facets, why| Lack { chips, facets, why };
+        let lacks = [
+            why(Chips::LAPIC, Capabilities::CPU_IRQ, "no CPU runs"),
+            why(Chips::HPET, Capabilities::empty(), "time stands still"),
+        ];
+        let text = |facets, chips| {
+            let nothing = (Capabilities::empty(), Chips::empty());
+            missing(("m", &lacks), nothing, (facets, chips)).unwrap()
+        };
+        assert_eq!(text(Capabilities::CPU_IRQ, Chips::LAPIC), "m: no CPU runs");
+        assert_eq!(text(Capabilities::CPU_IRQ, Chips::HPET), "m: no CPU runs; time stands still");
+        assert_eq!(text(Capabilities::CPU_IRQ, Chips::FW_CFG), "m lacks fw-cfg; no CPU runs");
     }
 }

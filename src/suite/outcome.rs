@@ -1,5 +1,7 @@
 //! How a case ends.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::base::{Error, Nanos};
@@ -18,6 +20,17 @@ pub enum Stop {
     Error(Error),
 }
 
+/// The case did not end in time.
+pub(super) const HUNG: &str = "the case hung";
+/// The case panicked.
+pub(super) const PANICKED: &str = "the case panicked";
+/// The machine's process ended, or spoke no sense.
+pub(super) const MACHINE_DIED: &str = "the machine died";
+/// The machine's process answers no more.
+pub(super) const MACHINE_HUNG: &str = "the machine hung";
+/// The machine panicked, or could not be dropped without.
+pub(super) const MACHINE_PANICKED: &str = "the machine panicked";
+
 /// Where and how the device was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -29,6 +42,17 @@ pub struct Finding {
     pub got: String,
     /// The machine's time of it.
     pub time_ns: Nanos,
+}
+
+impl fmt::Display for Finding {
+    /// On one line, without the time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, expected, got, .. } = self;
+        match expected.as_str() {
+            "" => write!(f, "{what}: {got}"),
+            _ => write!(f, "{what}: expected {expected}, got {got}"),
+        }
+    }
 }
 
 impl Stop {

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::around::Around;
-use super::artifacts::Artifacts;
+use super::artifacts::{Artifacts, Remains};
 use super::bench::{Bench, Done, Ended, Job, Scene};
+use super::known::{self, KnownBug};
 use super::machines::MachineChoice;
-use super::outcome::{Finding, Stop};
+use super::outcome::{Finding, HUNG, Stop};
 use super::results::{CaseResult, CaseWall, SCHEMA, Status, SuiteReport, SuiteWall};
 use super::select::Planned;
 use super::setup::MachineSetup;
 use crate::base::prng::mix;
 use crate::base::units::human_nanos;
 use crate::base::{Error, ErrorKind, Result, TimeGrade};
+use crate::machine::Obituary;
 use crate::machine::builtin::Chips;
 
 /// How a plan is run.
@@ -33,6 +35,8 @@ pub struct RunOptions {
     pub fail_fast: bool,
     /// Who stands between new machines and cases.
     pub around: Option<Arc<dyn Around>>,
+    /// What cases may find and is no news.
+    pub known_bugs: &'static [KnownBug],
 }
 
 impl RunOptions {
@@ -42,7 +46,8 @@ impl RunOptions {
     /// Seed 1, the usual deadline, nothing kept.
     pub fn new(machine: MachineChoice) -> Self {
         let (deadline, artifacts) = (Self::DEADLINE, None);
-        Self { machine, seed: 1, deadline, artifacts, fail_fast: false, around: None }
+        let (around, known_bugs) = (None, known::BUGS);
+        Self { machine, seed: 1, deadline, artifacts, fail_fast: false, around, known_bugs }
     }
 }
 
@@ -122,15 +127,20 @@ impl Runner<'_> {
         }
         let start = Instant::now();
         let scene = Scene::new(self.artifacts.is_some());
+        let mut obituary = None;
         match self.job(index, &scene).and_then(|job| self.run(planned, job)) {
-            Ok(Ended::Done(done)) => finish(&mut result, done),
+            Ok(Ended::Done(mut done)) => {
+                obituary = done.obituary.take();
+                finish(&mut result, done);
+                self.mind_known_bugs(&mut result);
+            }
             Ok(Ended::Hung) => self.hung(&mut result, &scene),
             Ok(Ended::Interrupted) => result.reason = "interrupted".to_owned(),
             Err(error) => could_not_run(&mut result, &error),
         }
         result.wall.elapsed_ns = nanos(start.elapsed());
         if result.status == Status::Failed {
-            self.keep(&mut result, &scene);
+            self.keep(&mut result, &scene, obituary.as_ref());
         }
         let bad = matches!(result.status, Status::Failed | Status::Error);
         self.ended |= bad && self.options.fail_fast;
@@ -176,7 +186,7 @@ impl Runner<'_> {
         let deadline = human_nanos(nanos(self.options.deadline));
         result.status = Status::Failed;
         result.finding = Some(Finding {
-            what: "the case hung".to_owned(),
+            what: HUNG.to_owned(),
             expected: format!("an end within {deadline} of the host's time"),
             got: "none".to_owned(),
             time_ns: scene.now(),
@@ -184,10 +194,32 @@ impl Runner<'_> {
         result.notes.push("its thread was abandoned with its machine".to_owned());
     }
 
-    fn keep(&mut self, result: &mut CaseResult, scene: &Scene) {
+    /// A failure that is a known bug of the machine's is a skip that tells all of it.
+    fn mind_known_bugs(&self, result: &mut CaseResult) {
+        let (machine, case) = (self.options.machine.kind().name(), result.name());
+        let bugs = self.options.known_bugs;
+        match (result.status, &result.finding) {
+            (Status::Failed, Some(finding)) => {
+                let Some(bug) = known::shown(bugs, (machine, &case), finding) else { return };
+                result.notes.push(format!("found: {finding}"));
+                result.status = Status::Skipped;
+                result.reason = bug.reason();
+                result.finding = None;
+            }
+            (Status::Passed, _) => {
+                let absent = known::of_case(bugs, machine, &case)
+                    .map(|bug| format!("a known bug did not show here: {}", bug.what));
+                result.notes.extend(absent);
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, result: &mut CaseResult, scene: &Scene, obituary: Option<&Obituary>) {
         let Some(artifacts) = &mut self.artifacts else { return };
         let log = scene.log.as_ref().map(|log| log.text());
-        match artifacts.keep(result, self.options, log.as_deref(), &scene.images()) {
+        let remains = Remains { log: log.as_deref(), images: &scene.images(), obituary };
+        match artifacts.keep(result, self.options, &remains) {
             Ok(path) => result.artifacts = Some(path.display().to_string()),
             Err(error) => result.notes.push(format!("artifacts could not be kept: {error}")),
         }
@@ -211,6 +243,7 @@ fn finish(result: &mut CaseResult, done: Done) {
     if done.reused {
         result.notes.push("on the machine of the case before".to_owned());
     }
+    result.notes.extend(done.notes);
     match done.outcome {
         Ok(()) => result.status = Status::Passed,
         Err(Stop::Failed(finding)) => {

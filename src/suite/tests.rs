@@ -3,11 +3,13 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::known::KnownBug;
 use super::machines::MachineChoice;
 use super::results::{CaseResult, Status, SuiteReport};
 use super::runner::{RunOptions, run};
 use super::select::plan;
 use super::testing::MODULES;
+use crate::report::{junit, suite_text, tap};
 
 fn options() -> RunOptions {
     RunOptions {
@@ -97,6 +99,55 @@ fn what_the_driver_met_is_a_failure_and_a_wrong_value_is_none() {
     let case = &report.cases[0];
     assert_eq!((case.status, &*case.notes[0]), (Status::Error, "hint: try z"));
     assert_eq!(report.exit_code(), 2);
+}
+
+const BUG: KnownBug = KnownBug {
+    machine: "builtin",
+    case: "bad/fail",
+    finding: "host bridge",
+    what: "its id is not 0",
+    section: "PCI 3.0 §6.1",
+};
+
+#[test]
+fn a_known_bug_is_a_skip_that_hides_nothing() {
+    let known = |bugs| RunOptions { known_bugs: bugs, ..options() };
+    let report = report(&["good/pass", "bad/fail"], &known(&[BUG]));
+    let case = &report.cases[1];
+    let reason = "builtin bug: its id is not 0 (PCI 3.0 §6.1)";
+    assert_eq!((case.status, &*case.reason), (Status::Skipped, reason));
+    assert!(case.notes[0].starts_with("found: host bridge: expected 0x0, got 0x"), "{case:?}");
+    assert_eq!((report.summary.skipped, report.exit_code()), (1, 0));
+    for text in [
+        suite_text::render(&report),
+        tap::render(&report),
+        junit::render(&report),
+        serde_json::to_string(&report).unwrap(),
+    ] {
+        assert!(text.contains(reason) && text.contains("found: host bridge: exp"), "{text}");
+    }
+    assert!(tap::render(&report).contains("ok 2 - bad/fail # SKIP builtin bug"));
+    assert!(junit::render(&report).contains("<skipped message=\"builtin bug"));
+}
+
+#[test]
+fn what_a_known_bug_does_not_explain_is_a_failure() {
+    let status = |bug: KnownBug, case: &str| {
+        let bugs = Box::leak(Box::new([bug]));
+        let quick = Duration::from_millis(200);
+        let options = RunOptions { known_bugs: bugs, deadline: quick, ..options() };
+        report(&[case], &options).cases.remove(0)
+    };
+    let other = KnownBug { finding: "guest bridge", ..BUG };
+    assert_eq!(status(other, "bad/fail").status, Status::Failed);
+    assert_eq!(status(KnownBug { machine: "qemu", ..BUG }, "bad/fail").status, Status::Failed);
+    for case in ["bad/hang", "bad/panic"] {
+        let any = KnownBug { case, finding: "", ..BUG };
+        assert_eq!(status(any, case).status, Status::Failed, "{case}");
+    }
+    let passed = status(KnownBug { case: "good/pass", ..BUG }, "good/pass");
+    assert_eq!(passed.status, Status::Passed);
+    assert_eq!(passed.notes, ["a known bug did not show here: its id is not 0"]);
 }
 
 #[test]
