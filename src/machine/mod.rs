@@ -116,6 +116,17 @@ pub trait Interrupts {
     }
 }
 
+/// A request on an image of a machine's own that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IoFailure {
+    /// `read`, `write`.
+    pub operation: String,
+    /// The host's words.
+    pub reason: String,
+    /// There is no space left where the image is.
+    pub no_space: bool,
+}
+
 /// A watched interrupt.
 #[derive(Debug)]
 pub struct IrqEvent(vmm_sys_util::eventfd::EventFd);
@@ -195,6 +206,11 @@ pub trait Machine {
     /// # Errors
     /// A machine that died, or (virtual clock) no deadline and nothing that could ever happen.
     fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()>;
+    /// What it has to say of requests on images that it opened itself and that failed, since it
+    /// was asked last: the device's answer tells nothing but that they did.
+    fn io_failures(&mut self) -> Vec<IoFailure> {
+        Vec::new()
+    }
     /// Ends the machine in good order: when it returns, its images are flushed, closed and
     /// unlocked. Nothing can be done with it afterwards. A machine in this process just stops.
     ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::books::Books;
 use super::engine::{End, Engine, EngineConfig, Outcome, Parts};
@@ -16,12 +17,15 @@ use super::trace_source::TraceSource;
 use crate::base::{Error, Nanos, Result, SECTOR_SIZE, TimeGrade};
 use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
 use crate::driver::{BlockDriver, BlockLimits};
-use crate::machine::{Machine, Obituary};
+use crate::machine::{IoFailure, Machine, Obituary};
 use crate::oracle::{Finding, FindingKind, Oracle, OracleConfig, TraceView};
 use crate::report::{MachineReport, RunStats};
 use crate::suite::one_disk::{DiskMachine, OneDisk};
 use crate::suite::settings::ClockChoice;
 use crate::trace::NotRecorded;
+
+/// Below this a machine that is only slow would be taken for one that hangs.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// What the machine's part left behind.
 pub(super) struct Replayed {
@@ -36,6 +40,8 @@ pub(super) struct Replayed {
     pub time_grade: TimeGrade,
     /// Bytes of the disk as its device showed it; `None` when it never did.
     pub disk_bytes: Option<u64>,
+    /// Requests that the machine could not carry out on its image.
+    pub io_failures: Vec<IoFailure>,
     /// The machine died: see the findings.
     pub died: bool,
 }
@@ -71,6 +77,7 @@ impl Session<'_> {
                 ClockKind::Host => ClockChoice::Host,
                 ClockKind::Virtual => ClockChoice::Virtual,
             },
+            patience: Duration::from_nanos(config.hang_ns).max(PATIENCE_MIN),
         })
     }
 
@@ -122,6 +129,7 @@ impl Session<'_> {
         let engine = Engine::new(self.engine_config()?, Pacer::new(config.pacing), parts);
         let (outcome, failure) = engine.run_out();
         let report = machine_report(config, details, Some(&driver));
+        let io_failures = machine.io_failures();
         let obituary = end(machine, &mut driver, &outcome, failure)?;
         let time_grade = machine.clock().grade();
         let Books { mut stats, mut oracle, log, recorded_errors, errors, .. } = books;
@@ -145,6 +153,7 @@ impl Session<'_> {
             machine: report,
             time_grade,
             disk_bytes: Some(disk_bytes),
+            io_failures,
             died,
         })
     }
@@ -172,6 +181,7 @@ impl Session<'_> {
             machine: machine_report(self.config, details, None),
             time_grade: machine.clock().grade(),
             disk_bytes: None,
+            io_failures: Vec::new(),
             died: true,
         })
     }

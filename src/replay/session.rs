@@ -171,7 +171,7 @@ impl Session<'_> {
     fn run(self, log: RunLog, progress: OnProgress<'_>) -> Result<Report> {
         let started = (Instant::now(), SystemTime::now());
         let mut replayed = self.replay(log, progress)?;
-        if let Some(error) = self.target.failure(self.config) {
+        if let Some(error) = self.target.failure(self.config, &replayed.io_failures) {
             return Err(error);
         }
         if self.trace.events() == 0 && self.trace.truncation().is_some() {

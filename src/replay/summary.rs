@@ -12,6 +12,7 @@ use crate::base::units::human_nanos;
 use crate::driver::BlockDriver;
 use crate::driver::virtio::{VirtioBlk, spec};
 use crate::image::digest::hex;
+use crate::machine::IoFailure;
 use crate::report::{
     FaultReport, ImageReport, MachineReport, Report, RunStats, TimingReport, TimingStatus,
     TraceReport,
@@ -132,6 +133,7 @@ impl Session<'_> {
             let text = format!("the device showed a disk of {shown} bytes, the image has {size}");
             report.notes.push(text);
         }
+        report.notes.extend(io_failure_note(&replayed.io_failures));
         if replayed.died {
             let text = "the machine died: what it had not written to the image by then is lost, and \
                         found to be wrong by the checks of the image";
@@ -141,6 +143,15 @@ impl Session<'_> {
             report.notes.push("target null keeps nothing: verify=none".into());
         }
     }
+}
+
+/// What the machine said of the requests that failed on its image: how many, and the last.
+fn io_failure_note(failures: &[IoFailure]) -> Option<String> {
+    let IoFailure { operation, reason, .. } = failures.last()?;
+    let count = failures.len();
+    Some(format!(
+        "the machine told of {count} failures on its image, the last: {operation}: {reason}"
+    ))
 }
 
 /// Moves what the plan counted to where the report has it.

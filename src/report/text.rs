@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use super::{Histogram, OpReport, Report};
 use crate::base::units::{human_bytes, human_nanos};
-use crate::machine::Obituary;
 use crate::oracle::finding::Finding;
 use crate::oracle::verdict::{Unverifiable, Verdict, Verify};
 
@@ -225,7 +224,7 @@ pub fn render_finding(out: &mut String, number: usize, finding: &Finding) {
     if finding.occurrences > 1 {
         let _ = writeln!(out, "  seen {} times", finding.occurrences);
     }
-    for line in finding.obituary.iter().flat_map(Obituary::lines) {
+    for line in finding.obituary.iter().flat_map(|obituary| obituary.lines().into_iter().skip(1)) {
         let _ = writeln!(out, "  {line}");
     }
     dump(out, finding);

@@ -246,6 +246,7 @@ impl MachineKind for Qemu {
             ClockChoice::Scaled(_) => return Err(Error::usage("QEMU's time cannot be scaled")),
         };
         let mut given = self::disk(options, image)?;
+        config.patience = disk.patience;
         given.queues = disk.queues;
         given.queue_size = disk.queue_size;
         given.iothread = disk.iothread;

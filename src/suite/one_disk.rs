@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::settings::ClockChoice;
 use crate::image::Image;
@@ -39,6 +40,8 @@ pub struct OneDisk {
     pub aio_depth: usize,
     /// The machine's time.
     pub clock: ClockChoice,
+    /// How long a machine that is a program of its own may be silent before it counts as hung.
+    pub patience: Duration,
 }
 
 /// A machine built for one disk, with what a report says of it.

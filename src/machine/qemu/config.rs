@@ -113,6 +113,10 @@ impl QemuDisk {
             "logical_block_size": self.block_bytes,
             "physical_block_size": self.block_bytes,
             "serial": self.serial,
+            // A request that fails is answered so, whatever the reason; else a full disk would
+            // stop the machine (the default for writes).
+            "werror": "report",
+            "rerror": "report",
         });
         if self.iothread {
             arg(out, "-object", format!("iothread,id=io{index}"));

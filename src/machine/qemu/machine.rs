@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use nix::errno::Errno;
+use serde_json::{Value, json};
 
 use super::client::{Client, Failure, Lost};
 use super::clock::SteppedClock;
@@ -15,13 +16,15 @@ use super::config::{HarnessFds, QemuConfig, QemuDisk, Time};
 use super::messages::Messages;
 use super::probe::{self, Mode};
 use super::process::Process;
-use super::qmp::Qmp;
+use super::qmp::{Event, Qmp};
 use super::rom;
 use super::start::{Start, start};
 use super::waiting::Pace;
 use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell};
 use crate::machine::obituary::{End, Obituary};
-use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
+use crate::machine::{
+    Bus, Capabilities, GuestRam, Interrupts, IoFailure, IrqEvent, IrqSource, Machine,
+};
 
 /// Guest RAM of a PC with the least space below its PCI hole (QEMU `hw/i386/pc_q35.c`: 2 GiB).
 const RAM_BYTES_MAX: u64 = 2 << 30;
@@ -296,6 +299,12 @@ impl Inner {
         }
     }
 
+    fn io_failures(&mut self) -> Vec<IoFailure> {
+        // One that is gone has said what it had to say.
+        let _ = self.qmp.drain();
+        self.qmp.take_events().iter().filter_map(io_failure).collect()
+    }
+
     fn quit(&mut self) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -322,6 +331,21 @@ impl Inner {
         let lines = self.with(Client::drain)?;
         Ok(self.messages.look() | lines)
     }
+}
+
+/// What a host without space says. The event's own `nospace` is set only where that stops the
+/// machine.
+const NO_SPACE: [Errno; 3] = [Errno::ENOSPC, Errno::EDQUOT, Errno::EFBIG];
+
+/// `BLOCK_IO_ERROR` of `qapi/block-core.json`. Its reason is strerror(3)'s, in no language but the
+/// library's own: QEMU sets none.
+fn io_failure(event: &Event) -> Option<IoFailure> {
+    let text = |key: &str| event.data.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    (event.name == "BLOCK_IO_ERROR").then(|| {
+        let (operation, reason) = (text("operation"), text("reason"));
+        let no_space = NO_SPACE.iter().any(|errno| errno.desc() == reason);
+        IoFailure { operation, reason, no_space }
+    })
 }
 
 impl Bus for QemuMachine {
@@ -432,6 +456,10 @@ impl Machine for QemuMachine {
         }
         let node = QemuDisk::node_name(disk);
         self.qmp("block_resize", json!({ "node-name": node, "size": bytes })).map(|_| ())
+    }
+
+    fn io_failures(&mut self) -> Vec<IoFailure> {
+        self.lock().io_failures()
     }
 
     fn quit(&mut self) -> Result<()> {

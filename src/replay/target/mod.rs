@@ -16,8 +16,12 @@ use self::held::HeldTarget;
 use super::options::Config;
 use crate::base::{Error, Result, SECTOR_SIZE};
 use crate::image::{self, Image, OpenOptions, PendingImage};
+use crate::machine::IoFailure;
 use crate::report::{FaultReport, ImageReport};
 use crate::suite::one_disk::{DiskImage, ImageHolder};
+
+const NO_SPACE_HINT: &str =
+    "free space on the file system that holds the target, or name another place";
 
 /// A target, ready for a machine.
 pub struct Target {
@@ -81,11 +85,19 @@ impl Target {
         }
     }
 
-    /// Why the image stopped the replay, if it did: the host's failure, not the device's. What
-    /// happens to an image that the machine opened, only the machine knows.
-    pub fn failure(&self, config: &Config) -> Option<Error> {
-        let Disk::Held(held) = &self.disk else { return None };
-        let error = held.failure()?;
+    /// Why the image kept the replay from being done, if it did: the host's failure, not the
+    /// device's. Of an image that the machine opened, `machine_says` what failed; there only a
+    /// full disk is the host's for certain.
+    pub fn failure(&self, config: &Config, machine_says: &[IoFailure]) -> Option<Error> {
+        let error = match &self.disk {
+            Disk::Held(held) => held.failure()?,
+            Disk::Given(_) => {
+                let IoFailure { operation, reason, .. } =
+                    machine_says.iter().find(|failure| failure.no_space)?;
+                let what = format!("the machine failed to {operation} the target image: {reason}");
+                Error::incomplete(what).hint(NO_SPACE_HINT)
+            }
+        };
         Some(match &config.target {
             Some(path) => error.path(path),
             None => error,
