@@ -99,6 +99,12 @@ impl Control {
     }
 }
 
+/// Ends the interrupts of counter 0, as software does that has another timer: a last count in mode
+/// 0, which ends after 55 ms with OUT high for good ("Mode 0: Interrupt on Terminal Count").
+pub fn park(bus: &mut dyn Bus) {
+    Control::new(0, 0).start(bus, 0);
+}
+
 /// Writes one byte of a count.
 pub fn write_byte(bus: &mut dyn Bus, counter: u8, byte: u8) {
     bus.pio_write(COUNTER0 + u16::from(counter & 3), 1, byte.into());

@@ -1,6 +1,6 @@
 //! The alarm (time, calendar, and alarm locations; register C, AF).
 
-use super::ops::{self, FIRST_UPDATE, SECOND, UPDATE_MAX};
+use super::ops::{self, SECOND};
 use crate::base::Nanos;
 use crate::driver::cmos::*;
 use crate::machine::IrqEvent;
@@ -12,10 +12,7 @@ const BINARY: Format = Format { binary: true, hours_24: true };
 
 /// Takes the alarm that must come with the `update`-th update since `released`.
 fn take(t: &mut TestThread<'_>, irq: &IrqEvent, released: Nanos, update: u64) -> Outcome {
-    let due = FIRST_UPDATE + (update - 1) * SECOND.0;
-    let patience = Nanos(due + UPDATE_MAX - (t.now() - released));
-    t.expect_irq("alarm interrupt", irq, patience)?;
-    ops::expect_between(t, "the alarm's moment", t.now() - released, (due, due + UPDATE_MAX))?;
+    ops::take_update(t, "alarm interrupt", irq, (released, update))?;
     let flags = ops::flags(t)?;
     t.expect("register C, IRQF and AF", flags & (C_IRQF | C_AF), C_IRQF | C_AF)?;
     ops::expect_flags(t, "register C, read again", 0xff, 0)

@@ -7,7 +7,7 @@ use crate::suite::outcome::Outcome;
 use crate::suite::thread::TestThread;
 
 /// Years of each leap rule: by 4, by 100 and by 400, and around the ends of centuries.
-const YEARS: &[u16] = &[1900, 1980, 1999, 2000, 2001, 2004, 2011, 2024, 2080, 2099, 2100, 2399];
+const YEARS: &[u16] = &[1980, 1999, 2000, 2001, 2004, 2011, 2024, 2080, 2099, 2100];
 
 /// Days before each month of a year without a leap day.
 const BEFORE_MONTH: [u16; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
@@ -58,30 +58,48 @@ fn follows(t: &mut TestThread<'_>, from: &DateTime, to: &DateTime) -> Outcome {
 
 /// The end of each month.
 pub fn months(t: &mut TestThread<'_>) -> Outcome {
-    for year in YEARS.iter().copied() {
-        for month in 1..=12 {
-            let last = evening(year, month, month_days(year, month));
-            let first = match month {
-                12 => midnight(year + 1, 1, 1),
-                _ => midnight(year, month + 1, 1),
-            };
-            follows(t, &last, &first)?;
-        }
+    YEARS.iter().try_for_each(|year| months_of(t, *year))
+}
+
+fn months_of(t: &mut TestThread<'_>, year: u16) -> Outcome {
+    for month in 1..=12 {
+        let last = evening(year, month, month_days(year, month));
+        let first = match month {
+            12 => midnight(year + 1, 1, 1),
+            _ => midnight(year, month + 1, 1),
+        };
+        follows(t, &last, &first)?;
     }
     Ok(())
 }
 
 /// 28 February, and the day before the end of other months.
 pub fn leap_day(t: &mut TestThread<'_>) -> Outcome {
-    for year in YEARS.iter().copied() {
-        let next = if leap(year) { midnight(year, 2, 29) } else { midnight(year, 3, 1) };
-        follows(t, &evening(year, 2, 28), &next)?;
-        for month in [1, 4, 12] {
-            let day = month_days(year, month);
-            follows(t, &evening(year, month, day - 1), &midnight(year, month, day))?;
-        }
+    YEARS.iter().try_for_each(|year| leap_day_of(t, *year))
+}
+
+fn leap_day_of(t: &mut TestThread<'_>, year: u16) -> Outcome {
+    let next = if leap(year) { midnight(year, 2, 29) } else { midnight(year, 3, 1) };
+    follows(t, &evening(year, 2, 28), &next)?;
+    for month in [1, 4, 12] {
+        let day = month_days(year, month);
+        follows(t, &evening(year, month, day - 1), &midnight(year, month, day))?;
     }
     Ok(())
+}
+
+/// Years before 1970, where counts of seconds since then are negative.
+pub fn before_1970(t: &mut TestThread<'_>) -> Outcome {
+    months_of(t, 1900)?;
+    leap_day_of(t, 1900)?;
+    follows(t, &evening(1899, 12, 31), &midnight(1900, 1, 1))
+}
+
+/// Years that are more than 2^63 nanoseconds after 1970.
+pub fn after_2262(t: &mut TestThread<'_>) -> Outcome {
+    months_of(t, 2399)?;
+    leap_day_of(t, 2399)?;
+    follows(t, &evening(2299, 12, 31), &midnight(2300, 1, 1))
 }
 
 /// Ten days, one by one and at a leap.
@@ -113,7 +131,7 @@ pub fn century(t: &mut TestThread<'_>) -> Outcome {
             ops::expect_time(t, "a second later", format, &time)?;
         }
     }
-    for year in [1899, 1999, 2099, 2199] {
+    for year in [1999, 2099, 2199] {
         follows(t, &evening(year, 12, 31), &midnight(year + 1, 1, 1))?;
     }
     Ok(())

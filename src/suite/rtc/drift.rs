@@ -90,16 +90,16 @@ fn count(t: &mut TestThread<'_>, hz: u32, interrupts: u64) -> Outcome<Nanos> {
     ops::flags(t)?;
     let irq = ops::watch(t)?;
     ops::enable(t, B_PIE)?;
-    let wait = |t: &mut TestThread<'_>| -> Outcome {
-        t.expect_irq("periodic interrupt", &irq, patience)?;
-        ops::flags(t).map(|_| ())
+    let wait = |t: &mut TestThread<'_>| -> Outcome<Nanos> {
+        let at = t.expect_next_irq("periodic interrupt", &irq, patience)?;
+        ops::flags(t)?;
+        Ok(at)
     };
-    wait(t)?;
-    let start = t.now();
+    let start = wait(t)?;
+    let mut end = start;
     for _ in 0..interrupts {
-        wait(t)?;
+        end = wait(t)?;
     }
-    let took = Nanos(t.now() - start);
     ops::disable(t, B_PIE)?;
-    Ok(took)
+    Ok(Nanos(end - start))
 }

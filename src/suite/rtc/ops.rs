@@ -78,6 +78,17 @@ pub fn stop(t: &mut TestThread<'_>, format: Format, time: &DateTime) -> Outcome 
     flags(t).map(|_| ())
 }
 
+/// Takes the interrupt of the `update`-th update (from 1) since the divider was released.
+pub fn take_update(
+    t: &mut TestThread<'_>,
+    what: &str,
+    irq: &IrqEvent,
+    (released, update): (Nanos, u64),
+) -> Outcome {
+    let begin = released + (FIRST_UPDATE + (update - 1) * SECOND.0);
+    t.expect_irq_between(what, irq, (begin, begin + UPDATE_MAX)).map(|_| ())
+}
+
 /// Writes the alarm.
 pub fn alarm(t: &mut TestThread<'_>, [hour, minute, second]: [Option<u8>; 3]) -> Outcome {
     cmos::set_alarm(t.machine().bus()?, hour, minute, second);

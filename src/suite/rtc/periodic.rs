@@ -10,9 +10,14 @@ use crate::suite::thread::TestThread;
 /// Edges measured at each rate.
 const EDGES: u64 = 16;
 
-/// Takes the next periodic interrupt, which is due within `patience`.
-fn take(t: &mut TestThread<'_>, irq: &IrqEvent, patience: u64) -> Outcome {
-    t.expect_irq("periodic interrupt", irq, Nanos(patience))?;
+/// Takes the next periodic interrupt, which is due within `patience`, and finds its moment.
+fn take(t: &mut TestThread<'_>, irq: &IrqEvent, patience: u64) -> Outcome<Nanos> {
+    let at = t.expect_next_irq("periodic interrupt", irq, Nanos(patience))?;
+    acknowledge(t)?;
+    Ok(at)
+}
+
+fn acknowledge(t: &mut TestThread<'_>) -> Outcome {
     let flags = ops::flags(t)?;
     t.expect("register C, IRQF and PF", flags & (C_IRQF | C_PF), C_IRQF | C_PF)
 }
@@ -40,14 +45,13 @@ pub fn rates(t: &mut TestThread<'_>) -> Outcome {
 
 fn rate_is(t: &mut TestThread<'_>, irq: &IrqEvent, hz: u64) -> Outcome {
     let period = SECOND.0.div_ceil(hz);
-    take(t, irq, period + 1)?;
-    let start = t.now();
+    let start = take(t, irq, period + 1)?;
     for edge in 1..=EDGES {
-        take(t, irq, period + 1)?;
         // Edges lie on whole nanoseconds: at most one away from the exact moment.
-        let exact = edge * SECOND.0 / hz;
-        let what = format!("{edge} periods at {hz} Hz");
-        ops::expect_between(t, &what, t.now() - start, (exact - 1, exact + 1))?;
+        let exact = start + edge * SECOND.0 / hz;
+        let what = format!("periodic interrupt {edge} periods after another at {hz} Hz");
+        t.expect_irq_between(&what, irq, (Nanos(exact.0 - 1), exact + 1))?;
+        acknowledge(t)?;
     }
     Ok(())
 }

@@ -95,7 +95,9 @@ pub fn fuzz(t: &mut TestThread<'_>) -> Outcome {
         ops::put(t, index, (choice >> 8) as u8)?;
         ops::get(t, index)?;
         if step % 16 == 0 {
-            t.step(Nanos(choice >> 24))?;
+            // A nanosecond to a minute, each magnitude as often: a fast periodic interrupt that is
+            // enabled here costs its host by the edge.
+            t.step(Nanos(choice >> (28 + (choice >> 16 & 31))))?;
         }
     }
     restore(t, &saved)?;

@@ -67,19 +67,26 @@ impl Rig {
     }
 }
 
+/// Where a port is in the chip's window, if it is there.
+fn offset(port: u16) -> Option<u64> {
+    port.checked_sub(0x70).filter(|offset| *offset < 2).map(u64::from)
+}
+
 impl Bus for Rig {
     fn pio_read(&mut self, port: u16, size: u8) -> u32 {
         self.run_due();
-        let value = self.rtc.read(0, u64::from(port) - 0x70, size, self.clock.now());
+        let Some(offset) = offset(port) else { return u32::MAX };
+        let value = self.rtc.read(0, offset, size, self.clock.now());
         (self.fault)(self.index, value as u8).into()
     }
 
     fn pio_write(&mut self, port: u16, size: u8, value: u32) {
         self.run_due();
-        if port == 0x70 {
+        let Some(offset) = offset(port) else { return };
+        if offset == 0 {
             self.index = value as u8 & 0x7f;
         }
-        self.rtc.write(0, u64::from(port) - 0x70, size, value.into(), self.clock.now());
+        self.rtc.write(0, offset, size, value.into(), self.clock.now());
     }
 
     fn mmio_read(&mut self, _addr: GuestAddr, _size: u8) -> u64 {

@@ -32,7 +32,7 @@ fn held(t: &mut TestThread<'_>, format: Format, time: &DateTime) -> Outcome {
     let irq = ops::watch(t)?;
     ops::enable(t, B_PIE)?;
     for _ in 0..32 {
-        t.expect_irq("periodic interrupt under SET", &irq, Nanos(SECOND.0 / 16 + 1))?;
+        t.expect_next_irq("periodic interrupt under SET", &irq, Nanos(SECOND.0 / 16 + 1))?;
         let flags = ops::flags(t)?;
         t.expect("register C, IRQF and PF", flags & (C_IRQF | C_PF), C_IRQF | C_PF)?;
         let uip = ops::get(t, REGISTER_A)? & A_UIP;
