@@ -37,6 +37,11 @@ const CASES: &[Case] = &[
     Case::irq("periodic", "every rate of register A is exact, and rate 0 is none", periodic::rates),
     Case::irq("periodic-change", "a new rate takes over from the old", periodic::change),
     Case::irq("alarm", "an alarm interrupts in its second, once a day", alarm::once_a_day),
+    Case::irq(
+        "alarm-12h-midnight",
+        "the same in the 12-hour format, from an evening to a morning",
+        alarm::other_half,
+    ),
     Case::irq("alarm-dont-care", "alarm bytes of C0h and above match always", alarm::dont_care),
     Case::irq("alarm-12h", "an alarm tells morning from afternoon", alarm::twelve_hours),
     Case::irq("alarm-invalid", "alarm bytes that no time has never match", alarm::invalid),

@@ -109,6 +109,7 @@ fn options_that_measure_nothing_are_refused() {
 /// Faults, and the case that must find each.
 const FAULTS: &[(&str, Fault)] = &[
     ("alarm", |index, value| if index == REGISTER_C { value & !C_AF } else { value }),
+    ("alarm-12h-midnight", |index, value| if index == HOURS { value | 0x80 } else { value }),
     ("update-ended", |index, value| if index == REGISTER_C { value & !C_UF } else { value }),
     ("periodic", |index, value| if index == REGISTER_C { value & !C_PF } else { value }),
     ("register-c", |index, value| if index == REGISTER_C { value | C_UF } else { value }),
