@@ -180,6 +180,14 @@ impl QemuMachine {
         self.lock().process.id()
     }
 
+    /// Uses the qtest connection as it is.
+    ///
+    /// # Errors
+    /// Those of the commands, or QEMU is gone.
+    pub fn qtest<T>(&self, work: impl FnOnce(&mut Client) -> Result<T, Failure>) -> Result<T> {
+        self.lock().with(work)
+    }
+
     /// Runs a monitor command.
     ///
     /// # Errors
