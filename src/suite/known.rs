@@ -21,51 +21,7 @@ pub struct KnownBug {
 }
 
 /// Those that are known, in the order of the cases.
-pub const BUGS: &[KnownBug] = &[
-    KnownBug {
-        machine: "qemu",
-        case: "rtc/alarm-12h-midnight",
-        finding: "alarm interrupt",
-        what: "in the 12-hour format the hour of the alarm counts as morning or afternoon by the \
-               time's hour",
-        section: "MC146818A data sheet, time, calendar, and alarm locations, table 3",
-    },
-    KnownBug {
-        machine: "qemu",
-        case: "rtc/alarm-invalid",
-        finding: "alarms in two days of a byte that no time has",
-        what: "an alarm byte past its range counts as a later time, and matches",
-        section: "MC146818A data sheet, register C, AF",
-    },
-    KnownBug {
-        machine: "qemu",
-        case: "rtc/divider-reset-periodic",
-        finding: "periodic interrupts with the divider in reset",
-        what: "the periodic interrupt goes on while the divider is held in reset",
-        section: "MC146818A data sheet, register A, DV",
-    },
-    KnownBug {
-        machine: "qemu",
-        case: "rtc/before-1970",
-        finding: "a second after 1900-",
-        what: "before 1970 the time is a second ahead between updates",
-        section: "MC146818A data sheet, update cycle",
-    },
-    KnownBug {
-        machine: "qemu",
-        case: "rtc/after-2262",
-        finding: "a second after 2399-",
-        what: "a year past 2262 overflows a count of nanoseconds and becomes another date",
-        section: "MC146818A data sheet, update cycle",
-    },
-    KnownBug {
-        machine: "qemu",
-        case: "rtc/periodic-flag-without-enable",
-        finding: "register C after a period",
-        what: "PF is set only while PIE is",
-        section: "MC146818A data sheet, register C, PF",
-    },
-];
+pub const BUGS: &[KnownBug] = super::known_qemu::BUGS;
 
 impl KnownBug {
     /// Why a case is skipped that shows it.

@@ -41,6 +41,10 @@ const LACKS: &[Lack] = &[
 /// What `-nodefaults` leaves out, and is added where a test wants it.
 const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
 
+/// What machines of tests have besides: timers that send messages. Arguments of the user's come
+/// behind, and win.
+const TEST_ARGS: [&str; 2] = ["-global", "hpet.msi=on"];
+
 const RAM_BYTES_DEFAULT: u64 = 128 << 20;
 
 const TYPES: &[(&str, Board)] = &[("pc", Board::Pc), ("q35", Board::Q35)];
@@ -215,6 +219,7 @@ impl MachineKind for Qemu {
                     .hint("clock=virtual, or clock=host"));
             }
         };
+        config.args.splice(0..0, TEST_ARGS.map(str::to_owned));
         add_chips(setup.chips, &mut config);
         let mut images = Vec::with_capacity(setup.disks.len());
         for wanted in &setup.disks {

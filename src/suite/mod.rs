@@ -14,6 +14,7 @@ pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
 pub mod known;
+mod known_qemu;
 pub mod lapic;
 mod machine_qemu;
 pub mod machines;

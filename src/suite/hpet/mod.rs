@@ -1,7 +1,4 @@
 //! Tests of the high precision event timers (IA-PC HPET specification 1.0a).
-//!
-//! QEMU's model is known to differ where `status-without-enable` and `routes` look: it sets status
-//! bits of enabled timers only, and keeps any route that is written.
 
 mod counter;
 mod modes;
@@ -57,7 +54,7 @@ const CASES: &[Case] = &[
     case("one-shot", "a match makes one interrupt, at its count", TIMED_IRQ, modes::one_shot),
     case(
         "periodic",
-        "N interrupts in N periods, exactly; a comparator that goes on",
+        "an interrupt at each match and no other time; a comparator that goes on",
         TIMED_IRQ,
         modes::periodic,
     ),
@@ -67,7 +64,20 @@ const CASES: &[Case] = &[
         TIMED_IRQ,
         modes::periodic_change,
     ),
+    case("periodic-count", "N interrupts in N periods, exactly", TIMED_IRQ, modes::periodic_count),
+    case(
+        "periodic-whole",
+        "one 64-bit write sets the accumulator",
+        TIMED_IRQ,
+        modes::periodic_whole,
+    ),
     case("32-bit", "a 32-bit timer compares the low half of the counter", TIMED_IRQ, modes::narrow),
+    case(
+        "32-bit-again",
+        "a 32-bit timer interrupts again when the counter wraps around",
+        TIMED_IRQ,
+        modes::narrow_again,
+    ),
     case("level", "a level lasts until its status bit is cleared", TIMED_IRQ, outputs::level),
     case("edge-status", "an edge leaves no status", TIMED_IRQ, outputs::edge_status),
     case(

@@ -139,17 +139,59 @@ pub fn level(t: &mut TestThread<'_>, line: u32) -> Outcome<bool> {
     Ok(t.machine().interrupts()?.intx_level(line))
 }
 
+/// How many edges an interrupt may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edges {
+    /// It is one interrupt.
+    One,
+    /// The case looks at the moments only; another one counts.
+    OneOrTwo,
+}
+
 /// Runs to just before and just after `end`: `before` interrupts by then, one at it.
 pub fn expect_at(
     t: &mut TestThread<'_>,
     what: &str,
     event: &IrqEvent,
-    (end, before): (Nanos, u64),
+    when: (Nanos, u64),
 ) -> Outcome {
+    expect_match(t, what, event, when, Edges::One)
+}
+
+/// As [`expect_at`], of interrupts that make so many edges.
+pub fn expect_match(
+    t: &mut TestThread<'_>,
+    what: &str,
+    event: &IrqEvent,
+    (end, before): (Nanos, u64),
+    edges: Edges,
+) -> Outcome {
+    let interrupts = |count: u64, due: u64| match edges {
+        Edges::OneOrTwo if (due..=2 * due).contains(&count) => due,
+        _ => count,
+    };
     // A count begins anywhere in the nanoseconds of the one before.
     let count = time_of(t, 1)?.0 + 1;
     t.run_until(Nanos(end.0.saturating_sub(count)))?;
-    t.expect(&format!("{what}: interrupts before the match"), event.take(), before)?;
+    let came = interrupts(event.take(), before);
+    t.expect(&format!("{what}: interrupts before the match"), came, before)?;
     t.run_until(Nanos(end.0.saturating_add(count)))?;
-    t.expect(&format!("{what}: interrupts at the match"), event.take(), 1)
+    let came = interrupts(event.take(), 1);
+    t.expect(&format!("{what}: interrupts at the match"), came, 1)
+}
+
+/// Runs to just after `at`: one interrupt around it, or none, and none before. How many.
+pub fn expect_perhaps(
+    t: &mut TestThread<'_>,
+    what: &str,
+    event: &IrqEvent,
+    at: Nanos,
+) -> Outcome<u64> {
+    let margin = time_of(t, 2)?.0;
+    t.expect_quiet_until(what, event, Nanos(at.0.saturating_sub(margin)))?;
+    t.run_until(Nanos(at.0.saturating_add(margin)))?;
+    match event.take() {
+        count @ 0..=1 => Ok(count),
+        count => t.failed(what, "one interrupt at most", format!("{count}")),
+    }
 }

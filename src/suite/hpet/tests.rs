@@ -177,8 +177,16 @@ fn wrong_matches_are_found() {
         found("periodic-change", Fault::writing(early)),
         "match at 230000: interrupts at the match"
     );
+    let what = found("periodic-count", Fault::writing(early));
+    assert_eq!(what, "match at 230000: interrupts at the match");
     let wide: Write = |w, o, v| Some(if is_conf(w, o) { v & !0x100 } else { v });
     assert!(found("32-bit", Fault::writing(wide)).starts_with("32-bit match"));
+    let what = found("32-bit-again", Fault::writing(wide));
+    assert_eq!(what, "interrupts of a 32-bit timer that goes around");
+    // The upper half of a 64-bit write is lost.
+    let narrow: Write = |w, o, v| Some(if is_comparator(w, o) { v & 0xffff_ffff } else { v });
+    let what = found("periodic-whole", Fault::writing(narrow));
+    assert_eq!(what, "comparator set through VAL_SET");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::suite::outcome::Outcome;
 use crate::suite::thread::TestThread;
 
 pub fn restarts(t: &mut TestThread<'_>) -> Outcome {
-    for mode in [2, 3] {
+    for mode in [1, 5, 2, 3] {
         gate(t, true)?;
         start(t, mode, 1_000)?;
         step(t, 700)?;

@@ -1,6 +1,7 @@
 //! What OUT2 looks like in each mode (8254, "Mode Definitions").
 
 use super::ops::*;
+use crate::driver::pit::Control;
 use crate::suite::outcome::Outcome;
 use crate::suite::thread::TestThread;
 
@@ -27,10 +28,22 @@ pub fn mode_0(t: &mut TestThread<'_>) -> Outcome {
     new_count(t, 7)?;
     let seen = runs(t, 50)?;
     expect_shape(t, "OUT with a new count of 7", &seen, low(7), &[])?;
-    expect_end(t, "OUT after the second terminal count", &seen, 2)?;
-    // A control word alone lowers OUT, and it stays low until a count ends.
-    crate::driver::pit::Control::new(COUNTER, 0).write(t.machine().bus()?);
-    expect_out2(t, "OUT after a control word without a count", false)
+    expect_end(t, "OUT after the second terminal count", &seen, 2)
+}
+
+pub fn initial(t: &mut TestThread<'_>) -> Outcome {
+    gate(t, true)?;
+    start(t, 0, 20)?;
+    step(t, 30)?;
+    expect_out2(t, "OUT after terminal count", true)?;
+    for mode in [0, 1, 0, 2, 0, 3, 0, 4, 0, 5] {
+        Control::new(COUNTER, mode).write(t.machine().bus()?);
+        expect_out2(t, &format!("OUT after a control word of mode {mode}"), mode != 0)?;
+        step(t, 100)?;
+        let what = format!("OUT after a control word of mode {mode} and no count");
+        expect_out2(t, &what, mode != 0)?;
+    }
+    Ok(())
 }
 
 pub fn mode_1(t: &mut TestThread<'_>) -> Outcome {
@@ -70,50 +83,62 @@ fn trigger(t: &mut TestThread<'_>) -> Outcome {
 
 pub fn rate(t: &mut TestThread<'_>) -> Outcome {
     gate(t, true)?;
-    for (mode, clocks) in [(2, 9), (6, 9), (3, 9), (3, 10), (7, 10)] {
-        start(t, mode, clocks)?;
-        let seen = runs(t, 6 * u64::from(clocks))?;
-        // From one rise to the next: a high run, which is whole but for the first, and a low one.
-        let whole = seen.get(2..seen.len().saturating_sub(1)).unwrap_or_default();
-        let low_first = usize::from(whole.first().is_some_and(|run| !run.high));
-        let pairs = whole.get(low_first..).unwrap_or_default().chunks_exact(2);
-        let periods: Vec<u64> = pairs.map(|pair| pair.iter().map(|run| run.clocks).sum()).collect();
-        let right = periods.len() >= 3 && periods.iter().all(|period| *period == u64::from(clocks));
-        if !right {
-            let what = format!("clocks from one rise of OUT to the next, mode {mode}");
-            return t.failed(what, clocks.to_string(), format!("{periods:?}: {}", shape(&seen)));
-        }
+    [(2, 9), (3, 9), (3, 10)].into_iter().try_for_each(|(mode, clocks)| rate_of(t, mode, clocks))
+}
+
+fn rate_of(t: &mut TestThread<'_>, mode: u8, clocks: u16) -> Outcome {
+    start(t, mode, clocks)?;
+    let seen = runs(t, 6 * u64::from(clocks))?;
+    // From one rise to the next: a high run, which is whole but for the first, and a low one.
+    let whole = seen.get(2..seen.len().saturating_sub(1)).unwrap_or_default();
+    let low_first = usize::from(whole.first().is_some_and(|run| !run.high));
+    let pairs = whole.get(low_first..).unwrap_or_default().chunks_exact(2);
+    let periods: Vec<u64> = pairs.map(|pair| pair.iter().map(|run| run.clocks).sum()).collect();
+    if periods.len() >= 3 && periods.iter().all(|period| *period == u64::from(clocks)) {
+        return Ok(());
     }
-    Ok(())
+    let what = format!("clocks from one rise of OUT to the next, mode {mode}");
+    t.failed(what, clocks.to_string(), format!("{periods:?}: {}", shape(&seen)))
 }
 
 pub fn mode_2(t: &mut TestThread<'_>) -> Outcome {
     gate(t, true)?;
-    for mode in [2, 6] {
-        start(t, mode, 9)?;
-        let seen = runs(t, 60)?;
-        let what = format!("OUT in mode {mode} with a count of 9");
-        expect_shape(t, &what, &seen, high(8), &[1, 8, 1, 8, 1, 8])?;
-        start(t, mode, 2)?;
-        let seen = runs(t, 20)?;
-        expect_shape(t, "OUT with the smallest count, 2", &seen, high(1), &[1, 1, 1, 1, 1])?;
-    }
-    Ok(())
+    rate_generator(t, 2)
+}
+
+fn rate_generator(t: &mut TestThread<'_>, mode: u8) -> Outcome {
+    start(t, mode, 9)?;
+    let seen = runs(t, 60)?;
+    let what = format!("OUT in mode {mode} with a count of 9");
+    expect_shape(t, &what, &seen, high(8), &[1, 8, 1, 8, 1, 8])?;
+    start(t, mode, 2)?;
+    let seen = runs(t, 20)?;
+    expect_shape(t, "OUT with the smallest count, 2", &seen, high(1), &[1, 1, 1, 1, 1])
 }
 
 pub fn mode_3(t: &mut TestThread<'_>) -> Outcome {
     gate(t, true)?;
-    for mode in [3, 7] {
-        start(t, mode, 10)?;
-        let seen = runs(t, 60)?;
-        let what = format!("OUT in mode {mode} with a count of 10");
-        expect_shape(t, &what, &seen, high(5), &[5, 5, 5, 5, 5])?;
-        start(t, mode, 11)?;
-        let seen = runs(t, 60)?;
-        let what = format!("OUT in mode {mode} with a count of 11");
-        expect_shape(t, &what, &seen, high(6), &[5, 6, 5, 6, 5])?;
-    }
-    Ok(())
+    square_wave(t, 3)
+}
+
+fn square_wave(t: &mut TestThread<'_>, mode: u8) -> Outcome {
+    start(t, mode, 10)?;
+    let seen = runs(t, 60)?;
+    let what = format!("OUT in mode {mode} with a count of 10");
+    expect_shape(t, &what, &seen, high(5), &[5, 5, 5, 5, 5])?;
+    start(t, mode, 11)?;
+    let seen = runs(t, 60)?;
+    let what = format!("OUT in mode {mode} with a count of 11");
+    expect_shape(t, &what, &seen, high(6), &[5, 6, 5, 6, 5])
+}
+
+/// "Control Word Format": M2 is not looked at in modes 2 and 3.
+pub fn mode_bits(t: &mut TestThread<'_>) -> Outcome {
+    gate(t, true)?;
+    rate_of(t, 6, 9)?;
+    rate_of(t, 7, 10)?;
+    rate_generator(t, 6)?;
+    square_wave(t, 7)
 }
 
 pub fn mode_4(t: &mut TestThread<'_>) -> Outcome {

@@ -31,9 +31,12 @@ fn a_right_chip_passes() {
 
 #[test]
 fn a_wrong_rate_is_found() {
-    // One part in a million: the thousandth interrupt is late by more than a nanosecond.
-    assert!(found("irq0-rate", Fault::running(999_999)).starts_with("interrupts"));
-    assert_eq!(found("irq0-hour", Fault::running(1_000_050)), "interrupts in an hour");
+    // One part in a million: the thousandth interrupt is early by more than a nanosecond.
+    let what = found("irq0-rate", Fault::running(1_000_001));
+    assert_eq!(what, "interrupts in 1000 periods of 1193 clocks, less 3 ns");
+    let what = found("irq0-rate", Fault::running(999_000));
+    assert_eq!(what, "nanoseconds to the first interrupt 0");
+    assert_eq!(found("irq0-hour", Fault::running(1_000_010)), "interrupts in an hour");
     let fast = Fault::running(1_010_000);
     assert!(found("counting", fast).starts_with("counts in 10,000 clocks"));
     assert_eq!(found("wait", fast), "nanoseconds of a wait");
@@ -69,12 +72,15 @@ fn swap<const FROM: u64, const TO: u64>(window: usize, offset: u64, value: u64) 
 
 #[test]
 fn a_wrong_mode_is_found() {
-    let cases: [(&str, Write, &str); 8] = [
+    let cases: [(&str, Write, &str); 11] = [
+        ("initial-output", swap::<0, 4>, "OUT after a control word of mode 0"),
+        ("initial-output", swap::<4, 0>, "OUT after a control word of mode 4"),
         ("terminal-count", swap::<0, 4>, "OUT after a control word of mode 0"),
         ("one-shot", swap::<1, 5>, "OUT after a trigger"),
         ("rate-generator", swap::<2, 3>, "OUT in mode 2 with a count of 9"),
         ("square-wave", swap::<3, 2>, "OUT in mode 3 with a count of 10"),
-        ("square-wave", swap::<7, 2>, "OUT in mode 7 with a count of 10"),
+        ("mode-bits", swap::<6, 0>, "clocks from one rise of OUT to the next, mode 6"),
+        ("mode-bits", swap::<7, 2>, "OUT in mode 7 with a count of 10"),
         ("strobe", swap::<4, 0>, "OUT with a count of 10"),
         ("triggered-strobe", swap::<5, 1>, "OUT after a trigger"),
         ("counting", swap::<3, 2>, "count after 10 clocks of mode 3"),
@@ -119,7 +125,7 @@ fn ignored_bits_are_found() {
 fn a_wrong_gate_or_port_61_is_found() {
     let always: Write = |window, _, value| Some(if window == 1 { value | 1 } else { value });
     for (case, what) in [
-        ("gate", "count 10 clocks after GATE rose, mode 2"),
+        ("gate", "count 10 clocks after GATE rose, mode 1"),
         ("gate-stops", "count while GATE is low, mode 0"),
         ("port-61", "gate and speaker bits of port 61h"),
         ("triggered-strobe", "OUT after a trigger"),
