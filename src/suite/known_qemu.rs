@@ -6,7 +6,7 @@ use super::known::KnownBug;
 #[rustfmt::skip]
 pub const BUGS: &[KnownBug] = &[
     qemu("rtc/alarm-12h-midnight", "alarm interrupt",
-        "in the 12-hour format the hour of the alarm counts as morning or afternoon by the time's hour",
+        "in the 12-hour format an alarm's hour counts as morning or afternoon by the time's hour",
         "MC146818A data sheet, time, calendar, and alarm locations, table 3"),
     qemu("rtc/alarm-invalid", "alarms in two days of a byte that no time has",
         "an alarm byte past its range counts as a later time, and matches",
