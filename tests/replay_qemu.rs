@@ -155,8 +155,9 @@ fn queues_threads_interrupts_clocks_and_caches() {
         desk.reproduces("qemu", &bundled(), options, GUESTS[0].1);
     }
     // Time that stands still, and is called what it is.
-    for options in ["target_fmt=mem,clock=virtual", "target_fmt=mem,clock=virtual,completion=irq"] {
-        let (code, report, stderr) = desk.run("qemu", &bundled(), options);
+    for more in ["", ",completion=irq", ",iothread=on,num_queues=2"] {
+        let options = format!("target_fmt=mem,clock=virtual{more}");
+        let (code, report, stderr) = desk.run("qemu", &bundled(), &options);
         if code == 5 {
             println!("skipped: {}", stderr.lines().next().unwrap_or_default());
             return;

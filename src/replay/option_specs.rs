@@ -73,7 +73,8 @@ pub const SPECS: &[OptionSpec] = &[
         "clock",
         "host|virtual",
         "host",
-        "virtual: deterministic, run log and report repeat byte for byte",
+        "virtual: time passes only while the test waits; on the builtin machine run log and report \
+         then repeat byte for byte",
     ),
     OptionSpec::new("loops", "N", "1", "passes over the trace; each writes new stamps"),
     OptionSpec::new(

@@ -201,7 +201,8 @@ impl Config {
                 "leave pacing= out, or set it to recorded",
             );
         }
-        if self.iothread && self.clock == ClockKind::Virtual {
+        let held = self.machine.kind().image_holder() == ImageHolder::Qtrace;
+        if self.iothread && self.clock == ClockKind::Virtual && held {
             return refuse(
                 "iothread=on cannot run under clock=virtual: a second thread is not deterministic",
                 "use clock=host, or leave iothread= out",

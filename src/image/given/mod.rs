@@ -274,7 +274,7 @@ impl Handover {
     }
 }
 
-/// The same image, to look at: the page cache and no asynchronous I/O.
+/// The same image, to look at.
 fn for_reading(options: &OpenOptions) -> OpenOptions {
     OpenOptions { writable: false, aio: AioMode::Auto, ..options.clone() }
 }

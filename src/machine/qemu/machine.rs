@@ -241,8 +241,8 @@ impl Inner {
         arguments: serde_json::Value,
     ) -> Result<serde_json::Value> {
         self.alive()?;
-        self.qmp.execute(command, arguments).map_err(|error| match self.process.try_wait() {
-            Some(_) => self.bury(None),
+        self.qmp.execute(command, arguments).map_err(|error| match self.qmp.take_lost() {
+            Some(lost) => self.bury(Some(lost)),
             None => error,
         })
     }

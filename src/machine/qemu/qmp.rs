@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
+use super::client::Lost;
 use crate::base::{Error, Result};
 
 /// The longest message taken.
@@ -25,6 +26,7 @@ pub struct Qmp {
     next_id: u64,
     events: VecDeque<Event>,
     version: String,
+    lost: Option<Lost>,
 }
 
 /// Something that happened in QEMU.
@@ -46,7 +48,8 @@ impl Qmp {
             .set_nonblocking(true)
             .map_err(|e| Error::machine("the QMP socket cannot be set up").source(e))?;
         let (input, events) = (Vec::new(), VecDeque::new());
-        let mut qmp = Self { stream, patience, input, next_id: 0, events, version: String::new() };
+        let version = String::new();
+        let mut qmp = Self { stream, patience, input, next_id: 0, events, version, lost: None };
         let greeting = qmp.message()?;
         let version = greeting.pointer("/QMP/version/qemu");
         let Some(version) = version else {
@@ -94,6 +97,11 @@ impl Qmp {
             }
             return Ok(message.get_mut("return").map(Value::take).unwrap_or_default());
         }
+    }
+
+    /// Why the last failure was one of the connection, if it was.
+    pub fn take_lost(&mut self) -> Option<Lost> {
+        self.lost.take()
     }
 
     /// Sends a command and does not wait for its answer; `quit` has none that could be relied on.
@@ -162,14 +170,14 @@ impl Qmp {
         let mut buf = [0; 4096];
         loop {
             match self.stream.read(&mut buf) {
-                Ok(0) => return Err(closed()),
+                Ok(0) => return Err(self.closed()),
                 Ok(len) => {
                     self.input.extend(buf.get(..len).unwrap_or_default());
                     return Ok(true);
                 }
                 Err(e) if e.kind() == Io::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == Io::Interrupted => {}
-                Err(e) if e.kind() == Io::ConnectionReset => return Err(closed()),
+                Err(e) if e.kind() == Io::ConnectionReset => return Err(self.closed()),
                 Err(e) => return Err(Error::machine("QEMU's monitor failed").source(e)),
             }
         }
@@ -183,7 +191,7 @@ impl Qmp {
                 Err(e) if e.kind() == Io::WouldBlock => self.wait(PollFlags::POLLOUT, end)?,
                 Err(e) if e.kind() == Io::Interrupted => {}
                 Err(e) if matches!(e.kind(), Io::BrokenPipe | Io::ConnectionReset) => {
-                    return Err(closed());
+                    return Err(self.closed());
                 }
                 Err(e) => return Err(Error::machine("QEMU's monitor failed").source(e)),
             }
@@ -191,9 +199,15 @@ impl Qmp {
         Ok(())
     }
 
-    fn wait(&self, flags: PollFlags, end: Instant) -> Result<()> {
+    fn closed(&mut self) -> Error {
+        self.lost = Some(Lost::Closed);
+        Error::machine("QEMU closed its monitor")
+    }
+
+    fn wait(&mut self, flags: PollFlags, end: Instant) -> Result<()> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
+            self.lost = Some(Lost::Silent(self.patience));
             let seconds = self.patience.as_secs_f64();
             let what = format!("QEMU's monitor has not answered for {seconds:.1} s");
             return Err(Error::machine(what));
@@ -204,10 +218,6 @@ impl Qmp {
             Err(e) => Err(Error::machine("QEMU's monitor failed").source(e)),
         }
     }
-}
-
-fn closed() -> Error {
-    Error::machine("QEMU closed its monitor")
 }
 
 fn short(value: &Value) -> String {
@@ -251,8 +261,10 @@ mod tests {
         assert_eq!(error, "QEMU refused 'b': no such thing");
         let events = qmp.take_events();
         assert_eq!((events.len(), events[0].name.as_str()), (1, "RESET"));
+        assert!(qmp.take_lost().is_none());
         let error = qmp.execute("c", Value::Null).unwrap_err();
         assert!(error.to_string().contains("closed"), "{error}");
+        assert!(matches!(qmp.take_lost(), Some(Lost::Closed)));
     }
 
     #[test]
