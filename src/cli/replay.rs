@@ -1,6 +1,7 @@
 //! `qtrace replay`.
 
 mod bus;
+mod qtest_log;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::base::options::nearest;
 use crate::base::{Error, ErrorKind, Result};
 use crate::replay::bus::options::{MMIO_TEST, PORT_TEST};
 use crate::replay::options::{self, Config};
+use crate::replay::qtest_log::config::QTEST_LOG_TEST;
 use crate::replay::session::{self, Phase, TEST};
 use crate::report::{Report, json, text};
 use crate::suite::machines::MachineChoice;
@@ -25,6 +27,7 @@ Examples:
                 --test-opts clock=virtual,report=r.json,runlog=r.log
   qtrace replay --test mmio-trace tracefile=boot.qtrace,board=pc,disks=16M,disk_slot=3
   qtrace replay --test port-trace tracefile=boot.qtrace,fail_below=97 --format json
+  qtrace replay --machine qemu --test qtest-log tracefile=report.txt
   qtrace replay --test block-trace-virtio help        every option, with its default
   qtrace replay --machine qemu,type=q35 --test block-trace-virtio \
                 tracefile=t.qtrace,target_img=d.vhdx,target_fmt=vhdx
@@ -43,6 +46,7 @@ const TESTS: &[(&str, &str)] = &[
     (TEST, "replay a block trace through a virtio-blk device and check the result"),
     (PORT_TEST, "replay the port accesses of a trace and check every recorded read"),
     (MMIO_TEST, "replay every access of a trace, to ports and memory, likewise"),
+    (QTEST_LOG_TEST, "give a real QEMU the qtest commands of a log or bug report"),
 ];
 
 /// Arguments of `qtrace replay`.
@@ -83,6 +87,9 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let (test, machine) = check_names(args)?;
     let texts: Vec<String> = args.options.iter().chain(&args.test_opts).cloned().collect();
+    if test == QTEST_LOG_TEST {
+        return qtest_log::run(&machine, args, &texts);
+    }
     if test != TEST {
         return bus::run(test, args, &texts);
     }
@@ -118,7 +125,7 @@ fn check_names(args: &Args) -> Result<(&'static str, MachineChoice)> {
         return Err(Error::usage(format!("there is no test '{}'", args.test)).hint(hint));
     };
     let machine = MachineChoice::parse(&args.machine)?;
-    if *test != TEST && machine.text() != "builtin" {
+    if [PORT_TEST, MMIO_TEST].contains(test) && machine.text() != "builtin" {
         let what = format!("{test} runs on --machine builtin, without options of the machine's");
         return Err(Error::usage(what).hint("the trace, or board=, ram= …, say what it is made of"));
     }

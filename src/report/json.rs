@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::bus::BUS_SCHEMA;
+use super::qtest_log::QTEST_LOG_SCHEMA;
 use super::{Report, SCHEMA};
 use crate::base::{Error, Result};
 
@@ -103,7 +104,8 @@ pub fn begins_report(head: &[u8]) -> bool {
         .split_once("\"schema\"")
         .and_then(|(_, rest)| rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"'));
     let family = value.and_then(|value| value.split_once('/')).map(|(name, _)| name);
-    let ours = [SCHEMA, BUS_SCHEMA].map(|schema| schema.split_once('/').map(|(name, _)| name));
+    let ours = [SCHEMA, BUS_SCHEMA, QTEST_LOG_SCHEMA]
+        .map(|schema| schema.split_once('/').map(|(name, _)| name));
     probe(head) && family.is_some() && ours.contains(&family)
 }
 

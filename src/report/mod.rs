@@ -5,6 +5,8 @@ pub mod bus_text;
 pub mod histogram;
 pub mod json;
 pub mod junit;
+pub mod qtest_log;
+pub mod qtest_log_text;
 pub mod stats;
 pub mod suite_text;
 pub mod tap;

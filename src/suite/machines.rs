@@ -97,6 +97,11 @@ impl MachineChoice {
         self.kind
     }
 
+    /// Its options.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// As the user wrote it.
     pub fn text(&self) -> &str {
         &self.text

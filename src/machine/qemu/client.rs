@@ -219,6 +219,15 @@ impl Client {
         self.answers_until(until, &mut |_| ())
     }
 
+    /// Waits until `open` commands at most are without an answer.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn settle_to(&mut self, open: u64) -> Result<()> {
+        let until = self.sent.saturating_sub(open);
+        self.answers_until(until, &mut |_| ())
+    }
+
     /// Reads what is there without waiting; whether an interrupt line changed.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::client::{Client, Failure, Lost};
 use super::clock::SteppedClock;
 use super::command::{Command, Name, Size};
 use super::config::{HarnessFds, QemuConfig, QemuDisk, Time};
+use super::ending;
 use super::messages::Messages;
 use super::probe::{self, Mode};
 use super::process::Process;
@@ -21,15 +22,13 @@ use super::rom;
 use super::start::{Start, start};
 use super::waiting::Pace;
 use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell};
-use crate::machine::obituary::{End, Obituary};
+use crate::machine::obituary::Obituary;
 use crate::machine::{
     Bus, Capabilities, GuestRam, Interrupts, IoFailure, IrqEvent, IrqSource, Machine,
 };
 
 /// Guest RAM of a PC with the least space below its PCI hole (QEMU `hw/i386/pc_q35.c`: 2 GiB).
 const RAM_BYTES_MAX: u64 = 2 << 30;
-/// How long QEMU may take to end once it closed a connection.
-const END_PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to write its images out when asked to quit.
 const QUIT_PATIENCE: Duration = Duration::from_secs(600);
 /// All ones of any size.
@@ -275,19 +274,7 @@ impl Inner {
         if let Some(end) = &self.end {
             return Error::machine(end.summary());
         }
-        let by_itself = match &lost {
-            None | Some(Lost::Closed | Lost::Io(_)) => self.process.wait(END_PATIENCE),
-            Some(Lost::Silent(_) | Lost::Babble(_)) => self.process.try_wait(),
-        };
-        let what = match (by_itself, lost) {
-            (Some(status), _) => End::of(status),
-            (None, Some(Lost::Silent(time))) => {
-                End::Hung { waited_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX) }
-            }
-            (None, Some(Lost::Babble(line))) => End::Broken { why: format!("it sent {line:?}") },
-            (None, _) => End::Broken { why: "it closed the connection and lives on".to_owned() },
-        };
-        self.process.kill();
+        let what = ending::of(&mut self.process, lost);
         let obituary = Obituary {
             what,
             stderr: self.process.stderr(),

@@ -2,7 +2,7 @@
 //!
 //! - `probe`: which QEMUs are here, and in which [`Mode`] each can stand without a guest.
 //! - `config`: what a machine is made of, as arguments; `start`, `process`: the child, its
-//!   connections and its last words; `rom`: what its CPU does where it must have one.
+//!   connections and its last words; `ending`: how it ended; `rom`: what its CPU does where it must have one.
 //! - `command`, `reply`, `client`, `lines`: the qtest protocol; `qmp`: the monitor.
 //! - `messages`: MSI-X as words of guest RAM; `clock`: virtual time by steps.
 //! - `machine`: all of it as a [`Machine`](super::Machine); `waiting`: how it waits.
@@ -13,6 +13,7 @@
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod ending;
 pub mod probe;
 pub mod process;
 pub mod qmp;

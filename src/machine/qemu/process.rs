@@ -25,7 +25,7 @@ const TAIL_BYTES: usize = 16 << 10;
 const STDERR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Launch {
     /// The program.
     pub binary: PathBuf,
@@ -33,6 +33,10 @@ pub struct Launch {
     pub args: Vec<OsString>,
     /// Descriptors that it inherits, under the numbers that they have here.
     pub fds: Vec<Arc<OwnedFd>>,
+    /// The folder that it runs in; ours when there is none.
+    pub folder: Option<PathBuf>,
+    /// Variables set for it.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// A running child.
@@ -51,12 +55,15 @@ impl Process {
     /// # Errors
     /// A machine error when the program cannot be started.
     pub fn spawn(launch: Launch) -> Result<Self> {
-        let Launch { binary, args, fds } = launch;
+        let Launch { binary, args, fds, folder, variables } = launch;
         let numbers: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let parent = std::process::id();
         let mut command = Command::new(&binary);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.process_group(0);
+        command.process_group(0).envs(variables);
+        if let Some(folder) = folder {
+            command.current_dir(folder);
+        }
         // SAFETY: between fork and exec only system calls that are safe there are made.
         unsafe { command.pre_exec(move || prepare_child(&numbers, parent)) };
         let mut child = spawn_from_lasting_thread(command)
@@ -259,7 +266,7 @@ mod tests {
 
     fn shell(script: &str) -> Process {
         let args = ["-c", script].map(OsString::from).to_vec();
-        Process::spawn(Launch { binary: "/bin/sh".into(), args, fds: Vec::new() }).unwrap()
+        Process::spawn(Launch { binary: "/bin/sh".into(), args, ..Launch::default() }).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(30);
@@ -274,10 +281,27 @@ mod tests {
         ] {
             assert_eq!(ended(shell(script).wait(LONG).unwrap()), want, "{script}");
         }
-        let missing = Launch { binary: "/nonexistent/qemu".into(), args: vec![], fds: vec![] };
+        let missing = Launch { binary: "/nonexistent/qemu".into(), ..Launch::default() };
         let error = Process::spawn(missing).unwrap_err();
         assert_eq!(error.kind().exit_code(), 5);
         assert!(error.to_string().starts_with("/nonexistent/qemu: "), "{error}");
+    }
+
+    #[test]
+    fn it_runs_where_and_with_what_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "test \"$(pwd -P)\" = \"$(readlink -f \"$1\")\" && test \"$X\" = y";
+        let mut args: Vec<OsString> = ["-c", script, "sh"].map(OsString::from).to_vec();
+        args.push(folder.path().into());
+        let launch = Launch {
+            binary: "/bin/sh".into(),
+            args,
+            folder: Some(folder.path().into()),
+            variables: vec![("X", "y")],
+            ..Launch::default()
+        };
+        let status = Process::spawn(launch).unwrap().wait(LONG).unwrap();
+        assert_eq!(ended(status), "exit status 0");
     }
 
     #[test]
@@ -323,7 +347,12 @@ mod tests {
             kept.as_raw_fd()
         );
         let args = vec!["-c".into(), script.into()];
-        let launch = Launch { binary: "/bin/sh".into(), args, fds: vec![Arc::new(given)] };
+        let launch = Launch {
+            binary: "/bin/sh".into(),
+            args,
+            fds: vec![Arc::new(given)],
+            ..Launch::default()
+        };
         let status = Process::spawn(launch).unwrap().wait(LONG).unwrap();
         assert_eq!(ended(status), "exit status 0");
     }

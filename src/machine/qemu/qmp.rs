@@ -122,11 +122,18 @@ impl Qmp {
     /// # Errors
     /// QEMU is gone.
     pub fn drain(&mut self) -> Result<()> {
-        while self.read_some()? {}
+        // What it said before it went is worth knowing.
+        let read = loop {
+            match self.read_some() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
         while let Some(message) = self.parse()? {
             self.keep(message);
         }
-        Ok(())
+        read
     }
 
     fn keep(&mut self, mut message: Value) {
@@ -265,6 +272,20 @@ mod tests {
         let error = qmp.execute("c", Value::Null).unwrap_err();
         assert!(error.to_string().contains("closed"), "{error}");
         assert!(matches!(qmp.take_lost(), Some(Lost::Closed)));
+    }
+
+    #[test]
+    fn events_of_a_monitor_that_has_gone_are_kept() {
+        let stream = monitor(&[
+            GREETING,
+            "{\"return\": {}, \"id\": 0}\r\n{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true}}",
+        ]);
+        let mut qmp = Qmp::new(stream, LONG).unwrap();
+        qmp.tell("quit").unwrap();
+        while qmp.drain().is_ok() {
+            std::thread::yield_now();
+        }
+        assert_eq!(qmp.take_events()[0].name, "SHUTDOWN");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Start<'a> {
     args: Vec<String>,
     fds: Vec<Arc<OwnedFd>>,
     log: Option<RawFd>,
+    folder: Option<PathBuf>,
+    variables: Vec<(&'static str, &'static str)>,
     patience: Duration,
 }
 
@@ -45,13 +47,27 @@ pub struct Started {
 impl<'a> Start<'a> {
     /// `binary` with `args`, to which those for the two connections are added.
     pub fn new(binary: &'a Path, args: Vec<String>, patience: Duration) -> Self {
-        Self { binary, args, fds: Vec::new(), log: None, patience }
+        Self { binary, args, fds: vec![], log: None, folder: None, variables: vec![], patience }
     }
 
     /// Descriptors that the arguments name as `/proc/self/fd/N`.
     #[must_use]
     pub fn fds(mut self, fds: Vec<Arc<OwnedFd>>) -> Self {
         self.fds.extend(fds);
+        self
+    }
+
+    /// The folder that it runs in.
+    #[must_use]
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_path_buf());
+        self
+    }
+
+    /// Sets a variable for it.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
         self
     }
 
@@ -74,7 +90,7 @@ fn pair() -> Result<(UnixStream, OwnedFd)> {
 /// # Errors
 /// A machine error: it cannot be started, ended at once (with what it said), or is silent.
 pub fn start(start: Start<'_>) -> Result<Started> {
-    let Start { binary, mut args, mut fds, log, patience } = start;
+    let Start { binary, mut args, mut fds, log, folder, variables, patience } = start;
     let log = log.map_or("/dev/null".to_owned(), |fd| format!("/proc/self/fd/{fd}"));
     let (qtest, qtest_end) = pair()?;
     let (qmp, qmp_end) = pair()?;
@@ -93,6 +109,8 @@ pub fn start(start: Start<'_>) -> Result<Started> {
         binary: PathBuf::from(binary),
         args: args.iter().map(OsString::from).collect(),
         fds,
+        folder,
+        variables,
     };
     let begun = Instant::now();
     let mut process = Process::spawn(launch)?;

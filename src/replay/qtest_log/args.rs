@@ -29,6 +29,8 @@ pub struct Policy {
 pub struct Arguments {
     /// The words.
     pub words: Vec<String>,
+    /// The same for a person to start it by: images by the names that the report has for them.
+    pub shown: Vec<String>,
     /// What was replaced or left out, in words.
     pub changes: Vec<String>,
     /// Images that QEMU gets as descriptors.
@@ -92,13 +94,13 @@ impl<'p> Walk<'p> {
         let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
             return match self.policy.trust {
-                true => self.out.words.push(text.to_owned()),
+                true => self.push([text.to_owned()]),
                 false => self.refuse(text, "it is the name of an image, for the first disk"),
             };
         };
         let Some(rule) = options::rule(name) else {
             return match self.policy.trust {
-                true => self.out.words.push(text.to_owned()),
+                true => self.push([text.to_owned()]),
                 false => self.refuse(text, "it is no option that is known to be harmless"),
             };
         };
@@ -124,8 +126,15 @@ impl<'p> Walk<'p> {
     }
 
     fn keep(&mut self, name: &str, value: impl Into<String>) {
-        self.out.words.push(format!("-{name}"));
-        self.out.words.push(value.into());
+        let value = value.into();
+        self.push([format!("-{name}"), value]);
+    }
+
+    fn push(&mut self, words: impl IntoIterator<Item = String>) {
+        for word in words {
+            self.out.shown.push(word.clone());
+            self.out.words.push(word);
+        }
     }
 
     fn change(&mut self, what: String) {
@@ -147,13 +156,13 @@ impl<'p> Walk<'p> {
             }
             Fate::Machine => self.machine(value, shown)?,
             _ if trust => {
-                self.out.words.push(format!("-{}", rule.name));
+                self.push([format!("-{}", rule.name)]);
                 if rule.takes_value {
-                    self.out.words.push(value.to_owned());
+                    self.push([value.to_owned()]);
                 }
             }
             Fate::Refuse(why) => return Err(why.to_owned()),
-            Fate::Flag => self.out.words.push(format!("-{}", rule.name)),
+            Fate::Flag => self.push([format!("-{}", rule.name)]),
             Fate::Plain => {
                 harmless::value(value)?;
                 self.keep(rule.name, value);
@@ -178,13 +187,18 @@ impl<'p> Walk<'p> {
                     "" => value.to_owned(),
                     with => format!("file={},{with}", value.replace(',', ",,")),
                 };
-                let text = self.drives.drive(&text)?;
-                self.keep("drive", text);
+                let images = self.drives.images.len();
+                let passed = self.drives.drive(&text)?;
+                let as_image = self.drives.images.len() > images;
+                let shown = if as_image { format!("{text},snapshot=on") } else { passed.clone() };
+                self.out.words.extend(["-drive".to_owned(), passed]);
+                self.out.shown.extend(["-drive".to_owned(), shown]);
             }
             Fate::Blockdev => {
-                for text in self.drives.blockdev(value)? {
-                    self.keep("blockdev", text);
+                for passed in self.drives.blockdev(value)? {
+                    self.out.words.extend(["-blockdev".to_owned(), passed]);
                 }
+                self.out.shown.extend(["-blockdev".to_owned(), value.to_owned()]);
             }
         }
         Ok(())
@@ -283,7 +297,7 @@ impl<'p> Walk<'p> {
         if !self.network_said && !self.policy.trust {
             self.keep("net", "nic");
         }
-        self.out.words.extend(HARNESS.iter().map(|word| (*word).to_owned()));
+        self.push(HARNESS.iter().map(|word| (*word).to_owned()));
         self.out.images = self.drives.images;
         self.out.image_names = self.drives.names;
         Ok(self.out)

@@ -194,7 +194,7 @@ fn what_reaches_the_host_is_refused_by_name() {
         "-name a/b",
         "-cpu \"a\nb\"",
     ] {
-        let result = look_at(&words(&text.replace("\\\"", "\\\"")), &policy(false));
+        let result = look_at(&words(text), &policy(false));
         let Err(error) = result else { panic!("{text}: {:?}", result.unwrap().words) };
         assert_eq!(error.kind().exit_code(), 5, "{text}");
         let first = words(text)[0].text.clone();

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::limits::QTEST_SHOWN_LINES_MAX;
+use crate::report::qtest_log::{RejectedLine, RejectedLines};
 
 /// Characters of a line that are shown.
 const EXCERPT_CHARS: usize = 72;
@@ -61,28 +60,6 @@ impl Why {
 #[derive(Clone, Debug, Default)]
 pub struct Rejected(BTreeMap<Why, RejectedLines>);
 
-/// Lines that were not sent for one reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RejectedLines {
-    /// The reason in words.
-    pub reason: String,
-    /// Whether it was to be expected: a comment, an answer, the shell's part.
-    pub expected: bool,
-    /// How many.
-    pub count: u64,
-    /// The first ones.
-    pub first: Vec<RejectedLine>,
-}
-
-/// A line that was not sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RejectedLine {
-    /// Its number in the report, from 1.
-    pub line: u64,
-    /// Its beginning.
-    pub text: String,
-}
-
 impl Rejected {
     /// Counts a line.
     pub fn add(&mut self, why: Why, line: u64, text: &[u8]) {
@@ -100,14 +77,14 @@ impl Rejected {
     /// Counts those of `others`.
     pub fn add_all(&mut self, others: Self) {
         for (why, lines) in others.0 {
-            self.0.entry(why).or_default().take(lines);
+            take(self.0.entry(why).or_default(), lines);
         }
     }
 
     /// Counts those of `others`, all for one reason.
     pub fn add_as(&mut self, why: Why, others: Self) {
         for lines in others.0.into_values() {
-            self.0.entry(why).or_default().take(lines);
+            take(self.0.entry(why).or_default(), lines);
         }
     }
 
@@ -139,11 +116,9 @@ impl Rejected {
     }
 }
 
-impl RejectedLines {
-    fn take(&mut self, other: Self) {
-        self.count += other.count;
-        self.first.extend(other.first);
-        self.first.sort_by_key(|line| line.line);
-        self.first.truncate(QTEST_SHOWN_LINES_MAX);
-    }
+fn take(into: &mut RejectedLines, other: RejectedLines) {
+    into.count += other.count;
+    into.first.extend(other.first);
+    into.first.sort_by_key(|line| line.line);
+    into.first.truncate(QTEST_SHOWN_LINES_MAX);
 }
