@@ -14,9 +14,10 @@ const INLINE_BYTES_MAX: usize = 2048;
 /// What begins a command, for grep.
 const COMMANDS: &str = "^(in|out|read|write|b64|memset|clock_|irq_|set_irq|endianness)";
 
-/// Gives QEMU the lines one after another: what comes through a pipe at once is taken at once, and
-/// what QEMU puts off is done later then.
-const ONE_BY_ONE: &str = "while IFS= read -r line; do printf '%s\\n' \"$line\"; sleep 0.01; done";
+/// Gives QEMU each line when the one before is answered: what comes through a pipe at once is taken
+/// at once, and what QEMU puts off is done later then. Its answers come back through a FIFO.
+const ONE_BY_ONE: &str =
+    "while IFS= read -r c; do printf '%s\\n' \"$c\"; read -r a <&3; done 3<answers";
 
 /// The line: `binary` with `args` gets the commands of `part` on its standard input, `one_by_one`
 /// or all at once. `None` where no short line has them: they are many, and wrapped or quoted in the
@@ -31,14 +32,17 @@ pub fn line(
     args: &[String],
     one_by_one: bool,
 ) -> Result<Option<String>> {
-    let Some(mut commands) = commands(report, part)? else { return Ok(None) };
-    if one_by_one {
-        commands = format!("{commands} | {ONE_BY_ONE}");
-    }
+    let Some(commands) = commands(report, part)? else { return Ok(None) };
     let binary = binary.display().to_string();
     let qtest = ["-qtest", "stdio"];
     let words = std::iter::once(binary.as_str()).chain(args.iter().map(String::as_str));
-    Ok(Some(format!("{commands} | {}", shell::join(words.chain(qtest)))))
+    let qemu = shell::join(words.chain(qtest));
+    Ok(Some(match one_by_one {
+        true => {
+            format!("rm -f answers; mkfifo answers; {commands} | {ONE_BY_ONE} | {qemu} >answers")
+        }
+        false => format!("{commands} | {qemu}"),
+    }))
 }
 
 fn commands(report: &Report, part: ReportPart) -> Result<Option<String>> {
@@ -108,27 +112,28 @@ mod tests {
         let report = Report::open(&path).unwrap();
         let part = report.survey(1).unwrap().part;
         // Instead of QEMU, something that shows what it gets.
-        let args = ["-c".to_owned(), "cat".to_owned()];
+        let args = ["-c".to_owned(), "tee got".to_owned()];
         let line = line(&report, part, Path::new("/bin/sh"), &args, one_by_one).unwrap();
         (folder, line)
     }
 
     #[track_caller]
-    fn run(line: &str) -> String {
-        let out = std::process::Command::new("sh").args(["-c", line]).output().unwrap();
+    fn run(folder: &tempfile::TempDir, line: &str) -> String {
+        let mut shell = std::process::Command::new("timeout");
+        let out = shell.args(["20", "sh", "-c", line]).current_dir(folder).output().unwrap();
         assert!(out.status.success(), "{line}: {out:?}");
-        String::from_utf8(out.stdout).unwrap()
+        std::fs::read_to_string(folder.path().join("got")).unwrap()
     }
 
     #[test]
     fn a_shell_gives_the_same_commands() {
-        let (_folder, line) = reproduce("> outl 0xcf8\t1\nx\n> write 0 2 0x01\n> 02\n", true);
-        assert_eq!(run(&line.unwrap()), "outl 0xcf8 1\nwrite 0 2 0x0102\n");
+        let (folder, line) = reproduce("> outl 0xcf8\t1\nx\n> write 0 2 0x01\n> 02\n", true);
+        assert_eq!(run(&folder, &line.unwrap()), "outl 0xcf8 1\nwrite 0 2 0x0102\n");
         let many: String = (0..500).map(|n| format!("outl 0xcf8 {n:#x}\n# x\n\n")).collect();
-        let (_folder, line) = reproduce(&format!("cat << E | qemu -M pc\n{many}E\ntrace\n"), false);
+        let (folder, line) = reproduce(&format!("cat << E | qemu -M pc\n{many}E\ntrace\n"), false);
         let line = line.unwrap();
         assert!(line.starts_with("sed -n '2,"), "{line}");
-        assert_eq!(run(&line), many.replace("# x\n\n", ""));
+        assert_eq!(run(&folder, &line), many.replace("# x\n\n", ""));
         // Wrapped, and too many for a line.
         let wrapped = format!("cat << E | qemu -M pc\n{many}write 0 2 0x01\n02\nE\n");
         assert_eq!(reproduce(&wrapped, false).1, None);
