@@ -71,6 +71,12 @@ pub const BUGS: &[KnownBug] = &[
     qemu("hpet/routes", "timer 0: route 1 reads back",
         "a route that is not offered reads back",
         "IA-PC HPET 1.0a §2.3.8"),
+    qemu("pci/unassigned-memory", "address 0xfe7ff000",
+        "memory that no device decodes reads as zeros",
+        "PCI 3.0 §3.3.3.1"),
+    qemu("virtio-blk/indirect-behind", "a table behind a descriptor",
+        "INDIRECT counts in the first descriptor of a chain only",
+        "virtio 1.2 §2.7.5.3.2"),
 ];
 
 /// A bug: the case, how its finding begins, what QEMU does, and what it should follow.

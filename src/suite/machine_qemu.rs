@@ -165,7 +165,7 @@ fn test_disk(options: &Options, disk: &TestDisk) -> Result<(QemuDisk, Arc<dyn Im
     given.iothread = disk.iothread;
     if !disk.iothread {
         // A doorbell is answered within its access, as tests of the protocol count on.
-        let mut properties = json!({ "ioeventfd": "off" });
+        let mut properties = json!({ "ioeventfd": false });
         merge(&mut properties, &given.properties);
         given.properties = properties;
     }

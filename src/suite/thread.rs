@@ -134,6 +134,13 @@ impl<'m> TestThread<'m> {
         Ok(())
     }
 
+    /// Lets the machine get on: with what is under way first, then with `most` of its clock's time
+    /// at most. Whoever waits for something looks for it after each call.
+    pub fn get_on(&mut self, most: Nanos) -> Outcome {
+        let end = Nanos(self.now().0.saturating_add(most.0));
+        Ok(self.machine.wait(&[], Some(end))?)
+    }
+
     /// Watches an interrupt; the event counts from now on.
     pub fn watch(&mut self, source: IrqSource) -> Outcome<Arc<IrqEvent>> {
         let event = self.machine.interrupts()?.watch(source)?;

@@ -21,11 +21,21 @@ const STEP_NS: u64 = 1_000;
 /// Steps grow with the time waited, so that a moment is known to this part of it.
 const STEP_PART: u64 = 128;
 
+/// What a doorbell began: it takes the host's time, not the machine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// QEMU may not have taken the doorbell yet.
+    Doorbell,
+    /// It has, and may be reading or writing for it.
+    Requests,
+}
+
 /// The virtual clock's progress.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// A doorbell was rung, and the I/O that it began takes the host's time, not the machine's.
-    kicked: bool,
+    under_way: UnderWay,
     /// The host's time when QEMU's clock was last brought up to it.
     followed: Nanos,
 }
@@ -33,7 +43,7 @@ pub(super) struct Pace {
 impl Pace {
     /// A doorbell was rung.
     pub fn kicked(&mut self) {
-        self.kicked = true;
+        self.under_way = UnderWay::Doorbell;
     }
 }
 
@@ -54,7 +64,6 @@ impl Inner {
 
     /// Waits until no request is in flight: stopping a machine drains its block devices.
     fn drain_disks(&mut self) -> Result<()> {
-        self.with(Client::settle)?;
         self.monitor("stop", serde_json::Value::Null)?;
         self.monitor("cont", serde_json::Value::Null)?;
         self.look().map(|_| ())
@@ -83,9 +92,17 @@ impl QemuMachine {
         if is_ready(fds)? {
             return Ok(());
         }
-        if std::mem::take(&mut inner.pace.kicked) && self.has_disks() {
-            // The caller looks at its rings before time passes.
-            return inner.drain_disks();
+        // The caller looks at its rings after each of these, before time passes.
+        match std::mem::take(&mut inner.pace.under_way) {
+            UnderWay::Nothing => {}
+            UnderWay::Doorbell => {
+                inner.with(Client::settle)?;
+                if self.has_disks() {
+                    inner.pace.under_way = UnderWay::Requests;
+                }
+                return inner.look().map(|_| ());
+            }
+            UnderWay::Requests => return inner.drain_disks(),
         }
         let now = self.shared.clock.now();
         match deadline {

@@ -105,7 +105,8 @@ pub fn unassigned(t: &mut TestThread<'_>) -> Outcome {
     Ok(())
 }
 
-/// The same of memory. QEMU has zeros there.
+/// The same of memory: "the host bus bridge, in PC compatible systems, must return all 1's"
+/// (§3.3.3.1).
 pub fn unassigned_memory(t: &mut TestThread<'_>) -> Outcome {
     for size in [1, 2, 4, 8] {
         t.store(NO_MEMORY, size, 0)?;

@@ -231,8 +231,8 @@ fn range_bounds(thread: &mut TestThread<'_>, rig: &mut Rig, kind: u32, most: u64
         rig.expect(thread, "more than the most", ranges(kind, &bytes), VIRTIO_BLK_S_IOERR)?;
     }
     for bytes in [&[][..], &[0; 8], &[0; 15]] {
-        let answer = rig.request(thread, ranges(kind, bytes))?;
-        thread.check(answer.status != VIRTIO_BLK_S_OK, format!("{} bytes refused", bytes.len()))?;
+        let what = format!("a range of {} bytes", bytes.len());
+        rig.expect_refusal(thread, &what, ranges(kind, bytes))?;
     }
     rig.expect_sectors(thread, "the range that was refused", SCRATCH, &old)
 }

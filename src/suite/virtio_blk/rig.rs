@@ -28,9 +28,9 @@ const AREA_BYTES: u64 = 2 * DATA;
 const STATUS_UNTOUCHED: u8 = 0xff;
 
 /// Looks at a device that may need time, this far apart …
-const LOOK: Nanos = Nanos(1_000_000);
-/// … and so many.
-const LOOKS: usize = 1000;
+pub(super) const LOOK: Nanos = Nanos(1_000_000);
+/// … and for so long.
+const PATIENCE: Nanos = Nanos(1_000_000_000);
 
 /// All that a request can need of a device.
 pub(super) const USUAL: u64 = VIRTIO_F_VERSION_1
@@ -276,6 +276,36 @@ impl Rig {
         }
     }
 
+    /// The next chain that the device returns; `None` where it asks for a reset instead (virtio 1.2
+    /// §2.1.2). It must do one of them, and not both.
+    pub fn used_or_reset(
+        &mut self,
+        thread: &mut TestThread<'_>,
+        index: usize,
+    ) -> Outcome<Option<Used>> {
+        let used = self.take(thread, index)?;
+        let gave_up = self.status(thread)? & DEVICE_NEEDS_RESET != 0;
+        thread.check(used.is_some() != gave_up, "it answers, or asks for a reset")?;
+        Ok(used)
+    }
+
+    /// Sends a request that no device can do: it is refused, or the device asks for a reset, and
+    /// gets it.
+    pub fn expect_refusal(
+        &mut self,
+        thread: &mut TestThread<'_>,
+        what: &str,
+        request: Request<'_>,
+    ) -> Outcome {
+        let chain = self.chain(&request);
+        self.send(thread, 0, &chain)?;
+        if self.used_or_reset(thread, 0)?.is_none() {
+            return self.restart(thread);
+        }
+        let refused = self.bytes(STATUS, 1) != [VIRTIO_BLK_S_OK];
+        thread.check(refused, format!("{what} is refused"))
+    }
+
     /// Sends a request on queue 0 and takes its answer.
     pub fn request(
         &mut self,
@@ -370,15 +400,25 @@ fn settled<T>(
     thread: &mut TestThread<'_>,
     mut look: impl FnMut(&mut TestThread<'_>) -> Outcome<Option<T>>,
 ) -> Outcome<Option<T>> {
-    for _ in 0..LOOKS {
+    let end = Nanos(thread.now().0.saturating_add(PATIENCE.0));
+    loop {
+        let late = thread.now() >= end;
         if let Some(found) = look(thread)? {
             return Ok(Some(found));
         }
+        if late {
+            return Ok(None);
+        }
         if !thread.machine().poll()? {
-            thread.step(LOOK)?;
+            thread.get_on(LOOK)?;
         }
     }
-    look(thread)
+}
+
+/// No interrupt comes: the device has had time when its count is looked at.
+pub(super) fn silent(thread: &mut TestThread<'_>, what: &str, event: &IrqEvent) -> Outcome {
+    thread.step(LOOK)?;
+    thread.expect(what, event.take(), 0)
 }
 
 /// Whether an interrupt comes, in the time that a device may need.
