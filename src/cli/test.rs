@@ -144,6 +144,7 @@ pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u
         around: args.tap.as_deref().map(around).transpose()?,
         ..RunOptions::new(MachineChoice::parse(&args.machine)?)
     };
+    options.machine.available()?;
     let mut printed = Ok(());
     let live = args.format == Format::Text;
     let report = runner::run(&plan, &options, stop, &mut |case: &CaseResult| {

@@ -42,6 +42,8 @@ bitflags! {
         const THREADS = 1 << 8;
         /// Its disks can be given another size while it runs.
         const RESIZE = 1 << 9;
+        /// Timers that run, by whichever clock.
+        const TIMERS = 1 << 10;
     }
 }
 

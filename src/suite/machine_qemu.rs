@@ -18,7 +18,7 @@ use crate::base::{Error, Result, shell};
 use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
 use crate::machine::builtin::{Board, Chips};
-use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, QemuMachine, Time};
+use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, QemuMachine, Time, probe};
 use crate::machine::{Capabilities, Machine};
 
 /// QEMU's device models and block layer, driven over its qtest socket.
@@ -209,11 +209,19 @@ impl MachineKind for Qemu {
         Self::config(options).map(|_| ())
     }
 
+    fn available(&self, options: &Options) -> Result<()> {
+        let config = Self::config(options)?;
+        probe::choose(config.binary.as_deref(), config.mode).map(|_| ())
+    }
+
     fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine> {
         let mut config = Self::config(options)?;
+        let (binary, mode) = probe::choose(config.binary.as_deref(), config.mode)?;
+        (config.binary, config.mode) = (Some(binary), Some(mode));
         config.time = match setup.clock {
-            ClockChoice::Virtual => Time::Stepped,
-            ClockChoice::Host => Time::Host { follow: true },
+            ClockChoice::Virtual if mode == Mode::Qtest => Time::Stepped,
+            // Without a clock to move, cases that need none run in real time; others are skipped.
+            ClockChoice::Virtual | ClockChoice::Host => Time::Host { follow: true },
             ClockChoice::Scaled(_) => {
                 return Err(Error::machine("QEMU's time cannot be scaled")
                     .hint("clock=virtual, or clock=host"));

@@ -43,6 +43,14 @@ pub trait MachineKind: Sync {
     /// # Errors
     /// A usage error for a wrong value.
     fn check(&self, options: &Options) -> Result<()>;
+    /// Whether such a machine can be had here at all, as far as that is told without building one.
+    ///
+    /// # Errors
+    /// A machine error that says what is missing.
+    fn available(&self, options: &Options) -> Result<()> {
+        let _ = options;
+        Ok(())
+    }
     /// Builds a machine that has at least what `setup` asks for, as far as this kind can: chips
     /// that it lacks are missing in [`TestMachine::chips`].
     ///
@@ -105,6 +113,14 @@ impl MachineChoice {
     /// As the user wrote it.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether such a machine can be had here.
+    ///
+    /// # Errors
+    /// As [`MachineKind::available`].
+    pub fn available(&self) -> Result<()> {
+        self.kind.available(&self.options)
     }
 
     /// Builds a machine.

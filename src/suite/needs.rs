@@ -10,6 +10,7 @@ const WORDS: &[(Capabilities, &str)] = &[
     (Capabilities::INTX, "interrupt lines"),
     (Capabilities::MSIX, "MSI messages"),
     (Capabilities::VIRTUAL_CLOCK, "a virtual clock"),
+    (Capabilities::TIMERS, "timers that run"),
     (Capabilities::CPU_IRQ, "a CPU's interrupt pins"),
     (Capabilities::VRINGS, "a vhost-user ring interface"),
     (Capabilities::THREADS, "several test threads"),

@@ -189,6 +189,7 @@ impl Machine for Testbed {
             | Capabilities::INTX
             | Capabilities::MEMORY
             | Capabilities::VIRTUAL_CLOCK
+            | Capabilities::TIMERS
     }
 
     fn bus(&mut self) -> Result<&mut dyn Bus> {

@@ -134,6 +134,7 @@ impl Machine for BuiltinMachine {
             | Capabilities::INTX
             | Capabilities::MSIX
             | Capabilities::RESIZE;
+        capabilities |= Capabilities::TIMERS;
         capabilities.set(Capabilities::VIRTUAL_CLOCK, self.clock.is_virtual());
         capabilities.set(Capabilities::CPU_IRQ, self.interrupts.has_cpu());
         capabilities

@@ -201,10 +201,11 @@ impl QemuConfig {
                 self.ram_bytes
             ),
         );
-        match (mode, fds.rom) {
-            (Mode::TcgPaused, _) => out.push("-S".to_owned()),
-            (Mode::TcgHalted, Some(rom)) => arg(&mut out, "-bios", format!("/proc/self/fd/{rom}")),
-            _ => {}
+        if let Some(rom) = fds.rom {
+            arg(&mut out, "-bios", format!("/proc/self/fd/{rom}"));
+        }
+        if mode == Mode::TcgPaused {
+            out.push("-S".to_owned());
         }
         out
     }
@@ -247,9 +248,11 @@ mod tests {
         let config = QemuConfig::default();
         let fds = HarnessFds { ram: 3, rom: Some(6) };
         let args = |mode| config.harness_args(mode, &fds);
+        let no_rom = HarnessFds { rom: None, ..fds };
+        let of_qtest = config.harness_args(Mode::Qtest, &no_rom);
         assert!(args(Mode::TcgPaused).contains(&"-S".to_owned()));
         assert!(args(Mode::TcgHalted).contains(&"/proc/self/fd/6".to_owned()));
-        assert!(!args(Mode::Qtest).iter().any(|arg| arg == "-S" || arg == "-bios"));
+        assert!(!of_qtest.iter().any(|arg| arg == "-S" || arg == "-bios"));
         assert!(config.machine_args(Mode::TcgHalted).contains(&"tcg".to_owned()));
     }
 }

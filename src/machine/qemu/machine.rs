@@ -89,7 +89,8 @@ impl QemuMachine {
         config.ram_bytes = ram.size();
         let fail = |e| Error::machine("guest RAM cannot be shared").source(e);
         let ram_file = Arc::new(OwnedFd::from(ram.file().try_clone().map_err(fail)?));
-        let rom = if mode == Mode::TcgHalted { Some(rom::halting()?) } else { None };
+        // A machine that runs no guest needs no firmware to be installed.
+        let rom = if mode == Mode::Qtest { None } else { Some(rom::halting()?) };
         let log = config.keep.as_deref().map(|dir| create(&dir.join("qtest.log"))).transpose()?;
         let raw = |file: &File| file.as_raw_fd();
         let fds = HarnessFds { ram: ram_file.as_raw_fd(), rom: rom.as_ref().map(raw) };
@@ -134,6 +135,7 @@ impl QemuMachine {
             | Capabilities::MSIX
             | Capabilities::THREADS
             | Capabilities::RESIZE;
+        capabilities.set(Capabilities::TIMERS, mode != Mode::TcgPaused);
         capabilities.set(Capabilities::VIRTUAL_CLOCK, config.time == Time::Stepped);
         let super::start::Started { process, client, qmp, .. } = started;
         let shared = Shared {

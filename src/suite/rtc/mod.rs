@@ -32,7 +32,7 @@ pub struct Rtc;
 
 const CASES: &[Case] = &[
     Case::new("drift", "the periodic interrupt keeps its rate", drift::drift)
-        .needs(Capabilities::PIO.union(Capabilities::INTX))
+        .needs(Capabilities::PIO.union(Capabilities::INTX).union(Capabilities::TIMERS))
         .options(drift::OPTIONS),
     Case::irq("periodic", "every rate of register A is exact, and rate 0 is none", periodic::rates),
     Case::irq("periodic-change", "a new rate takes over from the old", periodic::change),

@@ -113,7 +113,7 @@ impl Machine for Rig {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::PIO | Capabilities::INTX | Capabilities::VIRTUAL_CLOCK
+        Capabilities::PIO | Capabilities::INTX | Capabilities::VIRTUAL_CLOCK | Capabilities::TIMERS
     }
 
     fn bus(&mut self) -> Result<&mut dyn Bus> {
