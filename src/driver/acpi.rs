@@ -60,6 +60,17 @@ pub enum Chipset {
     Ich9,
 }
 
+impl Chipset {
+    /// The commands at the SMI port that switch ACPI mode on and off. Firmware's fixed table says
+    /// them; these are the ones of virtual machines' firmware.
+    pub fn acpi_commands(self) -> (u8, u8) {
+        match self {
+            Self::Piix4 => (0xf1, 0xf0),
+            Self::Ich9 => (0x02, 0x03),
+        }
+    }
+}
+
 /// A power management block that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerManagement {

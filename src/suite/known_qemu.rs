@@ -77,6 +77,12 @@ pub const BUGS: &[KnownBug] = &[
     qemu("virtio-blk/indirect-behind", "a table behind a descriptor",
         "INDIRECT counts in the first descriptor of a chain only",
         "virtio 1.2 §2.7.5.3.2"),
+    qemu("acpi-pm/sci-enable", "SCIs in legacy mode",
+        "events raise SCI without SCI_EN",
+        "ACPI §4.7.3.2.1, SCI_EN"),
+    qemu("serial/modem-delta", "CTS changed",
+        "MSR's delta bits and their interrupt are missing in loopback",
+        "PC16550D data sheet, §8.8, bit 4"),
 ];
 
 /// A bug: the case, how its finding begins, what QEMU does, and what it should follow.

@@ -28,7 +28,7 @@ use super::devices::pm::Pm;
 use super::devices::pm::bits::{GPE0_BYTES_ICH9, GPE0_BYTES_PC};
 use super::devices::rtc::{CmosConfig, Rtc, RtcConfig, RtcModel};
 use super::devices::serial::{Serial, SerialLine};
-use super::devices::system::{System, SystemWires};
+use super::devices::system::{AcpiCommands, System, SystemWires};
 use super::irq::gate::{Gate, Gates};
 use super::irq::{APIC_MESSAGES, IrqHub, LINES};
 use super::pci::{PciBus, devfn};
@@ -255,7 +255,11 @@ impl<'a> Assembly<'a> {
                 reset: self.reset_wire(),
                 acpi: acpi.unwrap_or_else(Wire::open),
             };
-            let system = System::new(wires);
+            let commands = match self.config.board {
+                Board::Pc => AcpiCommands::PIIX4,
+                Board::Q35 => AcpiCommands::ICH9,
+            };
+            let system = System::new(wires, commands);
             self.far_ends.post = Some(system.post_codes());
             self.add(system, &[(0x92, 1), (0xb2, 2), (0x80, 1)]);
         }

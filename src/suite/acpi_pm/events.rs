@@ -1,13 +1,9 @@
 //! Registers of events and control.
 
 use super::ops::*;
-use crate::driver::acpi::{self, Chipset, GBL, PWRBTN, RTC, SCI_EN, SLP_TYP, TMR};
+use crate::driver::acpi::{self, GBL, PWRBTN, RTC, SCI_EN, SLP_TYP, TMR};
 use crate::suite::outcome::Outcome;
 use crate::suite::thread::TestThread;
-
-/// Commands at the SMI port that firmware for i440fx virtual machines announces.
-const ACPI_ENABLE: u8 = 0xf1;
-const ACPI_DISABLE: u8 = 0xf0;
 
 pub fn registers(t: &mut TestThread<'_>) -> Outcome {
     let pm = open(t)?;
@@ -28,10 +24,8 @@ pub fn registers(t: &mut TestThread<'_>) -> Outcome {
 
 pub fn acpi_mode(t: &mut TestThread<'_>) -> Outcome {
     let pm = open(t)?;
-    if pm.chipset != Chipset::Piix4 {
-        return t.skip("which commands switch the mode is said by this chipset's firmware");
-    }
-    for (command, mode) in [(ACPI_ENABLE, SCI_EN), (ACPI_DISABLE, 0), (ACPI_ENABLE, SCI_EN)] {
+    let (enable, disable) = pm.chipset.acpi_commands();
+    for (command, mode) in [(enable, SCI_EN), (disable, 0), (enable, SCI_EN)] {
         acpi::apm_command(t.machine().bus()?, command);
         let control = pm.control(t.machine().bus()?);
         t.expect(&format!("SCI_EN after command {command:#x}"), control & SCI_EN, mode)?;

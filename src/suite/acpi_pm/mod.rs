@@ -1,7 +1,6 @@
 //! Tests of ACPI power management: the timer, PM1 event and control registers, SCI, GPE0.
 //!
-//! QEMU's model is known to differ where `sci-enable` looks: it raises SCI in legacy mode too. No
-//! case writes SLP_EN: it may end the machine.
+//! No case writes SLP_EN: it may end the machine.
 
 mod events;
 mod ops;

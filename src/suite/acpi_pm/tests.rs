@@ -7,7 +7,7 @@ use super::AcpiPm;
 use crate::base::Nanos;
 use crate::machine::builtin::device::{Device, LineSink, Wire};
 use crate::machine::builtin::devices::pm::Pm;
-use crate::machine::builtin::devices::system::{System, SystemWires};
+use crate::machine::builtin::devices::system::{AcpiCommands, System, SystemWires};
 use crate::suite::testbed::{Testbed, all_pass, caught};
 use crate::suite::wrong_chip::{Fault, Read, Write};
 
@@ -34,7 +34,7 @@ impl Power {
     fn new(sci: Wire) -> Self {
         let acpi = Arc::new(AcpiPin::default());
         let wires = SystemWires { acpi: Wire::new(acpi.clone(), 0, 0), ..SystemWires::open() };
-        Self { pm: Pm::new(sci), system: System::new(wires), acpi }
+        Self { pm: Pm::new(sci), system: System::new(wires, AcpiCommands::PIIX4), acpi }
     }
 }
 

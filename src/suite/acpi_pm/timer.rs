@@ -84,8 +84,8 @@ pub fn sci(t: &mut TestThread<'_>) -> Outcome {
     let mut last: Option<Nanos> = None;
     for _ in 0..4 {
         expect_sci(t, "before bit 23 changes", false)?;
-        t.expect_irq("an SCI as bit 23 changes", &event, TIMER.time_of(HALF + 4))?;
-        let now = t.now();
+        let patience = TIMER.time_of(HALF + 4);
+        let now = t.expect_next_irq("an SCI as bit 23 changes", &event, patience)?;
         if let Some(last) = last {
             let took = now - last;
             let exact = TIMER.time_of(HALF).0;

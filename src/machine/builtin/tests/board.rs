@@ -177,7 +177,7 @@ fn firmwares_work_opens_what_it_should() {
         assert_eq!(rig.bus().pio_read(0x608, 4), 0, "PM timer at time 0");
         let (gpe0, _) = chipset.gpe0.unwrap();
         assert_eq!(rig.bus().pio_read(gpe0, 2), 0);
-        rig.bus().pio_write(0xb2, 1, 0xf1);
+        rig.bus().pio_write(0xb2, 1, if board == Board::Pc { 0xf1 } else { 0x02 });
         assert_eq!(rig.bus().pio_read(0x604, 2), 1, "SCI_EN by the APM port");
         let line = if board == Board::Pc { 11 } else { 10 };
         assert_eq!(rig.config_read(4, 0x3c, 1), line);

@@ -12,7 +12,18 @@ pub const APMC: u64 = 0;
 /// Advanced power management status, port B3h: storage between firmware and operating system.
 pub const APMS: u64 = 1;
 
-/// `ACPI_ENABLE` command of the PC firmwares of virtual machines (FADT, `SMI_CMD` port B2h).
-pub const ACPI_ENABLE: u8 = 0xf1;
-/// `ACPI_DISABLE` command.
-pub const ACPI_DISABLE: u8 = 0xf0;
+/// Commands that switch ACPI mode, as firmware announces them (FADT, `SMI_CMD` port B2h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcpiCommands {
+    /// `ACPI_ENABLE`.
+    pub enable: u8,
+    /// `ACPI_DISABLE`.
+    pub disable: u8,
+}
+
+impl AcpiCommands {
+    /// Those of virtual PCs with a PIIX4.
+    pub const PIIX4: Self = Self { enable: 0xf1, disable: 0xf0 };
+    /// Those of virtual PCs with an ICH9.
+    pub const ICH9: Self = Self { enable: 0x02, disable: 0x03 };
+}

@@ -12,14 +12,20 @@ pub enum Request {
 }
 
 /// Ports 92h, B2h and B3h.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemChip {
+    commands: AcpiCommands,
     port92: u8,
     apmc: u8,
     apms: u8,
 }
 
 impl SystemChip {
+    /// All registers zero.
+    pub fn new(commands: AcpiCommands) -> Self {
+        Self { commands, port92: 0, apmc: 0, apms: 0 }
+    }
+
     /// Whether port 92h lets address line 20 pass.
     pub fn a20(&self) -> bool {
         self.port92 & PORT92_A20 != 0
@@ -52,16 +58,14 @@ impl SystemChip {
             return None;
         }
         self.apmc = value;
-        match value {
-            ACPI_ENABLE => Some(Request::Acpi(true)),
-            ACPI_DISABLE => Some(Request::Acpi(false)),
-            _ => None,
-        }
+        let AcpiCommands { enable, disable } = self.commands;
+        let on = value == enable;
+        (on || value == disable).then_some(Request::Acpi(on))
     }
 
     /// The board's reset line. The A20 bit survives, as the memory behind it must.
     pub fn reset(&mut self) {
-        *self = Self { port92: self.port92 & !PORT92_RESET, ..Self::default() };
+        *self = Self { port92: self.port92 & !PORT92_RESET, ..Self::new(self.commands) };
     }
 }
 
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn port_92_resets_on_the_rising_edge_only() {
-        let mut chip = SystemChip::default();
+        let mut chip = SystemChip::new(AcpiCommands::PIIX4);
         assert_eq!(chip.write_port92(PORT92_A20), None);
         assert!(chip.a20());
         assert_eq!(chip.write_port92(PORT92_RESET), Some(Request::Reset));
@@ -82,11 +86,16 @@ mod tests {
 
     #[test]
     fn apm_commands_are_kept_and_two_switch_acpi() {
-        let mut chip = SystemChip::default();
-        assert_eq!(chip.write_apm(APMS, ACPI_ENABLE), None);
-        assert_eq!(chip.write_apm(APMC, 0xb5), None);
-        assert_eq!((chip.read_apm(APMC), chip.read_apm(APMS)), (0xb5, 0xf1));
-        assert_eq!(chip.write_apm(APMC, ACPI_ENABLE), Some(Request::Acpi(true)));
-        assert_eq!(chip.write_apm(APMC, ACPI_DISABLE), Some(Request::Acpi(false)));
+        for commands in [AcpiCommands::PIIX4, AcpiCommands::ICH9] {
+            let AcpiCommands { enable, disable } = commands;
+            let mut chip = SystemChip::new(commands);
+            assert_eq!(chip.write_apm(APMS, enable), None);
+            assert_eq!(chip.write_apm(APMC, 0xb5), None);
+            assert_eq!((chip.read_apm(APMC), chip.read_apm(APMS)), (0xb5, enable));
+            assert_eq!(chip.write_apm(APMC, enable), Some(Request::Acpi(true)));
+            assert_eq!(chip.write_apm(APMC, disable), Some(Request::Acpi(false)));
+            chip.reset();
+            assert_eq!(chip, SystemChip::new(commands));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The ports and the lines they pull.
 
+use super::bits::AcpiCommands;
 use super::chip::{Request, SystemChip};
 use crate::base::Nanos;
 use crate::machine::builtin::device::{Device, Wire};
@@ -37,9 +38,9 @@ pub struct System {
 }
 
 impl System {
-    /// The ports at power on.
-    pub fn new(wires: SystemWires) -> Self {
-        Self { chip: SystemChip::default(), wires, post: Capture::default() }
+    /// The ports at power on, with the commands that switch ACPI mode.
+    pub fn new(wires: SystemWires, commands: AcpiCommands) -> Self {
+        Self { chip: SystemChip::new(commands), wires, post: Capture::default() }
     }
 
     /// The POST codes written to port 80h. (Linux writes there to pass a microsecond.)
@@ -105,7 +106,8 @@ mod tests {
     fn system() -> (System, Arc<LineProbe>) {
         let probe = Arc::new(LineProbe::default());
         let wire = |line| Wire::new(probe.clone(), line, 0);
-        (System::new(SystemWires { a20: wire(0), reset: wire(1), acpi: wire(2) }), probe)
+        let wires = SystemWires { a20: wire(0), reset: wire(1), acpi: wire(2) };
+        (System::new(wires, AcpiCommands::PIIX4), probe)
     }
 
     #[test]

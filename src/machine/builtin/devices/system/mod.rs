@@ -5,4 +5,5 @@ pub mod bits;
 pub mod chip;
 mod glue;
 
+pub use bits::AcpiCommands;
 pub use glue::{System, SystemWires};
