@@ -80,7 +80,8 @@ fn wrong_names_options_and_machines_are_refused_with_a_hint() {
         (2, &["virtio-blk/config", "clok=host"], "did you mean 'clock'?"),
         (2, &["virtio-blk/config", "clock=hots"], "did you mean clock=host?"),
         (2, &["--machine", "builtin,type=isapc"], "one of pc, q35"),
-        (5, &["--machine", "quemu"], "available: builtin"),
+        (5, &["--machine", "quemu"], "did you mean 'qemu'?"),
+        (5, &["--machine", "hypervisor"], "available: builtin"),
         (2, &["--deadline", "soon"], "a time such as"),
         (2, &["--deadline", long], "a time such as"),
     ] {
