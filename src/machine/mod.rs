@@ -213,6 +213,24 @@ pub trait Machine {
     fn io_failures(&mut self) -> Vec<IoFailure> {
         Vec::new()
     }
+    /// Lets time pass towards `to`, by one step at least; devices act at their moments. The caller
+    /// looks at nothing before its next access, so that a machine in another process may be told
+    /// so and not be waited for.
+    ///
+    /// # Errors
+    /// As [`Machine::wait`].
+    fn advance(&mut self, to: Nanos) -> Result<()> {
+        self.wait(&[], Some(to))
+    }
+    /// Returns when everything that was posted has taken effect and the I/O that it began is done,
+    /// where that takes the host's time and not the machine's. Devices that run in the test thread
+    /// have nothing under way.
+    ///
+    /// # Errors
+    /// A machine that died.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Ends the machine in good order: when it returns, its images are flushed, closed and
     /// unlocked. Nothing can be done with it afterwards. A machine in this process just stops.
     ///

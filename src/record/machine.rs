@@ -309,6 +309,31 @@ impl Bus for Tap<'_> {
         self.access(BusAccess { space, write: true, addr, size, value: value.into() }, time);
     }
 
+    // What a doorbell does in another process is recorded here and not wherever it is seen first.
+    fn pio_post(&mut self, port: u16, size: u8, value: u32) {
+        let time = self.clock.now();
+        self.before();
+        let inner = self.inner.get_mut();
+        if let Ok(bus) = inner.bus() {
+            bus.pio_post(port, size, value);
+        }
+        let _ = inner.settle();
+        let (space, addr) = (BusSpace::Pio, port.into());
+        self.access(BusAccess { space, write: true, addr, size, value: value.into() }, time);
+    }
+
+    fn mmio_post(&mut self, addr: GuestAddr, size: u8, value: u64) {
+        let time = self.clock.now();
+        self.before();
+        let inner = self.inner.get_mut();
+        if let Ok(bus) = inner.bus() {
+            bus.mmio_post(addr, size, value);
+        }
+        let _ = inner.settle();
+        let (space, addr) = (BusSpace::Mmio, addr.0);
+        self.access(BusAccess { space, write: true, addr, size, value }, time);
+    }
+
     fn mmio_read(&mut self, addr: GuestAddr, size: u8) -> u64 {
         let time = self.clock.now();
         self.before();

@@ -133,6 +133,15 @@ impl Machine for Logged<'_> {
         self.inner.quit()
     }
 
+    fn advance(&mut self, to: Nanos) -> Result<()> {
+        self.log.push(self.clock.now(), What::Wait(Some(to)));
+        self.inner.advance(to)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.inner.settle()
+    }
+
     fn obituary(&self) -> Option<Obituary> {
         self.inner.obituary()
     }
@@ -156,6 +165,20 @@ impl Bus for Logged<'_> {
         self.access(BusSpace::Pio, true, port.into(), size, value.into());
         if let Ok(bus) = self.inner.bus() {
             bus.pio_write(port, size, value);
+        }
+    }
+
+    fn pio_post(&mut self, port: u16, size: u8, value: u32) {
+        self.access(BusSpace::Pio, true, port.into(), size, value.into());
+        if let Ok(bus) = self.inner.bus() {
+            bus.pio_post(port, size, value);
+        }
+    }
+
+    fn mmio_post(&mut self, addr: GuestAddr, size: u8, value: u64) {
+        self.access(BusSpace::Mmio, true, addr.0, size, value);
+        if let Ok(bus) = self.inner.bus() {
+            bus.mmio_post(addr, size, value);
         }
     }
 

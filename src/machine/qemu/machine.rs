@@ -482,4 +482,16 @@ impl Machine for QemuMachine {
     fn wait(&mut self, fds: &[BorrowedFd<'_>], deadline: Option<Nanos>) -> Result<()> {
         self.wait_for(fds, deadline)
     }
+
+    fn advance(&mut self, to: Nanos) -> Result<()> {
+        match self.shared.time {
+            Time::Stepped => self.lock().post_step(to),
+            Time::Host { .. } => self.wait_for(&[], Some(to)),
+        }
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        let has_disks = self.has_disks();
+        self.lock().settle(has_disks)
+    }
 }

@@ -32,6 +32,9 @@ enum UnderWay {
     Requests,
 }
 
+/// The longest step that is not waited for: QEMU runs all timers of it before it answers.
+const POSTED_STEP_NS_MAX: u64 = 1_000_000_000;
+
 /// The virtual clock's progress.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -60,6 +63,26 @@ impl Inner {
         let now = self.with(|client| client.value(&Command::ClockStep(None)))?;
         self.stepped.set(Nanos(now));
         Ok(())
+    }
+
+    /// Moves it towards `to` without waiting for the answer: QEMU's clock stops nowhere else.
+    pub fn post_step(&mut self, to: Nanos) -> Result<()> {
+        let now = crate::base::Clock::now(&*self.stepped);
+        let step = (to - now).min(POSTED_STEP_NS_MAX);
+        if step > 0 {
+            self.with(|client| client.post(&Command::ClockStep(Some(step))))?;
+            self.stepped.set(Nanos(now.0.saturating_add(step)));
+        }
+        Ok(())
+    }
+
+    /// Waits for the answers to everything posted, and for the I/O that it began.
+    pub fn settle(&mut self, has_disks: bool) -> Result<()> {
+        self.with(Client::settle)?;
+        match std::mem::take(&mut self.pace.under_way) {
+            UnderWay::Doorbell | UnderWay::Requests if has_disks => self.drain_disks(),
+            _ => self.look().map(|_| ()),
+        }
     }
 
     /// Waits until no request is in flight: stopping a machine drains its block devices.
