@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<u8> {
         return qtest_log::run(&machine, args, &texts);
     }
     if test != TEST {
-        return bus::run(test, args, &texts);
+        return bus::run(test, machine, args, &texts);
     }
     if texts.iter().any(|text| is_help(text)) {
         print(options::help().as_bytes())?;
@@ -124,12 +124,7 @@ fn check_names(args: &Args) -> Result<(&'static str, MachineChoice)> {
         };
         return Err(Error::usage(format!("there is no test '{}'", args.test)).hint(hint));
     };
-    let machine = MachineChoice::parse(&args.machine)?;
-    if [PORT_TEST, MMIO_TEST].contains(test) && machine.text() != "builtin" {
-        let what = format!("{test} runs on --machine builtin, without options of the machine's");
-        return Err(Error::usage(what).hint("the trace, or board=, ram= …, say what it is made of"));
-    }
-    Ok((test, machine))
+    Ok((test, MachineChoice::parse(&args.machine)?))
 }
 
 /// A flag that the first Ctrl-C or SIGTERM raises. The second one ends the process at once.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{TraceReport, WallReport};
 use crate::base::TimeGrade;
+use crate::machine::Obituary;
 
 /// Name and version of the JSON form; as for [`SCHEMA`](super::SCHEMA).
 pub const BUS_SCHEMA: &str = "qtrace.bus-report/1";
@@ -46,6 +47,9 @@ pub struct BusReport {
     pub mismatches: Vec<MismatchReport>,
     /// Groups of mismatches beyond those that are listed.
     pub mismatches_unlisted: u64,
+    /// How the machine came to its end, if it did; that is a divergence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub died: Option<Death>,
     /// Whether the machine was right.
     pub verdict: BusVerdict,
     /// What a reader should know.
@@ -135,6 +139,15 @@ pub struct MismatchReport {
     pub count: u64,
     /// The first ones.
     pub first: Vec<Mismatch>,
+}
+
+/// The end of a machine that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// The event of the trace that was under way; those shortly before it may have done it.
+    pub event: u64,
+    /// How it ended, with its last words.
+    pub obituary: Obituary,
 }
 
 /// One check that failed.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::bus::{BusReport, MismatchReport, ReadCounts, RegionReport, percent};
+use super::bus::{BusReport, Death, MismatchReport, ReadCounts, RegionReport, percent};
 use super::text::table;
 use crate::base::units::human_nanos;
 
@@ -29,6 +29,12 @@ pub fn render(report: &BusReport) -> String {
     let more = more.saturating_add(report.mismatches_unlisted);
     if more > 0 {
         let _ = writeln!(out, "\nand {more} more registers with differences");
+    }
+    if let Some(Death { event, obituary }) = &report.died {
+        let _ = writeln!(out, "\nmachine_died: at event {event}");
+        for line in obituary.lines() {
+            let _ = writeln!(out, "  {}", printable(&line));
+        }
     }
     tail(&mut out, report);
     out

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
+use super::bus_machine::{Basics, BusMachine};
+use super::bus_qemu;
 use super::machines::{MachineKind, TestMachine};
 use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
 use super::setup::{MachineSetup, TestDisk};
+use super::spec::MachineSpec;
 use crate::base::options::{OptionSpec, Options};
 use crate::base::units::parse_size;
 use crate::base::{Error, Result, shell};
@@ -39,7 +42,7 @@ const LACKS: &[Lack] = &[
 ];
 
 /// What `-nodefaults` leaves out, and is added where a test wants it.
-const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
+pub(super) const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
 
 /// What machines of tests have besides: timers that send messages. Arguments of the user's come
 /// behind, and win.
@@ -56,7 +59,7 @@ const MODES: &[(&str, Option<Mode>)] = &[
     ("tcg-halted", Some(Mode::TcgHalted)),
 ];
 
-const OPTIONS: &[OptionSpec] = &[
+pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("type", "pc|q35|TYPE", "pc", "the chipset; or a QEMU type such as pc-q35-5.0"),
     OptionSpec::new("binary", "FILE", "", "the QEMU to run, instead of the first that will do"),
     OptionSpec::new(
@@ -80,11 +83,17 @@ const OPTIONS: &[OptionSpec] = &[
         "",
         "properties of the disk's -blockdev that win over ours",
     ),
+    OptionSpec::new(
+        "defaults",
+        "on|off",
+        "off",
+        "with the devices that QEMU adds unless told not to: VGA, serial, IDE CD, network",
+    ),
     OptionSpec::new("keep", "DIR", "", "keep each QEMU's command line, qtest log and stderr there"),
 ];
 
 impl Qemu {
-    fn config(options: &Options) -> Result<QemuConfig> {
+    pub(super) fn config(options: &Options) -> Result<QemuConfig> {
         let ram_bytes = options.parse_with("ram", "a size such as 256M", parse_size)?;
         let args = options.parse_with("args", "words with closed quotes", shell::split)?;
         let board = board(options)?;
@@ -99,13 +108,14 @@ impl Qemu {
             ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
             cpus: options.number("cpus", 1)?,
             args: args.unwrap_or_default(),
+            defaults: options.switch("defaults", false)?,
             keep: options.get("keep").map(PathBuf::from),
             ..QemuConfig::default()
         })
     }
 
     /// Each machine that is kept has a folder of its own.
-    fn start(mut config: QemuConfig) -> Result<QemuMachine> {
+    pub(super) fn start(mut config: QemuConfig) -> Result<QemuMachine> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         if let Some(dir) = &mut config.keep {
             let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +162,7 @@ fn disk(options: &Options, image: &GivenImage) -> Result<QemuDisk> {
 }
 
 /// A test's disk: in memory, with its contents, read-only where the test wants it.
-fn test_disk(options: &Options, disk: &TestDisk) -> Result<(QemuDisk, Arc<dyn Image>)> {
+pub(super) fn test_disk(options: &Options, disk: &TestDisk) -> Result<(QemuDisk, Arc<dyn Image>)> {
     let handover = Handover::mem(disk.bytes, GivenAio::Threads)?;
     disk.fill(&*handover.writable()?)?;
     let mut given = self::disk(options, handover.image())?;
@@ -173,7 +183,7 @@ fn test_disk(options: &Options, disk: &TestDisk) -> Result<(QemuDisk, Arc<dyn Im
 }
 
 /// Adds the chips that `-nodefaults` leaves out.
-fn add_chips(chips: Chips, config: &mut QemuConfig) {
+pub(super) fn add_chips(chips: Chips, config: &mut QemuConfig) {
     let mut add = |chip, device: Value, chardev: &str| {
         if chips.contains(chip) {
             config.devices.push(device);
@@ -188,7 +198,8 @@ fn add_chips(chips: Chips, config: &mut QemuConfig) {
     );
 }
 
-fn unreachable() -> Chips {
+/// What a PC of QEMU's has and a test thread cannot reach.
+pub(super) fn unreachable() -> Chips {
     LACKS.iter().map(|lack| lack.chips).collect()
 }
 
@@ -246,6 +257,15 @@ impl MachineKind for Qemu {
 
     fn image_holder(&self) -> ImageHolder {
         ImageHolder::Machine
+    }
+
+    fn basics(&self, options: &Options) -> Result<Basics> {
+        let QemuConfig { board, ram_bytes, cpus, .. } = Self::config(options)?;
+        Ok(Basics { board, ram_bytes, cpus })
+    }
+
+    fn build_for_bus(&self, options: &Options, spec: &MachineSpec) -> Result<BusMachine> {
+        bus_qemu::build(options, spec)
     }
 
     fn build_for_replay(&self, options: &Options, disk: OneDisk) -> Result<DiskMachine> {

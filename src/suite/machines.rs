@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::bus_machine::{self, Basics, BusMachine};
 use super::machine_qemu::Qemu;
 use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
@@ -68,6 +69,22 @@ pub trait MachineKind: Sync {
     /// # Errors
     /// The machine cannot be had, or not with this disk.
     fn build_for_replay(&self, options: &Options, disk: OneDisk) -> Result<DiskMachine>;
+    /// What the machine's options say of chipset, memory and CPUs.
+    ///
+    /// # Errors
+    /// A usage error for a wrong value.
+    fn basics(&self, options: &Options) -> Result<Basics> {
+        let _ = options;
+        Err(no_bus(self.name()))
+    }
+    /// Builds the machine that `spec` describes, for a bus trace.
+    ///
+    /// # Errors
+    /// The machine cannot be had, or not as described.
+    fn build_for_bus(&self, options: &Options, spec: &MachineSpec) -> Result<BusMachine> {
+        let _ = (options, spec);
+        Err(no_bus(self.name()))
+    }
 }
 
 /// Every kind of machine.
@@ -139,6 +156,22 @@ impl MachineChoice {
         self.kind.build_for_replay(&self.options, disk)
     }
 
+    /// What its options say of chipset, memory and CPUs.
+    ///
+    /// # Errors
+    /// A usage error for a wrong value.
+    pub fn basics(&self) -> Result<Basics> {
+        self.kind.basics(&self.options)
+    }
+
+    /// Builds the machine that `spec` describes, for a bus trace.
+    ///
+    /// # Errors
+    /// As [`MachineKind::build_for_bus`].
+    pub fn build_for_bus(&self, spec: &MachineSpec) -> Result<BusMachine> {
+        self.kind.build_for_bus(&self.options, spec)
+    }
+
     /// The same with one more option of the machine's, which another place gave.
     ///
     /// # Errors
@@ -165,6 +198,10 @@ impl fmt::Debug for MachineChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("MachineChoice").field(&self.text).finish()
     }
+}
+
+fn no_bus(name: &str) -> Error {
+    Error::usage(format!("machine '{name}' has no bus for a trace to be replayed on"))
 }
 
 fn missing(name: &str) -> Error {
@@ -241,6 +278,15 @@ impl MachineKind for Builtin {
 
     fn image_holder(&self) -> ImageHolder {
         ImageHolder::Qtrace
+    }
+
+    fn basics(&self, options: &Options) -> Result<Basics> {
+        let BuiltinConfig { board, ram_bytes, cpus, .. } = Self::config(options)?;
+        Ok(Basics { board, ram_bytes, cpus })
+    }
+
+    fn build_for_bus(&self, _options: &Options, spec: &MachineSpec) -> Result<BusMachine> {
+        bus_machine::builtin(spec)
     }
 
     fn build_for_replay(&self, options: &Options, disk: OneDisk) -> Result<DiskMachine> {

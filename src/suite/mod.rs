@@ -9,6 +9,8 @@ pub mod acpi_pm;
 pub mod around;
 pub mod artifacts;
 mod bench;
+pub mod bus_machine;
+mod bus_qemu;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;

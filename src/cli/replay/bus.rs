@@ -9,17 +9,23 @@ use crate::cli::progress::Progress;
 use crate::replay::bus::options::{Config, help};
 use crate::replay::bus::session;
 use crate::report::{bus_text, json};
+use crate::suite::machines::MachineChoice;
 
 /// Runs it; returns the exit code.
 ///
 /// # Errors
 /// Whatever kept the replay from being done.
-pub(super) fn run(test: &'static str, args: &Args, texts: &[String]) -> Result<u8> {
+pub(super) fn run(
+    test: &'static str,
+    machine: MachineChoice,
+    args: &Args,
+    texts: &[String],
+) -> Result<u8> {
     if texts.iter().any(|text| super::is_help(text)) {
         print(help(test).as_bytes())?;
         return Ok(0);
     }
-    let config = Config::parse(test, texts)?;
+    let config = Config::parse_for(test, machine, texts)?;
     let stop = stop_on_signal()?;
     let mut bar: Option<Progress> = None;
     let report = session::run(&config, &stop, &mut |done, total| {

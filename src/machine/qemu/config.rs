@@ -11,7 +11,10 @@ use super::probe::Mode;
 use crate::machine::builtin::Board;
 
 /// 2026-01-01 00:00:00 UTC, as in the builtin machine.
-const RTC_BASE: &str = "2026-01-01T00:00:00";
+const RTC_BASE_UNIX_S: i64 = 1_767_225_600;
+
+/// Seconds of a day.
+const DAY_S: i64 = 86_400;
 
 /// A machine to start.
 #[derive(Debug)]
@@ -34,6 +37,11 @@ pub struct QemuConfig {
     pub devices: Vec<Value>,
     /// Further arguments of the user's.
     pub args: Vec<String>,
+    /// Whether it has what QEMU adds unless told not to: VGA, serial and parallel port, an IDE
+    /// CD drive, a network card.
+    pub defaults: bool,
+    /// What the real-time clock shows at time 0, in Unix time.
+    pub rtc_base_unix_s: i64,
     /// Where time comes from.
     pub time: Time,
     /// How long QEMU may take to start.
@@ -131,6 +139,25 @@ impl QemuDisk {
     }
 }
 
+/// `2000-02-29T00:00:00`, in UTC.
+fn date(unix_s: i64) -> String {
+    let (mut days, second) = (unix_s.div_euclid(DAY_S), unix_s.rem_euclid(DAY_S));
+    // Counted from 1 March of the year 0, so that leap days end their years; 400 years have
+    // 146,097 days.
+    days += 719_468;
+    let era = days.div_euclid(146_097);
+    let day = days.rem_euclid(146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // March to July and August to December have 153 days each.
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + next;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
 fn set(object: &mut Value, key: &str, value: Value) {
     if let Some(object) = object.as_object_mut() {
         object.insert(key.to_owned(), value);
@@ -154,6 +181,8 @@ impl Default for QemuConfig {
             disks: Vec::new(),
             devices: Vec::new(),
             args: Vec::new(),
+            defaults: false,
+            rtc_base_unix_s: RTC_BASE_UNIX_S,
             time: Time::Host { follow: false },
             start_patience: Duration::from_secs(30),
             patience: Duration::from_secs(30),
@@ -166,14 +195,21 @@ impl QemuConfig {
     /// The machine's own arguments, without what only we need to drive it.
     pub fn machine_args(&self, mode: Mode) -> Vec<String> {
         let mut out: Vec<String> =
-            ["-nodefaults", "-no-user-config", "-display", "none"].map(str::to_owned).to_vec();
+            ["-no-user-config", "-display", "none"].map(str::to_owned).into();
+        match self.defaults {
+            // What would speak to a terminal or a window speaks to nobody.
+            true => out.extend(
+                ["-serial", "null", "-parallel", "null", "-monitor", "none"].map(str::to_owned),
+            ),
+            false => out.push("-nodefaults".to_owned()),
+        }
         let machine = self.machine_type.as_deref().unwrap_or(self.board.name());
         arg(&mut out, "-machine", format!("{machine},memory-backend=ram"));
         arg(&mut out, "-accel", mode.accelerator());
         arg(&mut out, "-m", format!("size={}B", self.ram_bytes));
         arg(&mut out, "-smp", self.cpus.to_string());
         let clock = if self.runs_by_itself(mode) { "host" } else { "vm" };
-        arg(&mut out, "-rtc", format!("base={RTC_BASE},clock={clock}"));
+        arg(&mut out, "-rtc", format!("base={},clock={clock}", date(self.rtc_base_unix_s)));
         for device in &self.devices {
             arg(&mut out, "-device", device.to_string());
         }
@@ -189,9 +225,10 @@ impl QemuConfig {
         mode == Mode::TcgHalted
     }
 
-    /// The arguments by which its RAM is shared, and that stand for a guest.
+    /// The arguments by which its RAM is shared, and that stand for a guest: one that switches its
+    /// machine off leaves it standing.
     pub fn harness_args(&self, mode: Mode, fds: &HarnessFds) -> Vec<String> {
-        let mut out = Vec::new();
+        let mut out = vec!["-no-shutdown".to_owned()];
         let ram = fds.ram;
         arg(
             &mut out,
@@ -241,6 +278,20 @@ mod tests {
         assert_eq!((&device["queue-size"], &device["iothread"]), (&json!(64), &json!("io0")));
         assert_eq!(behind("-accel"), "qtest");
         assert!(behind("-rtc").ends_with("clock=vm"));
+    }
+
+    #[test]
+    fn the_clock_is_set_as_qemu_reads_dates() {
+        for (unix_s, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (-1, "1969-12-31T23:59:59"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (RTC_BASE_UNIX_S, "2026-01-01T00:00:00"),
+        ] {
+            assert_eq!(date(unix_s), text);
+        }
     }
 
     #[test]

@@ -8,15 +8,15 @@ use super::interrupts::{Expected, IrqMismatch};
 use super::memory::{Done, Memory};
 use super::options::{Pace, Plan, TAP_FORMAT};
 use super::policy::Policy;
-use super::regions::{Indexes, Register};
-use super::tally::{Answer, Found, Tally};
+use super::regions::{Indexes, Register, may_reset};
+use super::tally::{Answer, Found, Has, Tally};
 use crate::base::error::Place;
 use crate::base::{BusAccess, BusSpace, Clock, Error, GuestAddr, Nanos, Result};
-use crate::machine::Machine;
+use crate::machine::{Machine, Obituary};
 use crate::report::bus::BusCounts;
 use crate::trace::{
     AckEvent, BusEvent, ClockStep, Event, IrqChange, Mark, MemoryEvent, MemoryOp, NotRecorded,
-    Trace,
+    StreamTotals, Trace,
 };
 
 /// Reads of one `poll`.
@@ -41,6 +41,8 @@ pub struct Outcome {
     pub other_checks: (u64, u64),
     /// The user stopped it.
     pub interrupted: bool,
+    /// The machine came to its end: at which event, and how.
+    pub died: Option<(u64, Obituary)>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }
@@ -52,6 +54,11 @@ struct LeftOut {
     requests: u64,
     memory: u64,
     interrupts: u64,
+}
+
+/// Whether a stream tells what devices do of themselves.
+fn tells_of_devices(totals: &StreamTotals) -> bool {
+    totals.bus.memory.iter().chain(&totals.bus.irqs).any(|count| *count > 0)
 }
 
 /// A replay under way.
@@ -74,6 +81,10 @@ pub struct Engine<'a> {
     other_checks: (u64, u64),
     waits: u64,
     waits_max: u64,
+    /// The trace tells what devices do of themselves: to memory, with interrupts.
+    watches: bool,
+    /// Writes were posted that such a thing may come of.
+    posted: bool,
     stop: &'a AtomicBool,
 }
 
@@ -85,6 +96,7 @@ impl<'a> Engine<'a> {
     pub fn new(
         trace: &'a Trace,
         plan: &Plan,
+        has: Has,
         machine: &'a mut dyn Machine,
         stop: &'a AtomicBool,
     ) -> Result<Self> {
@@ -101,7 +113,7 @@ impl<'a> Engine<'a> {
             ports_only: plan.ports_only,
             values: !trace.summary().not_recorded.contains(NotRecorded::READ_VALUES),
             next: plan.phase,
-            tally: Tally::new(plan.rules.clone(), plan.has, trace.streams()),
+            tally: Tally::new(plan.rules.clone(), has, trace.streams()),
             indexes: Indexes::default(),
             expected,
             memory: Memory::default(),
@@ -110,6 +122,8 @@ impl<'a> Engine<'a> {
             other_checks: (0, 0),
             waits: 0,
             waits_max: plan.waits_max,
+            watches: trace.totals().iter().any(tells_of_devices),
+            posted: false,
             stop,
         })
     }
@@ -119,9 +133,24 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// A damaged trace, or a machine that failed.
     pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Outcome> {
+        let mut at = 0;
+        let ran = self.run_to_end(progress, &mut at);
+        let (interrupted, died) = match (ran, self.machine.obituary()) {
+            (Ok(interrupted), None) => (interrupted, None),
+            (Err(error), None) => return Err(error),
+            (_, Some(obituary)) => (false, Some((at, obituary))),
+        };
+        let notes = self.notes();
+        let (tally, done, other_checks) = (self.tally, self.done, self.other_checks);
+        Ok(Outcome { tally, done, other_checks, interrupted, died, notes })
+    }
+
+    /// Whether the user stopped it; `at` is the event under way.
+    fn run_to_end(&mut self, progress: &mut dyn FnMut(u64), at: &mut u64) -> Result<bool> {
         let mut cursor = self.trace.cursor(0);
         let mut interrupted = false;
         while let Some((number, event)) = cursor.next()? {
+            *at = number;
             if number.is_multiple_of(EVENTS_PER_LOOK) {
                 progress(number);
             }
@@ -131,11 +160,10 @@ impl<'a> Engine<'a> {
             }
             self.event(number, &event).map_err(|error| error.at(Place::Event(number)))?;
         }
-        let end = cursor.position();
-        self.settle(end, self.clock.now())?;
-        let notes = self.notes();
-        let (tally, done, other_checks) = (self.tally, self.done, self.other_checks);
-        Ok(Outcome { tally, done, other_checks, interrupted, notes })
+        self.settle(cursor.position(), self.clock.now())?;
+        // What was posted is done, and the machine lives, or not: it is quit in good order.
+        self.machine.quit()?;
+        Ok(interrupted)
     }
 
     fn event(&mut self, number: u64, event: &Event) -> Result<()> {
@@ -169,8 +197,13 @@ impl<'a> Engine<'a> {
     }
 
     fn run_until(&mut self, to: Nanos) -> Result<()> {
+        if self.clock.now() < to {
+            self.catch_up()?;
+            self.machine.advance(to)?;
+        }
+        // Further deadlines of devices on the way.
         while self.clock.now() < to {
-            self.machine.wait(&[], Some(to))?;
+            self.machine.advance(to)?;
             self.waits += 1;
             if self.waits >= self.waits_max {
                 return Err(Error::input(format!(
@@ -182,6 +215,14 @@ impl<'a> Engine<'a> {
             if self.waits.is_multiple_of(EVENTS_PER_LOOK) && self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Has what was posted take effect, where the recording tells of effects.
+    fn catch_up(&mut self) -> Result<()> {
+        if self.watches && std::mem::take(&mut self.posted) {
+            self.machine.settle()?;
         }
         Ok(())
     }
@@ -198,6 +239,9 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         let got = self.read(access)?;
+        if got != access.value && self.machine.obituary().is_some() {
+            return Err(Error::machine("the machine is gone"));
+        }
         self.done.reads += 1;
         if !self.values {
             return Ok(());
@@ -228,9 +272,11 @@ impl<'a> Engine<'a> {
         let BusAccess { space, addr, size, value, .. } = *access;
         let bus = self.machine.bus()?;
         match space {
-            BusSpace::Pio => bus.pio_write(addr as u16, size, value as u32),
-            BusSpace::Mmio => bus.mmio_write(GuestAddr(addr), size, value),
+            BusSpace::Pio if may_reset(access) => bus.pio_write(addr as u16, size, value as u32),
+            BusSpace::Pio => bus.pio_post(addr as u16, size, value as u32),
+            BusSpace::Mmio => bus.mmio_post(GuestAddr(addr), size, value),
         }
+        self.posted = true;
         Ok(())
     }
 
@@ -267,6 +313,9 @@ impl<'a> Engine<'a> {
             self.left_out.memory += 1;
             return Ok(());
         }
+        if checks {
+            self.catch_up()?;
+        }
         match self.memory.carry_out(event, self.trace, self.machine)? {
             Done::LeftOut => {
                 self.left_out.memory += 1;
@@ -297,6 +346,7 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         self.done.interrupts += 1;
+        self.catch_up()?;
         match self.expected.change(change, self.machine)? {
             None => self.left_out.interrupts += 1,
             Some(Ok(())) => self.other_checks.0 += 1,
@@ -310,6 +360,7 @@ impl<'a> Engine<'a> {
         if self.expected.is_empty() {
             return Ok(());
         }
+        self.catch_up()?;
         // It came of the event before.
         for wrong in self.expected.settle(self.machine)? {
             self.wrong_interrupt(number.saturating_sub(1), time, wrong);
@@ -366,6 +417,7 @@ impl<'a> Engine<'a> {
         };
         self.next = self.next.max(to);
         if to <= self.clock.now() {
+            self.catch_up()?;
             self.machine.poll()?;
             return Ok(());
         }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::policy::{self, FREE_RUNNING, FreeRunning, Rules};
-use super::tally::Has;
 use crate::base::options::{OptionSpec, Options};
 use crate::base::units::parse_nanos;
 use crate::base::{Error, Nanos, Result};
-use crate::machine::builtin::{Chips, Reference};
+use crate::machine::builtin::Reference;
+use crate::suite::machines::MachineChoice;
 use crate::suite::spec::{MACHINE_OPTIONS, MachineSpec};
 use crate::trace::{NotRecorded, Trace};
 
@@ -48,6 +48,8 @@ pub enum Pace {
 pub struct Config {
     /// The test: [`PORT_TEST`], [`MMIO_TEST`].
     pub test: &'static str,
+    /// The kind of machine to replay on, with its own options.
+    pub machine: MachineChoice,
     /// The trace.
     pub trace: PathBuf,
     /// Where the JSON report goes.
@@ -60,8 +62,8 @@ pub struct Config {
 pub struct Plan {
     /// The machine to build.
     pub machine: MachineSpec,
-    /// What of a trace's regions it has.
-    pub has: Has,
+    /// The trace is a tap's: every region of it was there, chip or no chip.
+    pub tap: bool,
     /// What reads are asked for.
     pub rules: Rules,
     /// Time between events.
@@ -96,7 +98,7 @@ const SPECS: &[OptionSpec] = &[
         name: "time",
         value: "recorded|TIME",
         default: "recorded",
-        help: "time between events: the recording's, or so much each (1us where it has none)",
+        help: "time between events: the recording's, or so much each (1us where it has none); 0: none",
     },
     OptionSpec {
         name: "fail_below",
@@ -117,18 +119,27 @@ fn specs() -> Vec<OptionSpec> {
 }
 
 impl Config {
-    /// Parses the options of one or more `key=value,…` texts.
+    /// Parses the options of one or more `key=value,…` texts, for a replay on the builtin machine.
     ///
     /// # Errors
     /// Usage errors, naming the option and what it takes.
     pub fn parse(test: &'static str, texts: &[String]) -> Result<Self> {
+        Self::parse_for(test, MachineChoice::parse("builtin")?, texts)
+    }
+
+    /// The same for a replay on `machine`.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse_for(test: &'static str, machine: MachineChoice, texts: &[String]) -> Result<Self> {
         let options = Options::parse(&texts.join(","), &specs())?;
         let path = |key: &str| options.get(key).map(PathBuf::from);
         let trace = path("tracefile").filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| {
             Error::usage("option tracefile= is missing").hint("tracefile=T.qtrace,board=pc")
         })?;
         options.parse_with("report", "the name of a file", |v| (!v.is_empty()).then_some(()))?;
-        let config = Self { test, trace, report: path("report"), options };
+        machine.check_against(&options)?;
+        let config = Self { test, machine, trace, report: path("report"), options };
         // Wrong values are found before a trace is opened.
         config.resolve(MachineSpec::default(), Pace::Recorded, true)?;
         Ok(config)
@@ -170,10 +181,7 @@ impl Config {
         let pace =
             if times || steps || !recorded { Pace::Recorded } else { Pace::Fixed(STEP_DEFAULT) };
         let mut plan = self.resolve(machine, pace, !taps)?;
-        if taps {
-            // Its names of regions are ours, and what answered was the machine, chip or no chip.
-            plan.has = Has { chips: Chips::all(), disks: true };
-        }
+        plan.tap = taps;
         if self.options.get("rtc_base").is_none() {
             plan.phase = phase;
         }
@@ -189,7 +197,7 @@ impl Config {
             "recorded" => Some(pace),
             time => parse_nanos(time, 1).map(|time| Pace::Fixed(Nanos(time))),
         };
-        let machine = machine.with(options)?;
+        let machine = self.machine.refine(machine)?.with(options)?;
         let pace = options.parse_with("time", form, time)?.unwrap_or(pace);
         let form = "a percentage from 0 to 100, such as 97 or 99.5";
         let fail_below_ppm =
@@ -199,6 +207,7 @@ impl Config {
             settings.insert(key.to_owned(), value.to_owned());
         }
         for (key, value) in [
+            ("machine", self.machine.text().to_owned()),
             ("tracefile", self.trace.display().to_string()),
             ("policy", policy.to_owned()),
             ("defaults", if defaults { "on" } else { "off" }.to_owned()),
@@ -214,7 +223,7 @@ impl Config {
             settings.insert(key.to_owned(), value);
         }
         Ok(Plan {
-            has: Has { chips: machine.chips, disks: !machine.disks.is_empty() },
+            tap: false,
             machine,
             rules: Rules::parse(policy, defaults)?,
             pace,

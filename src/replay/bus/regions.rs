@@ -215,6 +215,21 @@ fn offset_in(place: Place, addr: u64) -> u64 {
     }
 }
 
+/// Whether a machine may be reset by a write to a port, which it may do only after the access is
+/// over: the keyboard controller's pulse of its outputs, bit 0 of port 92h, and the reset control
+/// register (PIIX3 §2.5.2, §2.5.4).
+pub fn may_reset(access: &BusAccess) -> bool {
+    let value = access.value;
+    access.space == BusSpace::Pio
+        && access.write
+        && match access.addr {
+            0x64 => value & 0xf0 == 0xf0,
+            0x92 => value & 1 != 0,
+            0xcf9 => value & 4 != 0,
+            _ => false,
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,17 @@
 //! A whole replay of a bus trace: open, build, run, report.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
 use super::engine::{Engine, Outcome};
 use super::options::{Config, Plan};
-use crate::base::{Clock, Error, ErrorKind, Result, VirtualClock};
+use super::tally::Has;
+use crate::base::{Error, ErrorKind, Result};
 use crate::machine::Machine;
 use crate::replay::output::{Output, OutputKind};
-use crate::report::bus::{BUS_SCHEMA, BusReport, BusVerdict, ppm};
+use crate::report::bus::{BUS_SCHEMA, BusReport, BusVerdict, Death, ppm};
 use crate::report::{TraceReport, WallReport, json};
+use crate::suite::bus_machine::BusMachine;
 use crate::trace::Trace;
 
 /// Replays a bus trace as `config` says. `stop` ends it early; `progress` gets the event reached
@@ -32,12 +33,11 @@ pub fn run(
     let trace = Trace::open(&config.trace)?;
     check_trace(config, &trace)?;
     let plan = config.plan(&trace)?;
-    let clock = Arc::new(VirtualClock::new());
-    let mut machine = plan.machine.build(Arc::clone(&clock) as Arc<dyn Clock>)?;
-    let mut report = replay(&trace, &plan, &mut machine, stop, progress)
+    let mut built = config.machine.build_for_bus(&plan.machine)?;
+    let mut report = replay(&trace, &plan, has(&plan, &built), &mut *built.machine, stop, progress)
         .map_err(|error| error.path(&config.trace))?;
     config.test.clone_into(&mut report.test);
-    report.machine = format!("builtin {}", plan.machine.text());
+    report.machine = built.text;
     report.wall = WallReport::since(started);
     if let Some(mut file) = report_file {
         file.write(json::to_text(&report)?.as_bytes())?;
@@ -46,13 +46,24 @@ pub fn run(
     Ok(report)
 }
 
-/// Replays `trace` on a machine that is there already, as new.
+/// What of the regions of its trace a machine has.
+fn has(plan: &Plan, built: &BusMachine) -> Has {
+    let disks = !plan.machine.disks.is_empty();
+    match (plan.tap, built.others) {
+        // A tap's names of regions are ours, and what answered was the machine, chip or no chip.
+        (true, false) => Has::ALL,
+        (_, others) => Has { chips: built.chips, disks: disks || plan.tap, others },
+    }
+}
+
+/// Replays `trace` on a machine that is there already, as new, and is quit in the end.
 ///
 /// # Errors
 /// As [`run`].
 pub fn replay(
     trace: &Trace,
     plan: &Plan,
+    has: Has,
     machine: &mut dyn Machine,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64, u64),
@@ -60,7 +71,7 @@ pub fn replay(
     let total = trace.events();
     let clock = machine.clock();
     let start = clock.now();
-    let engine = Engine::new(trace, plan, machine, stop)?;
+    let engine = Engine::new(trace, plan, has, machine, stop)?;
     let outcome = engine.run(&mut |event| progress(event, total))?;
     let mut report = fill(trace, plan, outcome);
     report.time_grade = clock.grade();
@@ -100,13 +111,15 @@ fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
 }
 
 fn fill(trace: &Trace, plan: &Plan, outcome: Outcome) -> BusReport {
-    let Outcome { tally, done, other_checks, interrupted, notes } = outcome;
+    let Outcome { tally, done, other_checks, interrupted, died, notes } = outcome;
     let (modelled, foreign) = tally.reads();
     let (regions, mismatches, mismatches_unlisted) = tally.finish();
-    let checks = modelled.reads + other_checks.0;
-    let divergences = modelled.different + other_checks.1;
+    let died = died.map(|(event, obituary)| Death { event, obituary });
+    let deaths = u64::from(died.is_some());
+    let checks = modelled.reads + other_checks.0 + deaths;
+    let divergences = modelled.different + other_checks.1 + deaths;
     let right_ppm = ppm(checks.saturating_sub(divergences), checks);
-    let complete = !interrupted && trace.truncation().is_none();
+    let complete = !interrupted && died.is_none() && trace.truncation().is_none();
     BusReport {
         schema: BUS_SCHEMA.to_owned(),
         qtrace: env!("CARGO_PKG_VERSION").to_owned(),
@@ -131,8 +144,9 @@ fn fill(trace: &Trace, plan: &Plan, outcome: Outcome) -> BusReport {
         regions,
         mismatches,
         mismatches_unlisted,
+        died,
         verdict: BusVerdict {
-            pass: right_ppm >= plan.fail_below_ppm,
+            pass: deaths == 0 && right_ppm >= plan.fail_below_ppm,
             checks,
             divergences,
             right_ppm,

@@ -45,8 +45,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Tally {
     rules: Rules,
-    chips: Chips,
-    disks: bool,
+    has: Has,
     streams: Vec<Stream>,
     regions: Vec<Region>,
     groups: Vec<MismatchReport>,
@@ -71,6 +70,13 @@ pub struct Has {
     pub chips: Chips,
     /// Whether it has a virtio disk.
     pub disks: bool,
+    /// Whether it may have anything else.
+    pub others: bool,
+}
+
+impl Has {
+    /// Everything: what the recording has, the machine had.
+    pub const ALL: Self = Self { chips: Chips::all(), disks: true, others: true };
 }
 
 impl Tally {
@@ -83,8 +89,7 @@ impl Tally {
         };
         Self {
             rules,
-            chips: has.chips,
-            disks: has.disks,
+            has,
             streams: streams.iter().map(stream).collect(),
             regions: Vec::new(),
             groups: Vec::new(),
@@ -122,14 +127,15 @@ impl Tally {
                     .get(at)
                     .map_or(("", "", Chips::empty()), |r| (r.name, r.device, r.chips));
                 let name = if named == Named::Nameless { known } else { name };
-                let there = self.chips.contains(chips) && (device != "virtio-blk" || self.disks);
+                let there =
+                    self.has.chips.contains(chips) && (device != "virtio-blk" || self.has.disks);
                 (name, device, there, known)
             }
             Place::Nameless(space) => {
                 let name = if name.is_empty() { space.name() } else { name };
                 (name, "", true, name)
             }
-            Place::Foreign => (name, "", false, name),
+            Place::Foreign => (name, "", self.has.others, name),
         };
         Region {
             name: name.to_owned(),

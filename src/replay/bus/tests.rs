@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::options::{Config, MMIO_TEST, PORT_TEST, Plan};
 use super::session;
+use super::tally::Has;
 use crate::base::{
     BusAccess, BusSpace, Clock, ErrorKind, GuestAddr, Nanos, Prng, Result, VirtualClock,
 };
@@ -202,7 +203,8 @@ fn replay(path: &Path, test: &'static str, options: &str) -> (BusReport, Toy) {
     let (trace, plan) = plan(path, test, options);
     let mut toy = Toy::new();
     let report =
-        session::replay(&trace, &plan, &mut toy, &AtomicBool::new(false), &mut |_, _| ()).unwrap();
+        session::replay(&trace, &plan, Has::ALL, &mut toy, &AtomicBool::new(false), &mut |_, _| ())
+            .unwrap();
     (report, toy)
 }
 
@@ -545,7 +547,14 @@ fn centuries_to_the_next_event_take_no_time_or_are_given_up() {
         let (trace, mut plan) = plan(&path, MMIO_TEST, "ram=16M");
         plan.waits_max = 10_000;
         let mut machine = plan.machine.build(Arc::new(VirtualClock::new())).unwrap();
-        session::replay(&trace, &plan, &mut machine, &AtomicBool::new(false), &mut |_, _| ())
+        session::replay(
+            &trace,
+            &plan,
+            Has::ALL,
+            &mut machine,
+            &AtomicBool::new(false),
+            &mut |_, _| (),
+        )
     };
     let mut quiet = Script::new();
     quiet.time = u64::MAX;
