@@ -26,6 +26,8 @@ Examples:
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.raw,snapshot=on \\
                 --test-opts clock=virtual,report=r.json,runlog=r.log
   qtrace replay --test mmio-trace tracefile=boot.qtrace,board=pc,disks=16M,disk_slot=3
+  qtrace replay --test mmio-trace --machine qemu,defaults=on,'args=-nic none' \
+                tracefile=boot.qtrace,ram=256M,disks=16M,disk_slot=3
   qtrace replay --test port-trace tracefile=boot.qtrace,fail_below=97 --format json
   qtrace replay --machine qemu --test qtest-log tracefile=report.txt
   qtrace replay --test block-trace-virtio help        every option, with its default

@@ -23,13 +23,11 @@ pub(super) fn build(options: &Options, spec: &MachineSpec) -> Result<BusMachine>
         let slot = usize::from(spec.disk_slot) + at;
         config.disks.push(self::disk(options, disk, slot)?);
     }
-    let defaults = config.defaults;
     let machine = Qemu::start(config)?;
-    let there = if defaults { Chips::SERIAL } else { Chips::empty() };
     Ok(BusMachine {
         text: machine.describe(),
         machine: Box::new(machine),
-        chips: (Chips::FULL - unreachable() - ADDED) | (spec.chips & ADDED) | there,
+        chips: (Chips::FULL - unreachable() - ADDED) | (spec.chips & ADDED),
         others: true,
     })
 }
@@ -45,9 +43,13 @@ fn config(options: &Options, spec: &MachineSpec) -> Result<QemuConfig> {
         None | Some(Mode::Qtest) => Time::Stepped,
         Some(Mode::TcgPaused | Mode::TcgHalted) => Time::Host { follow: false },
     };
-    // A machine with its defaults has its serial port among them.
-    let has = if config.defaults { Chips::SERIAL } else { Chips::empty() };
-    add_chips(spec.chips - has, &mut config);
+    let mut add = spec.chips;
+    if let Some(defaults) = &mut config.defaults {
+        // A machine with its defaults has its serial port among them.
+        defaults.serial = spec.chips.contains(Chips::SERIAL);
+        add -= Chips::SERIAL;
+    }
+    add_chips(add, &mut config);
     Ok(config)
 }
 

@@ -21,7 +21,7 @@ use crate::base::{Error, Result, shell};
 use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
 use crate::machine::builtin::{Board, Chips};
-use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, QemuMachine, Time, probe};
+use crate::machine::qemu::{Defaults, Mode, QemuConfig, QemuDisk, QemuMachine, Time, probe};
 use crate::machine::{Capabilities, Machine};
 
 /// QEMU's device models and block layer, driven over its qtest socket.
@@ -108,7 +108,7 @@ impl Qemu {
             ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
             cpus: options.number("cpus", 1)?,
             args: args.unwrap_or_default(),
-            defaults: options.switch("defaults", false)?,
+            defaults: options.switch("defaults", false)?.then_some(Defaults { serial: true }),
             keep: options.get("keep").map(PathBuf::from),
             ..QemuConfig::default()
         })

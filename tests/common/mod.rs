@@ -33,6 +33,18 @@ pub fn have(program: &str) -> bool {
     found
 }
 
+/// Whether there is a QEMU with the qtest accelerator; prints why a check is skipped when not.
+pub fn qtest_qemu() -> bool {
+    use qtrace::machine::qemu::{Mode, probe};
+    match probe::choose(None, Some(Mode::Qtest)) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("skipped: {error}");
+            false
+        }
+    }
+}
+
 /// Runs qtrace in `dir`.
 pub fn qtrace<I: AsRef<std::ffi::OsStr>>(dir: &Path, args: impl IntoIterator<Item = I>) -> Output {
     Command::new(QTRACE).args(args).current_dir(dir).output().expect("qtrace runs")

@@ -37,9 +37,8 @@ pub struct QemuConfig {
     pub devices: Vec<Value>,
     /// Further arguments of the user's.
     pub args: Vec<String>,
-    /// Whether it has what QEMU adds unless told not to: VGA, serial and parallel port, an IDE
-    /// CD drive, a network card.
-    pub defaults: bool,
+    /// What QEMU adds unless told not to.
+    pub defaults: Option<Defaults>,
     /// What the real-time clock shows at time 0, in Unix time.
     pub rtc_base_unix_s: i64,
     /// Where time comes from.
@@ -50,6 +49,13 @@ pub struct QemuConfig {
     pub patience: Duration,
     /// The folder for command line, qtest log and stderr.
     pub keep: Option<PathBuf>,
+}
+
+/// VGA, a parallel port, an IDE CD drive, a network card, and, if wanted, a serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// With the serial port.
+    pub serial: bool,
 }
 
 /// Where the time of a QEMU machine comes from.
@@ -181,7 +187,7 @@ impl Default for QemuConfig {
             disks: Vec::new(),
             devices: Vec::new(),
             args: Vec::new(),
-            defaults: false,
+            defaults: None,
             rtc_base_unix_s: RTC_BASE_UNIX_S,
             time: Time::Host { follow: false },
             start_patience: Duration::from_secs(30),
@@ -198,10 +204,12 @@ impl QemuConfig {
             ["-no-user-config", "-display", "none"].map(str::to_owned).into();
         match self.defaults {
             // What would speak to a terminal or a window speaks to nobody.
-            true => out.extend(
-                ["-serial", "null", "-parallel", "null", "-monitor", "none"].map(str::to_owned),
-            ),
-            false => out.push("-nodefaults".to_owned()),
+            Some(Defaults { serial }) => {
+                arg(&mut out, "-serial", if serial { "null" } else { "none" });
+                arg(&mut out, "-parallel", "null");
+                arg(&mut out, "-monitor", "none");
+            }
+            None => out.push("-nodefaults".to_owned()),
         }
         let machine = self.machine_type.as_deref().unwrap_or(self.board.name());
         arg(&mut out, "-machine", format!("{machine},memory-backend=ram"));

@@ -52,6 +52,7 @@ pub(super) struct Shared {
     /// For waiting without the lock.
     pub qtest_fd: i32,
     disks: usize,
+    has_disks: bool,
 }
 
 pub(super) struct Inner {
@@ -146,6 +147,9 @@ impl QemuMachine {
             description,
             qtest_fd: client.raw_fd(),
             disks: config.disks.len(),
+            has_disks: !config.disks.is_empty()
+                || config.defaults.is_some()
+                || !config.args.is_empty(),
             inner: Mutex::new(Inner {
                 messages: Messages::new(Arc::clone(&ram)),
                 pace: Pace::default(),
@@ -171,9 +175,9 @@ impl QemuMachine {
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it has disks, whose I/O takes the host's time.
+    /// Whether it has disks, whose I/O takes the host's time: ours, or any of the user's.
     pub(super) fn has_disks(&self) -> bool {
-        self.shared.disks > 0
+        self.shared.has_disks
     }
 
     /// The number of QEMU's process.

@@ -30,7 +30,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub use config::{QemuConfig, QemuDisk, Time};
+pub use config::{Defaults, QemuConfig, QemuDisk, Time};
 pub use machine::QemuMachine;
 pub use probe::Mode;
 pub use rom::memory_file;

@@ -83,8 +83,9 @@ pub struct Engine<'a> {
     waits_max: u64,
     /// The trace tells what devices do of themselves: to memory, with interrupts.
     watches: bool,
-    /// Writes were posted that such a thing may come of.
-    posted: bool,
+    /// Something was written that devices may be at work for: in the recording they were done with
+    /// it when time had passed.
+    begun: bool,
     stop: &'a AtomicBool,
 }
 
@@ -123,7 +124,7 @@ impl<'a> Engine<'a> {
             waits: 0,
             waits_max: plan.waits_max,
             watches: trace.totals().iter().any(tells_of_devices),
-            posted: false,
+            begun: false,
             stop,
         })
     }
@@ -219,9 +220,9 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Has what was posted take effect, where the recording tells of effects.
+    /// Has what was begun come to its end.
     fn catch_up(&mut self) -> Result<()> {
-        if self.watches && std::mem::take(&mut self.posted) {
+        if std::mem::take(&mut self.begun) {
             self.machine.settle()?;
         }
         Ok(())
@@ -234,7 +235,7 @@ impl<'a> Engine<'a> {
         if access.write {
             self.indexes.written(access);
             self.write(access)?;
-            self.tally.write(region);
+            self.begun |= self.tally.write(region) || self.watches;
             self.done.writes += 1;
             return Ok(());
         }
@@ -276,7 +277,6 @@ impl<'a> Engine<'a> {
             BusSpace::Pio => bus.pio_post(addr as u16, size, value as u32),
             BusSpace::Mmio => bus.mmio_post(GuestAddr(addr), size, value),
         }
-        self.posted = true;
         Ok(())
     }
 

@@ -22,4 +22,6 @@ pub mod session;
 pub mod tally;
 
 #[cfg(test)]
+mod death_tests;
+#[cfg(test)]
 mod tests;

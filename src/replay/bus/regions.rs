@@ -81,6 +81,16 @@ pub const REGIONS: &[Region] = &[
     anywhere("msix-pba", "virtio-blk", Chips::empty()),
 ];
 
+/// Devices whose writes may begin I/O, which takes the host's time: so the names of their regions
+/// begin.
+const DISKS: &[&str] =
+    &["virtio-pci", "ide", "piix-bmdma", "ahci", "nvme", "fdc", "sdhci", "lsi", "megasas"];
+
+/// Whether a write to a region of that name may begin I/O.
+pub fn may_begin_io(name: &str) -> bool {
+    DISKS.iter().any(|disk| name.starts_with(disk))
+}
+
 /// Names that say nothing of a device: QEMU's ports behind which nothing is, and what sources
 /// without regions have. Nothing answering is modelled too.
 const NAMELESS: &[&str] = &["io", "port", "mmio", ""];

@@ -5,13 +5,16 @@ use std::time::{Instant, SystemTime};
 
 use super::engine::{Engine, Outcome};
 use super::options::{Config, Plan};
+use super::regions::REGIONS;
 use super::tally::Has;
 use crate::base::{Error, ErrorKind, Result};
 use crate::machine::Machine;
+use crate::machine::builtin::Chips;
 use crate::replay::output::{Output, OutputKind};
-use crate::report::bus::{BUS_SCHEMA, BusReport, BusVerdict, Death, ppm};
+use crate::report::bus::{BUS_SCHEMA, BusReport, BusVerdict, Death, RegionReport, ppm};
 use crate::report::{TraceReport, WallReport, json};
 use crate::suite::bus_machine::BusMachine;
+use crate::suite::machines::MachineChoice;
 use crate::trace::Trace;
 
 /// Replays a bus trace as `config` says. `stop` ends it early; `progress` gets the event reached
@@ -38,12 +41,35 @@ pub fn run(
         .map_err(|error| error.path(&config.trace))?;
     config.test.clone_into(&mut report.test);
     report.machine = built.text;
+    report.notes.extend(notes(&config.machine, &report.regions));
     report.wall = WallReport::since(started);
     if let Some(mut file) = report_file {
         file.write(json::to_text(&report)?.as_bytes())?;
         file.finish()?;
     }
     Ok(report)
+}
+
+/// Why devices of the trace are not as they were, as far as it is the machine's.
+fn notes(machine: &MachineChoice, regions: &[RegionReport]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for region in regions.iter().filter(|region| !region.modelled) {
+        let known = REGIONS.iter().find(|known| known.device == region.device);
+        let chips = known.map_or(Chips::empty(), |known| known.chips);
+        let lack = machine.kind().lacks().iter().find(|lack| lack.chips.intersects(chips));
+        notes.extend(lack.map(|lack| format!("{}: {}", region.name, lack.why)));
+    }
+    let absent = |region: &&RegionReport| region.device.is_empty() && region.reads.different > 0;
+    let absent: Vec<&str> =
+        regions.iter().filter(absent).map(|region| region.name.as_str()).collect();
+    if machine.setting("defaults") == Some("off") && !absent.is_empty() {
+        notes.push(format!(
+            "other devices than the recorded ones may be here: {}; --machine qemu,defaults=on has \
+             those that QEMU adds unless told not to, args= any others",
+            absent.join(", ")
+        ));
+    }
+    notes
 }
 
 /// What of the regions of its trace a machine has.

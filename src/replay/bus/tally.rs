@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::policy::{Policy, Rule, Rules, policy_of};
-use super::regions::{Named, Place, REGIONS, Register};
+use super::regions::{Named, Place, REGIONS, Register, may_begin_io};
 use crate::base::limits::FINDINGS_MAX;
 use crate::base::{BusAccess, Nanos};
 use crate::machine::builtin::Chips;
@@ -23,6 +23,8 @@ pub struct Region {
     device: &'static str,
     /// Whether the machine has the device.
     pub modelled: bool,
+    /// A write to it may begin I/O.
+    begins_io: bool,
     rules: Vec<Rule>,
     writes: u64,
     reads: ReadCounts,
@@ -141,6 +143,7 @@ impl Tally {
             name: name.to_owned(),
             device,
             modelled,
+            begins_io: may_begin_io(name),
             rules: self.rules.for_region(&[name, known_as], device),
             writes: 0,
             reads: ReadCounts::default(),
@@ -158,11 +161,11 @@ impl Tally {
         policy_of(&self.rules.for_region(&[name, kind], ""), register, 1)
     }
 
-    /// Counts a write.
-    pub fn write(&mut self, region: usize) {
-        if let Some(region) = self.regions.get_mut(region) {
-            region.writes += 1;
-        }
+    /// Counts a write; whether it may have begun I/O.
+    pub fn write(&mut self, region: usize) -> bool {
+        let Some(region) = self.regions.get_mut(region) else { return false };
+        region.writes += 1;
+        region.begins_io
     }
 
     /// Counts a read; whether it is a divergence.

@@ -199,12 +199,24 @@ fn plan(path: &Path, test: &'static str, options: &str) -> (Trace, Plan) {
     (trace, plan)
 }
 
+/// What a machine built for the plan would have.
+fn has(plan: &Plan) -> Has {
+    let disks = !plan.machine.disks.is_empty();
+    if plan.tap { Has::ALL } else { Has { chips: plan.machine.chips, disks, others: false } }
+}
+
 fn replay(path: &Path, test: &'static str, options: &str) -> (BusReport, Toy) {
     let (trace, plan) = plan(path, test, options);
     let mut toy = Toy::new();
-    let report =
-        session::replay(&trace, &plan, Has::ALL, &mut toy, &AtomicBool::new(false), &mut |_, _| ())
-            .unwrap();
+    let report = session::replay(
+        &trace,
+        &plan,
+        has(&plan),
+        &mut toy,
+        &AtomicBool::new(false),
+        &mut |_, _| (),
+    )
+    .unwrap();
     (report, toy)
 }
 
@@ -550,7 +562,7 @@ fn centuries_to_the_next_event_take_no_time_or_are_given_up() {
         session::replay(
             &trace,
             &plan,
-            Has::ALL,
+            has(&plan),
             &mut machine,
             &AtomicBool::new(false),
             &mut |_, _| (),
