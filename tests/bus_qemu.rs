@@ -147,7 +147,8 @@ fn a_qemu_that_is_killed_in_the_middle_is_a_finding() {
     writer.stream(port).expect("a stream");
     for number in 0..EVENTS {
         // The index of the RTC's RAM, and what it holds.
-        let (write, addr, value) = (number % 2 == 0, 0x70 + number % 2, number % 2 * 0x40 ^ 0x40);
+        let write = number.is_multiple_of(2);
+        let (addr, value) = if write { (0x70, 0x40) } else { (0x71, 0) };
         let access = BusAccess { space: BusSpace::Pio, write, addr, size: 1, value };
         let bus = BusEvent { time: Nanos(number), stream: StreamId(0), access, cpu: None };
         writer.event(&Event::Bus(bus)).expect("an event");
