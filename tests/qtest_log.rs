@@ -204,6 +204,44 @@ fn a_qemu_that_is_ended_by_the_guest_or_by_itself() {
     assert_eq!((&report["outcome"], &report["finding"]["status"]), (&"died".into(), &7.into()));
 }
 
+/// The periodic interrupt of the clock, 8192 times a second, for three centuries.
+#[test]
+fn a_qemu_that_hangs() {
+    if !have_qemu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = "# args: -M pc -nodefaults\noutb 0x70 0xb\noutb 0x71 0x42\noutb 0x70 0xa\n\
+                outb 0x71 0x23\nclock_step 9000000000000000000\ninb 0x64\n";
+    let report = replay(folder.path(), 1, text, ",deadline=500ms");
+    assert_eq!(report["outcome"], "hung", "{report:#}");
+    let last = report["finding"]["last"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["line"], &last["answered"]), (&6.into(), &false.into()));
+    assert_eq!(report["done"]["answered"], 4);
+}
+
+/// A finding names the first command without an answer, however many came behind it.
+#[test]
+fn several_commands_may_be_under_way() {
+    if !have_qemu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let many: String =
+        (0..2000).map(|n| format!("outl 0xcf8 {:#x}\ninl 0xcfc\n", n << 2)).collect();
+    let text = format!("# args: -M pc -nodefaults\n{many}set_irq_in /none x 0 1\n");
+    let report = replay(folder.path(), 0, &text, ",window=256");
+    assert_eq!(report["done"]["answered"], 4001);
+    assert_eq!(report["done"]["refused"], 1);
+    let exit = "args: -M pc -nodefaults -device isa-debug-exit,iobase=0xf4,iosize=4\n";
+    let text = format!("{exit}{many}outl 0xf4 3\n{many}");
+    let report = replay(folder.path(), 1, &text, ",window=256");
+    assert_eq!(report["finding"]["status"], 7);
+    let last = report["finding"]["last"].as_array().unwrap();
+    let open = last.iter().find(|command| command["answered"] == false).unwrap();
+    assert_eq!((&open["line"], &open["text"]), (&4002.into(), &"outl 0xf4 3".into()));
+}
+
 #[test]
 fn what_reaches_the_host_does_not_reach_qemu() {
     if !have_qemu() {
@@ -309,6 +347,12 @@ fn wrong_ways_to_ask() {
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("--machine qemu"));
     assert!(refused(path, 5, "# args: -M $MACHINE\ninb 1\n", "").contains("$MACHINE"));
+    std::fs::write(path.join("report.txt"), "# args: -M pc\ninb 1\n").unwrap();
+    let args = ["replay", "--machine", "qemu,binary=/bin/true", "--test", "qtest-log"];
+    assert_eq!(
+        qtrace(path, args.into_iter().chain(["tracefile=report.txt"])).status.code(),
+        Some(5)
+    );
     let help = expect(path, 0, ARGS.into_iter().chain(["help"]));
     assert!(help.contains("trust_args=on|off"), "{help}");
 }

@@ -168,8 +168,7 @@ impl Client {
         self.enqueue(command)?;
         self.flush()?;
         if self.sent - self.answered > WINDOW {
-            let until = self.sent - WINDOW / 2;
-            self.answers_until(until, &mut |_| ())?;
+            self.settle_to(WINDOW / 2)?;
         }
         Ok(())
     }
@@ -206,8 +205,7 @@ impl Client {
     /// The command is not one QEMU could bear, or QEMU is gone.
     pub fn ask(&mut self, command: &Command<'_>, take: &mut dyn FnMut(Answer<'_>)) -> Result<()> {
         self.enqueue(command)?;
-        let until = self.sent;
-        self.answers_until(until, take)
+        self.answers_until(self.sent, self.sent, take)
     }
 
     /// Waits for the answers to everything sent.
@@ -215,8 +213,7 @@ impl Client {
     /// # Errors
     /// QEMU is gone.
     pub fn settle(&mut self) -> Result<()> {
-        let until = self.sent;
-        self.answers_until(until, &mut |_| ())
+        self.settle_to(0)
     }
 
     /// Waits until `open` commands at most are without an answer.
@@ -224,8 +221,8 @@ impl Client {
     /// # Errors
     /// QEMU is gone.
     pub fn settle_to(&mut self, open: u64) -> Result<()> {
-        let until = self.sent.saturating_sub(open);
-        self.answers_until(until, &mut |_| ())
+        // No answer is taken out: refusals are counted.
+        self.answers_until(self.sent.saturating_sub(open), u64::MAX, &mut |_| ())
     }
 
     /// Reads what is there without waiting; whether an interrupt line changed.
@@ -323,14 +320,19 @@ impl Client {
         Ok(())
     }
 
-    /// Reads answers until `until` commands are answered; `last` gets the last one.
-    fn answers_until(&mut self, until: u64, last: &mut dyn FnMut(Answer<'_>)) -> Result<()> {
+    /// Reads answers until `until` commands are answered; `take` gets the `wanted`-th.
+    fn answers_until(
+        &mut self,
+        until: u64,
+        wanted: u64,
+        take: &mut dyn FnMut(Answer<'_>),
+    ) -> Result<()> {
         let mut start = Instant::now();
-        self.turn(until, last)?;
+        self.turn(wanted, take)?;
         while self.answered < until {
             let before = self.answered;
             self.wait_ready(start)?;
-            self.turn(until, last)?;
+            self.turn(wanted, take)?;
             if self.answered != before {
                 start = Instant::now();
             }

@@ -74,7 +74,7 @@ fn the_harness_has_its_own() {
         ),
         ("-chardev stdio,mux=on,id=c0 -nodefaults", "-chardev null,id=c0,mux=on -nodefaults"),
         ("-audiodev alsa,id=s0,out.dev=/dev/x -nodefaults", "-audiodev none,id=s0 -nodefaults"),
-        ("-append 'root=/dev/sda' -nodefaults", "-nodefaults"),
+        ("-append 'root=/dev/sda' -L ../pc-bios -nodefaults", "-nodefaults"),
         // Without -nodefaults there is a card, and QEMU would give it a network.
         ("-M pc", "-machine pc -net nic"),
     ] {
@@ -106,7 +106,6 @@ fn what_reaches_the_host_is_refused_by_name() {
         "-initrd x",
         "-dtb x",
         "-bios bios.bin",
-        "-L /tmp",
         "-option-rom x",
         "-acpitable file=x",
         "-smbios file=x",
@@ -206,7 +205,7 @@ fn what_reaches_the_host_is_refused_by_name() {
 
 #[test]
 fn all_refused_arguments_are_told() {
-    let text = "-kernel a -initrd b -bios c -dtb d -loadvm e -L f";
+    let text = "-kernel a -initrd b -bios c -dtb d -loadvm e -mem-path f";
     let error = look_at(&words(text), &policy(false)).unwrap_err().to_string();
     assert!(error.contains("'-kernel a'") && error.contains("'-loadvm e'"), "{error}");
     assert!(error.ends_with("; and 1 more"), "{error}");

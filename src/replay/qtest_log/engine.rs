@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::report::{Commands, Sent};
 use crate::base::{Error, Result};
@@ -31,6 +31,8 @@ const TEXT_CHARS: usize = 160;
 /// How long a QEMU that has answered everything is watched: block requests that the last commands
 /// began end within it.
 const WATCHED: Duration = Duration::from_millis(50);
+/// How long a QEMU that has closed its monitor may take to be gone.
+const GOING: Duration = Duration::from_secs(1);
 /// How long it may take to quit.
 const QUIT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -168,14 +170,14 @@ impl Engine {
             self.remember(Sent { line: 0, text });
             lost(ask(&mut self.started.client, &Command::Endianness, &mut |_| ()))?;
         }
-        self.started.qmp.execute("query-status", serde_json::Value::Null).map_err(|error| {
-            // It is silent, or it has gone.
-            match self.started.process.try_wait() {
+        let asked = Instant::now();
+        if self.started.qmp.execute("query-status", serde_json::Value::Null).is_err() {
+            // It has gone or is about to, or it is silent.
+            return Err(match self.started.process.wait(GOING) {
                 Some(_) => Lost::Closed,
-                None if error.to_string().contains("not answered") => Lost::Silent(QUIT_PATIENCE),
-                None => Lost::Closed,
-            }
-        })?;
+                None => Lost::Silent(asked.elapsed()),
+            });
+        }
         match self.started.process.wait(WATCHED) {
             Some(_) => Err(Lost::Closed),
             None => Ok(()),

@@ -190,6 +190,8 @@ const VALUES: &[(&str, Fate)] = &[
     ("D", OURS),
     ("d", OURS),
     ("dfilter", OURS),
+    // Where the reporter's build has its firmware.
+    ("L", HOST),
     ("sandbox", HOST),
     ("overcommit", HOST),
     // What reaches the host.
@@ -203,7 +205,6 @@ const VALUES: &[(&str, Fate)] = &[
     ("readconfig", FILE),
     ("writeconfig", FILE),
     ("dump-vmstate", FILE),
-    ("L", FILE),
     ("plugin", FILE),
     ("semihosting-config", Fate::Refuse("it gives the guest the host's files")),
     ("chroot", Fate::Refuse("it changes QEMU's root folder")),

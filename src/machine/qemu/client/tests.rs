@@ -101,6 +101,10 @@ fn refusals_are_errors_and_posted_ones_are_counted() {
     let error = Error::from(client.order(&Command::ClockStep(None)).unwrap_err()).to_string();
     assert_eq!(error, "QEMU answered 'FAIL Unknown device' to 'clock_step'");
     assert_eq!(client.refused(), (1, Some("Unknown device")));
+    // The last one that is waited for is no exception.
+    client.post(&Command::Endianness).unwrap();
+    client.settle().unwrap();
+    assert_eq!(client.refused().0, 2);
     assert!(matches!(
         client.order(&Command::Write(0, &[])).unwrap_err(),
         Failure::NotSent("a write of nothing")
