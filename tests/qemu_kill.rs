@@ -7,25 +7,14 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{QTRACE, repo};
+use common::{QTRACE, qtest_qemu, repo};
 use qtrace::base::Prng;
-use qtrace::machine::qemu::{Mode, probe};
 
 const KILLS: u64 = 50;
 /// Moments of a kill, counted from QEMU's first.
 const WITHIN: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: u64 = 1;
-
-fn have_qemu() -> bool {
-    match probe::choose(None, Some(Mode::Qtest)) {
-        Ok(_) => true,
-        Err(error) => {
-            println!("skipped: {error}");
-            false
-        }
-    }
-}
 
 /// A replay that would last for minutes.
 fn start(dir: &Path) -> Child {
@@ -89,7 +78,7 @@ fn finish(mut replay: Child) -> Output {
 
 #[test]
 fn a_kill_at_any_moment_is_told_of_and_leaves_nothing() {
-    if !have_qemu() {
+    if !qtest_qemu() {
         return;
     }
     println!("seed {SEED}");
@@ -133,7 +122,7 @@ fn a_kill_at_any_moment_is_told_of_and_leaves_nothing() {
 /// However qtrace itself ends, QEMU does not outlive it.
 #[test]
 fn a_qtrace_that_is_killed_takes_qemu_along() {
-    if !have_qemu() {
+    if !qtest_qemu() {
         return;
     }
     for signal in [nix::sys::signal::SIGKILL, nix::sys::signal::SIGINT] {

@@ -48,6 +48,9 @@ pub(super) const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
 /// behind, and win.
 const TEST_ARGS: [&str; 2] = ["-global", "hpet.msi=on"];
 
+/// The folder of `keep=on`.
+const KEPT: &str = "qtrace-kept";
+
 const RAM_BYTES_DEFAULT: u64 = 128 << 20;
 
 const TYPES: &[(&str, Board)] = &[("pc", Board::Pc), ("q35", Board::Q35)];
@@ -89,7 +92,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "off",
         "with the devices that QEMU adds unless told not to: VGA, serial, IDE CD, network",
     ),
-    OptionSpec::new("keep", "DIR", "", "keep each QEMU's command line, qtest log and stderr there"),
+    OptionSpec::new(
+        "keep",
+        "on|off|DIR",
+        "off",
+        "keep each QEMU's command line, qtest log and stderr; on: in ./qtrace-kept",
+    ),
 ];
 
 impl Qemu {
@@ -109,7 +117,11 @@ impl Qemu {
             cpus: options.number("cpus", 1)?,
             args: args.unwrap_or_default(),
             defaults: options.switch("defaults", false)?.then_some(Defaults { serial: true }),
-            keep: options.get("keep").map(PathBuf::from),
+            keep: match options.get("keep") {
+                None | Some("off") => None,
+                Some("on") => Some(KEPT.into()),
+                Some(dir) => Some(dir.into()),
+            },
             ..QemuConfig::default()
         })
     }

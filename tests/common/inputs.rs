@@ -85,6 +85,12 @@ pub fn write_all(dir: &Path) {
     gz.write_all(&log_writes(&entries)).and_then(|()| gz.finish().map(drop)).expect("written");
     std::fs::write(dir.join("want.raw"), disk_after(&entries)).expect("written");
 
+    // A disk that is found and named, with a command line as reports have it.
+    let report = "cat << EOF | qemu-system-x86_64 -M q35 -nodefaults -device virtio-blk,drive=d \\\n\
+                  -drive file=null-co://,if=none,id=d,format=raw -display none -qtest stdio\n\
+                  outl 0xcf8 0x80000800\ninl 0xcfc\nEOF\n";
+    std::fs::write(dir.join("report.qtest"), report).expect("written");
+
     // Queue and complete of a read (CPU 0) and of a write (CPU 1).
     const Q: u32 = 1;
     const C: u32 = 8;
