@@ -175,6 +175,8 @@ fn run(slot: &mut Option<Slot>, job: &Job) -> Done {
     let mut done = Done::new(Ok(()));
     // Dropping the machine is part of the case: an iothread that will not end is a hang.
     let ran = panics::catch(|| {
+        // What no machine of its kind has needs none to be built.
+        needs_met(job, needs::best(job.machine.kind().lacks()))?;
         let mut used = match take(slot, job, &mut done.reused) {
             Ok(machine) => machine,
             Err(error) => return Err(error.into()),

@@ -33,6 +33,13 @@ pub struct Lack {
     pub why: &'static str,
 }
 
+/// What the best machine of a kind has.
+pub(super) fn best(lacks: &[Lack]) -> (Capabilities, Chips) {
+    lacks.iter().fold((Capabilities::all(), Chips::all()), |(facets, chips), lack| {
+        (facets - lack.facets, chips - lack.chips)
+    })
+}
+
 /// Why a machine cannot run a case, if it cannot: `qemu lacks a virtual clock`, or in the words of
 /// its kind `qemu: no CPU runs`.
 pub(super) fn missing(
@@ -93,6 +100,10 @@ mod tests {
             missing(("m", &lacks), nothing, (facets, chips)).unwrap()
         };
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::LAPIC), "m: no CPU runs");
+        let best = best(&lacks);
+        assert_eq!(best, (Capabilities::all() - Capabilities::CPU_IRQ, best.1));
+        assert!(!best.1.intersects(Chips::LAPIC | Chips::HPET));
+        assert!(best.1.contains(Chips::RTC));
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::HPET), "m: no CPU runs; time stands still");
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::FW_CFG), "m lacks fw-cfg; no CPU runs");
     }
