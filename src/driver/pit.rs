@@ -207,3 +207,47 @@ pub fn wait(machine: &mut dyn Machine, clocks: u16) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::GuestAddr;
+    use crate::machine::builtin::device::{Device, LineProbe, Wire};
+    use crate::machine::builtin::devices::pit::Pit;
+
+    /// A timer at its ports, at time 0.
+    struct Ports(Pit);
+
+    impl Bus for Ports {
+        fn pio_read(&mut self, port: u16, size: u8) -> u32 {
+            self.0.read(0, u64::from(port - COUNTER0), size, Nanos(0)) as u32
+        }
+
+        fn pio_write(&mut self, port: u16, size: u8, value: u32) {
+            self.0.write(0, u64::from(port - COUNTER0), size, value.into(), Nanos(0));
+        }
+
+        fn mmio_read(&mut self, _addr: GuestAddr, _size: u8) -> u64 {
+            0
+        }
+
+        fn mmio_write(&mut self, _addr: GuestAddr, _size: u8, _value: u64) {}
+    }
+
+    #[test]
+    fn a_parked_timer_interrupts_once_more_at_most() {
+        let probe = Arc::new(LineProbe::default());
+        let mut ports = Ports(Pit::new(Wire::new(Arc::<LineProbe>::clone(&probe), 0, 0)));
+        Control::new(0, 2).start(&mut ports, 1000);
+        assert!(ports.0.deadline().is_some());
+        park(&mut ports);
+        let (_, edges) = probe.line(0);
+        let end = ports.0.deadline().unwrap();
+        assert!(end <= CLOCK.time_of(0x1_0001), "{end:?}");
+        ports.0.run(end);
+        assert_eq!(probe.line(0), (true, edges + 1));
+        assert_eq!(ports.0.deadline(), None);
+    }
+}
