@@ -3,7 +3,8 @@
 //! so that neither side can block on the other's full buffer.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind as Io, Read, Write};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind as Io, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -40,7 +41,24 @@ pub struct Client {
     refused: u64,
     last_refusal: Option<String>,
     lines: IrqLines,
+    log: Option<Log>,
     history: VecDeque<Vec<u8>>,
+}
+
+/// A log in the form of QEMU's: `[R +1.234567] inb 0x71`, seconds of the host.
+#[derive(Debug)]
+struct Log {
+    file: BufWriter<File>,
+    start: Instant,
+}
+
+impl Log {
+    fn write(&mut self, from: char, line: &[u8]) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        // What cannot be kept is no reason to stop; the folder's other files say what ran.
+        let _ = write!(self.file, "[{from} +{seconds:.6}] ");
+        let _ = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
+    }
 }
 
 /// Why a command failed.
@@ -113,8 +131,15 @@ impl Client {
             refused: 0,
             last_refusal: None,
             lines: IrqLines::default(),
+            log: None,
             history: VecDeque::with_capacity(HISTORY),
         })
+    }
+
+    /// Keeps what is sent and said in `file`, as QEMU's own `-qtest-log` has it; that of QEMU loses
+    /// its end when QEMU is killed.
+    pub fn keep_log(&mut self, file: File) {
+        self.log = Some(Log { file: BufWriter::new(file), start: Instant::now() });
     }
 
     /// The interrupt lines as far as they were read.
@@ -303,6 +328,9 @@ impl Client {
             .unwrap_or_default();
         line.clear();
         let text = self.out.get(start..).unwrap_or_default();
+        if let Some(log) = &mut self.log {
+            log.write('R', text.trim_ascii_end());
+        }
         line.extend(text.iter().take(HISTORY_BYTES));
         self.history.push_back(line);
         self.sent += 1;
@@ -418,7 +446,11 @@ impl Client {
         loop {
             let rest = self.input.get(self.input_at..).unwrap_or_default();
             let Some(len) = rest.iter().position(|byte| *byte == b'\n') else { break };
-            let line = String::from_utf8_lossy(rest.get(..len).unwrap_or_default());
+            let line = rest.get(..len).unwrap_or_default();
+            if let Some(log) = &mut self.log {
+                log.write('S', line.trim_ascii_end());
+            }
+            let line = String::from_utf8_lossy(line);
             match Line::parse(line.trim_ascii_end()) {
                 Some(Line::Irq { line, high }) => self.lines.change(line, high),
                 Some(Line::Answer(answer)) if self.answered < self.sent => {

@@ -101,15 +101,15 @@ impl QemuMachine {
                 .chain(args.iter().map(String::as_str)),
         );
         args.extend(config.harness_args(mode, &fds));
-        let mut launch = Start::new(&binary, args, config.start_patience).fds(vec![ram_file]);
-        if let Some(log) = &log {
-            launch = launch.log(log.as_raw_fd());
-        }
-        let files = rom.into_iter().chain(log).map(|file| Arc::new(OwnedFd::from(file)));
+        let launch = Start::new(&binary, args, config.start_patience).fds(vec![ram_file]);
+        let files = rom.into_iter().map(|file| Arc::new(OwnedFd::from(file)));
         let of_disks = config.disks.iter_mut().flat_map(|disk| std::mem::take(&mut disk.fds));
         let launch = launch.fds(files.chain(of_disks).collect());
         let mut started = start(launch)?;
         started.client.set_patience(config.patience);
+        if let Some(log) = log {
+            started.client.keep_log(log);
+        }
         keep(&config, &command)?;
         let description =
             format!("qemu {} {} ({mode})", started.qmp.version(), config.board.name());

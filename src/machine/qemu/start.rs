@@ -2,7 +2,7 @@
 //! that there is no file to name, to wait for or to leave behind.
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,6 @@ pub struct Start<'a> {
     binary: &'a Path,
     args: Vec<String>,
     fds: Vec<Arc<OwnedFd>>,
-    log: Option<RawFd>,
     folder: Option<PathBuf>,
     variables: Vec<(&'static str, &'static str)>,
     patience: Duration,
@@ -47,7 +46,7 @@ pub struct Started {
 impl<'a> Start<'a> {
     /// `binary` with `args`, to which those for the two connections are added.
     pub fn new(binary: &'a Path, args: Vec<String>, patience: Duration) -> Self {
-        Self { binary, args, fds: vec![], log: None, folder: None, variables: vec![], patience }
+        Self { binary, args, fds: vec![], folder: None, variables: vec![], patience }
     }
 
     /// Descriptors that the arguments name as `/proc/self/fd/N`.
@@ -70,13 +69,6 @@ impl<'a> Start<'a> {
         self.variables.push((name, value));
         self
     }
-
-    /// Where the qtest log goes, a descriptor among those given; nowhere unless told.
-    #[must_use]
-    pub fn log(mut self, fd: RawFd) -> Self {
-        self.log = Some(fd);
-        self
-    }
 }
 
 fn pair() -> Result<(UnixStream, OwnedFd)> {
@@ -90,15 +82,14 @@ fn pair() -> Result<(UnixStream, OwnedFd)> {
 /// # Errors
 /// A machine error: it cannot be started, ended at once (with what it said), or is silent.
 pub fn start(start: Start<'_>) -> Result<Started> {
-    let Start { binary, mut args, mut fds, log, folder, variables, patience } = start;
-    let log = log.map_or("/dev/null".to_owned(), |fd| format!("/proc/self/fd/{fd}"));
+    let Start { binary, mut args, mut fds, folder, variables, patience } = start;
     let (qtest, qtest_end) = pair()?;
     let (qmp, qmp_end) = pair()?;
     args.extend([
         "-chardev".to_owned(),
         format!("socket,id=qtest-link,fd={}", qtest_end.as_raw_fd()),
         "-object".to_owned(),
-        format!("qtest,id=qtest0,chardev=qtest-link,log={log}"),
+        "qtest,id=qtest0,chardev=qtest-link,log=/dev/null".to_owned(),
         "-chardev".to_owned(),
         format!("socket,id=qmp-link,fd={}", qmp_end.as_raw_fd()),
         "-mon".to_owned(),
