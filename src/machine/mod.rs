@@ -4,6 +4,7 @@
 //! memory, interrupts, a clock. A test module says what it needs and is skipped, with the reason,
 //! where the machine lacks it.
 
+pub mod apic_messages;
 pub mod builtin;
 pub mod obituary;
 pub mod qemu;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 
 use crate::base::{Clock, Error, GuestAddr, Nanos, Result};
+pub use apic_messages::ApicMessage;
 pub use obituary::Obituary;
 pub use ram::GuestRam;
 
@@ -44,6 +46,8 @@ bitflags! {
         const RESIZE = 1 << 9;
         /// Timers that run, by whichever clock.
         const TIMERS = 1 << 10;
+        /// Messages for local APICs are seen on the bus, as no local APIC is there to take them.
+        const APIC_MESSAGES = 1 << 11;
     }
 }
 
@@ -95,8 +99,9 @@ pub enum IrqSource {
 
 /// Interrupts as eventfds.
 pub trait Interrupts {
-    /// An eventfd that counts each time `source` fires (a line or pin: each rising edge). Calling it twice
-    /// for one source gives the same descriptor.
+    /// An eventfd that counts each time `source` fires (a line or pin: each rising edge; INTR once
+    /// more when another request stands after a vector was taken). Calling it twice for one source
+    /// gives the same descriptor.
     fn watch(&mut self, source: IrqSource) -> Result<Arc<IrqEvent>>;
     /// The level of an INTx line now.
     fn intx_level(&self, irq: u32) -> bool;
@@ -105,6 +110,14 @@ pub trait Interrupts {
     fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
         let _ = cpu;
         None
+    }
+    /// Messages for local APICs since the last call, oldest first; the first call begins to keep
+    /// them. Machines without [`Capabilities::APIC_MESSAGES`] have none.
+    ///
+    /// # Errors
+    /// More came than are kept.
+    fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
+        Ok(Vec::new())
     }
     /// Where a function (its routing id) is to send the message of its `vector`, and with which
     /// data, so that it can be watched: distinct for every vector of every function. `None` where

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::memory::{Changed, Shadow};
 use crate::base::{BusAccess, BusSpace, Clock, Error, GuestAddr, Nanos, Result};
 use crate::machine::{
-    Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine, Obituary,
+    ApicMessage, Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine, Obituary,
 };
 use crate::replay::bus::command::{COMMANDS, Command};
 use crate::replay::bus::interrupts::IrqKind;
@@ -400,5 +400,10 @@ impl Interrupts for Tap<'_> {
         let cpu = cpu.into();
         self.after("acknowledge", |stream| Event::Ack(AckEvent { time, stream, cpu, vector }));
         vector
+    }
+
+    // What is seen on the bus without asking for it is not recorded.
+    fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
+        self.inner.get_mut().interrupts()?.apic_messages()
     }
 }

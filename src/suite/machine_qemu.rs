@@ -21,7 +21,9 @@ use crate::base::{Error, Result, shell};
 use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
 use crate::machine::builtin::{Board, Chips};
-use crate::machine::qemu::{Defaults, Mode, QemuConfig, QemuDisk, QemuMachine, Time, probe};
+use crate::machine::qemu::{
+    Defaults, Mode, QemuConfig, QemuDisk, QemuMachine, Time, View, probe,
+};
 use crate::machine::{Capabilities, Machine};
 
 /// QEMU's device models and block layer, driven over its qtest socket.
@@ -37,7 +39,7 @@ const LACKS: &[Lack] = &[
     Lack {
         chips: Chips::empty(),
         facets: Capabilities::CPU_IRQ,
-        why: "a CPU takes the vector of an interrupt, and none runs without a guest",
+        why: "what interrupt controllers deliver is seen where there is one CPU (cpus=1)",
     },
 ];
 
@@ -250,6 +252,9 @@ impl MachineKind for Qemu {
                     .hint("clock=virtual, or clock=host"));
             }
         };
+        if setup.controllers && config.cpus == 1 {
+            config.view = View::Controllers;
+        }
         config.args.splice(0..0, TEST_ARGS.map(str::to_owned));
         add_chips(setup.chips, &mut config);
         let mut images = Vec::with_capacity(setup.disks.len());
@@ -265,6 +270,10 @@ impl MachineKind for Qemu {
 
     fn lacks(&self) -> &'static [Lack] {
         LACKS
+    }
+
+    fn shows_one(&self) -> bool {
+        true
     }
 
     fn image_holder(&self) -> ImageHolder {

@@ -62,6 +62,11 @@ pub trait MachineKind: Sync {
     fn lacks(&self) -> &'static [Lack] {
         &[]
     }
+    /// Whether a machine of this kind shows either the interrupt lines or what interrupt
+    /// controllers make of them, as the setup says.
+    fn shows_one(&self) -> bool {
+        false
+    }
     /// Who opens the image of a disk that [`MachineKind::build_for_replay`] is given.
     fn image_holder(&self) -> ImageHolder;
     /// Builds a machine with one disk, for a block trace.
@@ -326,8 +331,12 @@ mod tests {
     fn a_machine_is_a_name_and_options() {
         let choice = MachineChoice::parse("builtin,type=q35,ram=64M").unwrap();
         assert_eq!(choice.kind().name(), "builtin");
-        let setup =
-            MachineSetup { chips: Chips::MINIMAL, disks: Vec::new(), clock: ClockChoice::Virtual };
+        let setup = MachineSetup {
+            chips: Chips::MINIMAL,
+            disks: Vec::new(),
+            clock: ClockChoice::Virtual,
+            controllers: false,
+        };
         let machine = choice.build(&setup).unwrap().machine;
         assert_eq!(machine.ram().unwrap().size(), 64 << 20);
     }

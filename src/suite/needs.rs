@@ -15,6 +15,7 @@ const WORDS: &[(Capabilities, &str)] = &[
     (Capabilities::VRINGS, "a vhost-user ring interface"),
     (Capabilities::THREADS, "several test threads"),
     (Capabilities::RESIZE, "disks that can be resized"),
+    (Capabilities::APIC_MESSAGES, "a bus that shows interrupt messages"),
 ];
 
 /// A list of facets for people.

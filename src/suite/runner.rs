@@ -9,7 +9,7 @@ use super::around::Around;
 use super::artifacts::{Artifacts, Remains};
 use super::bench::{Bench, Done, Ended, Job, Scene};
 use super::known::{self, KnownBug};
-use super::machines::MachineChoice;
+use super::machines::{MachineChoice, MachineKind};
 use super::outcome::{Finding, HUNG, Stop};
 use super::results::{CaseResult, CaseWall, SCHEMA, Status, SuiteReport, SuiteWall};
 use super::select::Planned;
@@ -17,8 +17,8 @@ use super::setup::MachineSetup;
 use crate::base::prng::mix;
 use crate::base::units::human_nanos;
 use crate::base::{Error, ErrorKind, Result, TimeGrade};
-use crate::machine::Obituary;
 use crate::machine::builtin::Chips;
+use crate::machine::{Capabilities, Obituary};
 
 /// How a plan is run.
 #[derive(Clone, Debug)]
@@ -150,11 +150,12 @@ impl Runner<'_> {
     fn job(&self, index: usize, scene: &Arc<Scene>) -> Result<Job> {
         let rest = self.plan.get(index..).unwrap_or_default();
         let planned = rest.first().ok_or_else(|| Error::usage("no such case"))?;
-        let setup = setup_of(planned)?;
+        let kind = self.options.machine.kind();
+        let setup = setup_of(kind, planned)?;
         let keep = !planned.settings.fresh;
         let mut build = setup.clone();
         for later in rest.iter().skip(1).filter(|later| keep && !later.settings.fresh) {
-            build.extend(&setup_of(later)?);
+            build.extend(&setup_of(kind, later)?);
         }
         Ok(Job {
             planned: planned.clone(),
@@ -226,12 +227,13 @@ impl Runner<'_> {
     }
 }
 
-fn setup_of(planned: &Planned) -> Result<MachineSetup> {
+fn setup_of(kind: &dyn MachineKind, planned: &Planned) -> Result<MachineSetup> {
     let module = planned.module;
     Ok(MachineSetup {
         chips: if planned.settings.minimal { module.chips() } else { Chips::FULL },
         disks: module.disks(planned.case, &planned.options)?,
         clock: planned.settings.clock,
+        controllers: kind.shows_one() && planned.case.needs.contains(Capabilities::CPU_IRQ),
     })
 }
 

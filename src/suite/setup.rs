@@ -95,6 +95,11 @@ pub struct MachineSetup {
     pub disks: Vec<TestDisk>,
     /// Its time.
     pub clock: ClockChoice,
+    /// What interrupt controllers deliver is wanted, and not the interrupt lines: for kinds of
+    /// machine that show one of the two ([`MachineKind::shows_one`]); others are never asked.
+    ///
+    /// [`MachineKind::shows_one`]: super::machines::MachineKind::shows_one
+    pub controllers: bool,
 }
 
 impl MachineSetup {
@@ -103,12 +108,17 @@ impl MachineSetup {
     pub fn covers(&self, other: &Self) -> bool {
         self.chips.contains(other.chips)
             && (other.disks.is_empty() || self.disks == other.disks)
-            && self.clock == other.clock
+            && self.is_like(other)
+    }
+
+    /// What cannot be added to a machine.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.clock, self.controllers) == (other.clock, other.controllers)
     }
 
     /// Adds what `other` needs, where one machine can serve both.
     pub fn extend(&mut self, other: &Self) {
-        if self.clock != other.clock {
+        if !self.is_like(other) {
             return;
         }
         self.chips |= other.chips;
@@ -141,6 +151,7 @@ mod tests {
             chips,
             disks: disks.to_vec(),
             clock: ClockChoice::Virtual,
+            controllers: false,
         };
         let disk = [TestDisk::new("t", 512)];
         let mut machine = setup(Chips::RTC, &[]);
@@ -152,5 +163,10 @@ mod tests {
         assert!(!machine.covers(&setup(Chips::RTC, &[TestDisk::new("u", 512)])));
         let host = MachineSetup { clock: ClockChoice::Host, ..machine.clone() };
         assert!(!machine.covers(&host));
+        let controllers = MachineSetup { controllers: true, chips: Chips::PIC, ..host.clone() };
+        assert!(!host.covers(&controllers));
+        let before = machine.clone();
+        machine.extend(&controllers);
+        assert_eq!(machine, before);
     }
 }

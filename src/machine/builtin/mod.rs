@@ -137,6 +137,8 @@ impl Machine for BuiltinMachine {
         capabilities |= Capabilities::TIMERS;
         capabilities.set(Capabilities::VIRTUAL_CLOCK, self.clock.is_virtual());
         capabilities.set(Capabilities::CPU_IRQ, self.interrupts.has_cpu());
+        let untaken = self.interrupts.has_untaken_messages();
+        capabilities.set(Capabilities::APIC_MESSAGES, untaken);
         capabilities
     }
 

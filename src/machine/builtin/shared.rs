@@ -8,7 +8,9 @@ use super::attention::Attention;
 use super::irq::IrqController;
 use super::waiting::{Waiter, Waiting};
 use crate::base::{Clock, GuestAddr, Nanos, Result};
-use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine};
+use crate::machine::{
+    ApicMessage, Bus, Capabilities, GuestRam, Interrupts, IrqEvent, IrqSource, Machine,
+};
 
 /// A handle of a machine that several test threads drive, each through its own clone:
 ///
@@ -128,6 +130,10 @@ impl Interrupts for SharedMachine {
 
     fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
         self.shared.interrupts.clone().acknowledge(cpu)
+    }
+
+    fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
+        self.shared.interrupts.clone().apic_messages()
     }
 }
 

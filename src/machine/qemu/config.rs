@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::controllers::Controllers;
 use super::probe::Mode;
 use crate::machine::builtin::Board;
 
@@ -49,6 +50,8 @@ pub struct QemuConfig {
     pub patience: Duration,
     /// The folder for command line, qtest log and stderr.
     pub keep: Option<PathBuf>,
+    /// What is seen of its interrupts.
+    pub view: View,
 }
 
 /// VGA, a parallel port, an IDE CD drive, a network card, and, if wanted, a serial port.
@@ -70,6 +73,17 @@ pub enum Time {
         /// QEMU's virtual clock follows the host's.
         follow: bool,
     },
+}
+
+/// What is seen of its interrupts: QEMU reports the lines of one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// The inputs of the I/O APIC: what devices do.
+    #[default]
+    Lines,
+    /// What the interrupt controllers make of it: INTR of the 8259As and the messages of the I/O
+    /// APIC. The machine has one CPU, without a local APIC.
+    Controllers,
 }
 
 /// A virtio disk of a QEMU machine.
@@ -193,6 +207,7 @@ impl Default for QemuConfig {
             start_patience: Duration::from_secs(30),
             patience: Duration::from_secs(30),
             keep: None,
+            view: View::Lines,
         }
     }
 }
@@ -216,6 +231,10 @@ impl QemuConfig {
         arg(&mut out, "-accel", mode.accelerator());
         arg(&mut out, "-m", format!("size={}B", self.ram_bytes));
         arg(&mut out, "-smp", self.cpus.to_string());
+        if self.view == View::Controllers {
+            // Every QEMU for PCs has this model.
+            arg(&mut out, "-cpu", "qemu64,apic=off");
+        }
         let clock = if self.runs_by_itself(mode) { "host" } else { "vm" };
         arg(&mut out, "-rtc", format!("base={},clock={clock}", date(self.rtc_base_unix_s)));
         for device in &self.devices {
@@ -246,6 +265,9 @@ impl QemuConfig {
                 self.ram_bytes
             ),
         );
+        if let Some(messages) = fds.messages {
+            out.extend(Controllers::args(messages));
+        }
         if let Some(rom) = fds.rom {
             arg(&mut out, "-bios", format!("/proc/self/fd/{rom}"));
         }
@@ -263,6 +285,8 @@ pub struct HarnessFds {
     pub ram: i32,
     /// A ROM that halts.
     pub rom: Option<i32>,
+    /// Memory for interrupt messages.
+    pub messages: Option<i32>,
 }
 
 #[cfg(test)]
@@ -305,7 +329,7 @@ mod tests {
     #[test]
     fn modes_differ_in_what_stands_for_the_guest() {
         let config = QemuConfig::default();
-        let fds = HarnessFds { ram: 3, rom: Some(6) };
+        let fds = HarnessFds { ram: 3, rom: Some(6), messages: None };
         let args = |mode| config.harness_args(mode, &fds);
         let no_rom = HarnessFds { rom: None, ..fds };
         let of_qtest = config.harness_args(Mode::Qtest, &no_rom);

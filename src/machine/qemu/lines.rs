@@ -37,6 +37,13 @@ impl IrqLines {
         }
     }
 
+    /// A line that stayed high means something new.
+    pub fn again(&mut self, line: u32) {
+        if let Some(event) = self.events.get(&line).filter(|_| self.level(line)) {
+            event.signal();
+        }
+    }
+
     /// The level of a line.
     pub fn level(&self, line: u32) -> bool {
         self.high.get(line as usize).copied().unwrap_or(false)
@@ -83,6 +90,10 @@ mod tests {
         lines.change(9, true);
         lines.change(4096, true);
         assert_eq!((event.take(), lines.level(8), lines.level(9)), (2, true, true));
+        lines.again(8);
+        assert_eq!(event.take(), 1);
+        lines.change(8, false);
+        lines.again(8);
         assert_eq!(lines.watch(8).unwrap().take(), 0);
         assert!(lines.watch(256).is_err());
         assert!(!lines.level(4096));

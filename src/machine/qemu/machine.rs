@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Failure, Lost};
 use super::clock::SteppedClock;
-use super::command::{Command, Name, Size};
-use super::config::{HarnessFds, QemuConfig, QemuDisk, Time};
+use super::command::{Command, Size};
+use super::config::{HarnessFds, QemuConfig, QemuDisk, Time, View};
+use super::controllers::{self, Controllers};
 use super::ending;
 use super::messages::Messages;
 use super::probe::{self, Mode};
@@ -24,7 +25,7 @@ use super::waiting::Pace;
 use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell};
 use crate::machine::obituary::Obituary;
 use crate::machine::{
-    Bus, Capabilities, GuestRam, Interrupts, IoFailure, IrqEvent, IrqSource, Machine,
+    ApicMessage, Bus, Capabilities, GuestRam, Interrupts, IoFailure, IrqEvent, IrqSource, Machine,
 };
 
 /// Guest RAM of a PC with the least space below its PCI hole (QEMU `hw/i386/pc_q35.c`: 2 GiB).
@@ -59,6 +60,7 @@ pub(super) struct Inner {
     pub client: Client,
     pub qmp: Qmp,
     pub messages: Messages,
+    pub controllers: Option<Controllers>,
     pub pace: Pace,
     process: Process,
     pub stepped: Arc<SteppedClock>,
@@ -67,6 +69,12 @@ pub(super) struct Inner {
     end: Option<Obituary>,
     ended: bool,
     polls: u32,
+}
+
+/// What it is called, and how it was started.
+struct Names {
+    description: String,
+    command: String,
 }
 
 impl QemuMachine {
@@ -79,6 +87,14 @@ impl QemuMachine {
             let what = format!("guest RAM of {} bytes", config.ram_bytes);
             return Err(Error::usage(what).hint("a PC has at most 2 GiB below its PCI hole"));
         }
+        let controllers = match config.view {
+            View::Lines => None,
+            View::Controllers if config.cpus == 1 => Some(Controllers::new()?),
+            View::Controllers => {
+                let what = format!("interrupt controllers of {} CPUs", config.cpus);
+                return Err(Error::usage(what).hint("they are seen where there is one"));
+            }
+        };
         let (binary, mode) = probe::choose(config.binary.as_deref(), config.mode)?;
         if config.time == Time::Stepped && mode != Mode::Qtest {
             return Err(Error::machine(format!(
@@ -88,20 +104,29 @@ impl QemuMachine {
         }
         let ram = Arc::new(GuestRam::new(config.ram_bytes.next_multiple_of(4096))?);
         config.ram_bytes = ram.size();
-        let fail = |e| Error::machine("guest RAM cannot be shared").source(e);
-        let ram_file = Arc::new(OwnedFd::from(ram.file().try_clone().map_err(fail)?));
+        let shared = |memory: &File| {
+            let fail = |e| Error::machine("guest RAM cannot be shared").source(e);
+            memory.try_clone().map(OwnedFd::from).map_err(fail)
+        };
+        let ram_file = shared(ram.file())?;
+        let messages = controllers.as_ref().map(|seen| shared(seen.file())).transpose()?;
         // A machine that runs no guest needs no firmware to be installed.
         let rom = if mode == Mode::Qtest { None } else { Some(rom::halting()?) };
         let log = config.keep.as_deref().map(|dir| create(&dir.join("qtest.log"))).transpose()?;
         let raw = |file: &File| file.as_raw_fd();
-        let fds = HarnessFds { ram: ram_file.as_raw_fd(), rom: rom.as_ref().map(raw) };
+        let fds = HarnessFds {
+            ram: ram_file.as_raw_fd(),
+            rom: rom.as_ref().map(raw),
+            messages: messages.as_ref().map(AsRawFd::as_raw_fd),
+        };
         let mut args = config.machine_args(mode);
         let command = shell::join(
             std::iter::once(binary.to_string_lossy().as_ref())
                 .chain(args.iter().map(String::as_str)),
         );
         args.extend(config.harness_args(mode, &fds));
-        let launch = Start::new(&binary, args, config.start_patience).fds(vec![ram_file]);
+        let memory = std::iter::once(ram_file).chain(messages).map(Arc::new).collect();
+        let launch = Start::new(&binary, args, config.start_patience).fds(memory);
         let files = rom.into_iter().map(|file| Arc::new(OwnedFd::from(file)));
         let of_disks = config.disks.iter_mut().flat_map(|disk| std::mem::take(&mut disk.fds));
         let launch = launch.fds(files.chain(of_disks).collect());
@@ -113,17 +138,19 @@ impl QemuMachine {
         keep(&config, &command)?;
         let description =
             format!("qemu {} {} ({mode})", started.qmp.version(), config.board.name());
-        Self::connect(config, mode, ram, started, description, command)
+        let names = Names { description, command };
+        Self::connect(config, mode, ram, controllers, started, names)
     }
 
     fn connect(
         config: QemuConfig,
         mode: Mode,
         ram: Arc<GuestRam>,
+        controllers: Option<Controllers>,
         started: super::start::Started,
-        description: String,
-        command: String,
+        names: Names,
     ) -> Result<Self> {
+        let Names { description, command } = names;
         let stepped = Arc::new(SteppedClock::default());
         let clock: Arc<dyn Clock> = match config.time {
             Time::Stepped => Arc::clone(&stepped) as Arc<dyn Clock>,
@@ -132,12 +159,14 @@ impl QemuMachine {
         let mut capabilities = Capabilities::PIO
             | Capabilities::MMIO
             | Capabilities::MEMORY
-            | Capabilities::INTX
             | Capabilities::MSIX
             | Capabilities::THREADS
             | Capabilities::RESIZE;
         capabilities.set(Capabilities::TIMERS, mode != Mode::TcgPaused);
         capabilities.set(Capabilities::VIRTUAL_CLOCK, config.time == Time::Stepped);
+        capabilities.set(Capabilities::INTX, controllers.is_none());
+        let of_controllers = Capabilities::CPU_IRQ | Capabilities::APIC_MESSAGES;
+        capabilities.set(of_controllers, controllers.is_some());
         let super::start::Started { process, client, qmp, .. } = started;
         let shared = Shared {
             clock,
@@ -152,6 +181,7 @@ impl QemuMachine {
                 || !config.args.is_empty(),
             inner: Mutex::new(Inner {
                 messages: Messages::new(Arc::clone(&ram)),
+                controllers,
                 pace: Pace::default(),
                 client,
                 qmp,
@@ -216,30 +246,6 @@ fn keep(config: &QemuConfig, command: &str) -> Result<()> {
 }
 
 impl Inner {
-    /// Has the lines of the I/O APIC reported, and learns their levels by a reset.
-    fn prepare(&mut self) -> Result<()> {
-        if let Some(ioapic) = Name::new("ioapic") {
-            let intercepted = self.client.intercept_in(ioapic);
-            intercepted.map_err(|failure| self.failed(failure))?;
-        }
-        self.reset()
-    }
-
-    /// Resets the machine.
-    fn reset(&mut self) -> Result<()> {
-        self.qmp.take_events();
-        self.monitor("system_reset", serde_json::Value::Null)?;
-        // The main loop resets it before it takes another command once the event was sent.
-        loop {
-            let events = self.qmp.take_events();
-            if events.iter().any(|event| event.name == "RESET") {
-                break;
-            }
-            self.monitor("query-name", serde_json::Value::Null)?;
-        }
-        self.client.order(&Command::Endianness).map_err(|failure| self.failed(failure))
-    }
-
     pub fn monitor(
         &mut self,
         command: &str,
@@ -264,7 +270,11 @@ impl Inner {
     /// Does something with the client unless QEMU is gone.
     pub fn with<T>(&mut self, work: impl FnOnce(&mut Client) -> Result<T, Failure>) -> Result<T> {
         self.alive()?;
-        work(&mut self.client).map_err(|failure| self.failed(failure))
+        let result = work(&mut self.client);
+        if let Some(seen) = &mut self.controllers {
+            seen.look();
+        }
+        result.map_err(|failure| self.failed(failure))
     }
 
     /// What a failure means.
@@ -393,6 +403,13 @@ impl Interrupts for QemuMachine {
         let mut inner = self.lock();
         inner.look()?;
         match source {
+            IrqSource::Intr { cpu: 0 } if inner.controllers.is_some() => {
+                inner.client.lines().watch(controllers::INTR)
+            }
+            IrqSource::Intx(line) if inner.controllers.is_some() => {
+                let what = format!("interrupt line {line}: this QEMU reports INTR");
+                Err(Error::machine(what))
+            }
             IrqSource::Intx(line) => inner.client.lines().watch(line),
             IrqSource::Msi { addr, data } => inner.messages.watch(addr, data),
             IrqSource::Intr { .. } | IrqSource::Nmi { .. } => {
@@ -405,7 +422,30 @@ impl Interrupts for QemuMachine {
         let mut inner = self.lock();
         // Whether it is gone is told by the next access.
         let _ = inner.look();
-        inner.client.lines().level(irq)
+        inner.controllers.is_none() && inner.client.lines().level(irq)
+    }
+
+    fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
+        let mut inner = self.lock();
+        inner.look().ok()?;
+        if cpu != 0 || !inner.client.lines().level(controllers::INTR) {
+            return None;
+        }
+        let mut seen = inner.controllers.take()?;
+        let before = inner.client.lines().changes();
+        let vector = inner.with(|client| seen.acknowledge(client));
+        inner.controllers = Some(seen);
+        let lines = inner.client.lines();
+        if lines.level(controllers::INTR) && lines.changes() == before {
+            lines.again(controllers::INTR);
+        }
+        vector.ok().flatten()
+    }
+
+    fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
+        let mut inner = self.lock();
+        inner.look()?;
+        inner.controllers.as_mut().map_or(Ok(Vec::new()), Controllers::take)
     }
 
     fn message(&mut self, function: u16, vector: u16) -> Result<Option<(u64, u32)>> {

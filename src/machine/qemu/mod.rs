@@ -4,8 +4,10 @@
 //! - `config`: what a machine is made of, as arguments; `start`, `process`: the child, its
 //!   connections and its last words; `ending`: how it ended; `rom`: what its CPU does where it must have one.
 //! - `command`, `reply`, `client`, `lines`: the qtest protocol; `qmp`: the monitor.
+//! - `controllers`: what interrupt controllers do, on a machine that shows that instead of lines.
 //! - `messages`: MSI-X as words of guest RAM; `clock`: virtual time by steps.
-//! - `machine`: all of it as a [`Machine`](super::Machine); `waiting`: how it waits.
+//! - `machine`: all of it as a [`Machine`](super::Machine); `prepare`: what comes before its first
+//!   use; `waiting`: how it waits.
 //!
 //! Guest RAM is a memory file that both processes map, so that rings and data are written in place
 //! and only register accesses cross the socket.
@@ -21,16 +23,18 @@ pub mod reply;
 pub mod start;
 
 mod clock;
+mod controllers;
 mod lines;
 mod machine;
 mod messages;
+mod prepare;
 mod rom;
 mod waiting;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::{Defaults, QemuConfig, QemuDisk, Time};
+pub use config::{Defaults, QemuConfig, QemuDisk, Time, View};
 pub use machine::QemuMachine;
 pub use probe::Mode;
 pub use rom::memory_file;

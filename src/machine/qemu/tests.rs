@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::base::{GuestAddr, Nanos};
-use crate::machine::{Capabilities, IrqSource, Machine};
+use crate::driver::apic::{IoApic, Redirection};
+use crate::driver::pic;
+use crate::driver::pit::Control;
+use crate::machine::{ApicMessage, Capabilities, IrqSource, Machine};
 
 /// A QEMU with the qtest accelerator; says so and gives none where there is none.
 fn qemu(config: QemuConfig) -> Option<QemuMachine> {
@@ -89,4 +92,44 @@ fn arguments_that_do_not_start_say_why() {
     let error = QemuMachine::new(QemuConfig { args, ..QemuConfig::default() }).err().unwrap();
     assert_eq!(error.kind().exit_code(), 5);
     assert!(error.to_string().contains("no-such-device"), "{error}");
+}
+
+/// Acknowledges and messages of a machine without a local APIC.
+#[test]
+fn interrupt_controllers_are_seen_where_no_cpu_takes_their_vectors() {
+    for board in [crate::machine::builtin::Board::Pc, crate::machine::builtin::Board::Q35] {
+        let config = QemuConfig { board, view: View::Controllers, ..QemuConfig::default() };
+        let Some(mut machine) = qemu(QemuConfig { time: Time::Stepped, ..config }) else { return };
+        assert!(!machine.capabilities().contains(Capabilities::INTX));
+        let wanted = Capabilities::CPU_IRQ | Capabilities::APIC_MESSAGES;
+        assert!(machine.capabilities().contains(wanted));
+        let interrupts = machine.interrupts().unwrap();
+        assert!(interrupts.watch(IrqSource::Intx(0)).is_err());
+        assert!(interrupts.watch(IrqSource::Intr { cpu: 1 }).is_err());
+        let intr = interrupts.watch(IrqSource::Intr { cpu: 0 }).unwrap();
+        assert_eq!((intr.take(), interrupts.acknowledge(0)), (0, None));
+        assert_eq!(interrupts.apic_messages().unwrap(), []);
+        let bus = machine.bus().unwrap();
+        pic::initialize(bus, pic::Setup::new(0x30, 0x38));
+        pic::enable(bus, 0);
+        IoApic::default().redirect(bus, 2, Redirection::edge(0x42));
+        // The selector of the I/O APIC is the test's own.
+        bus.mmio_write(GuestAddr(0xfec0_0000), 4, 0x15);
+        Control::new(0, 0).start(bus, 100);
+        machine.wait(&[], Some(machine.clock().now() + 1_000_000)).unwrap();
+        assert_eq!(intr.take(), 1);
+        let interrupts = machine.interrupts().unwrap();
+        let message = ApicMessage { addr: 0xfee0_0000, data: 0x42 };
+        assert_eq!(interrupts.acknowledge(0), Some(0x30));
+        assert_eq!(interrupts.acknowledge(0), None);
+        assert_eq!(interrupts.apic_messages().unwrap(), [message]);
+        assert_eq!(interrupts.apic_messages().unwrap(), []);
+        let bus = machine.bus().unwrap();
+        assert_eq!(bus.mmio_read(GuestAddr(0xfec0_0000), 4), 0x15);
+        assert_eq!(pic::in_service(bus), 1);
+        assert!(IoApic::default().redirection(bus, 23).masked);
+        machine.quit().unwrap();
+    }
+    let many = QemuConfig { cpus: 2, view: View::Controllers, ..QemuConfig::default() };
+    assert_eq!(QemuMachine::new(many).err().unwrap().kind().exit_code(), 2);
 }

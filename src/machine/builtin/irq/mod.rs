@@ -8,11 +8,12 @@ pub mod router;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use self::pins::{CpuPins, Pin};
 use super::device::{LineSink, MessageSink};
 use crate::base::{Error, GuestAddr, Result};
+use crate::machine::apic_messages::{ApicMessage, ApicMessages};
 use crate::machine::{GuestRam, Interrupts, IrqEvent, IrqSource};
 
 /// Global interrupts of one I/O APIC (Intel 82093AA, §3.2: 24 redirection entries).
@@ -92,6 +93,8 @@ pub struct IrqHub {
     lines: [Line; LINES],
     messages: RwLock<HashMap<(u64, u32), Arc<IrqEvent>>>,
     controllers: OnceLock<Controllers>,
+    /// Messages for local APICs, where the board has none.
+    untaken: Mutex<ApicMessages>,
     /// Controllers must see the changes of a line in their order, whichever threads make them.
     order: Mutex<()>,
 }
@@ -104,6 +107,7 @@ impl IrqHub {
             lines: Default::default(),
             messages: RwLock::default(),
             controllers: OnceLock::new(),
+            untaken: Mutex::default(),
             order: Mutex::new(()),
         }
     }
@@ -138,15 +142,20 @@ impl IrqHub {
         if let Some(cell) = self.ram.atomic_u32(GuestAddr(addr)) {
             cell.store(data.to_le(), Ordering::Release);
         }
-        if APIC_MESSAGES.contains(&addr)
-            && let Some(lapics) = self.controllers.get().and_then(|c| c.lapics.as_ref())
-        {
-            lapics.message(addr, data);
+        if APIC_MESSAGES.contains(&addr) {
+            match self.controllers.get().and_then(|c| c.lapics.as_ref()) {
+                Some(lapics) => lapics.message(addr, data),
+                None => self.untaken().push(ApicMessage { addr, data }),
+            }
         }
         let messages = self.messages.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(event) = messages.get(&(addr, data)) {
             event.signal();
         }
+    }
+
+    fn untaken(&self) -> MutexGuard<'_, ApicMessages> {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch_line(&self, irq: u32) -> Result<Arc<IrqEvent>> {
@@ -220,6 +229,11 @@ impl IrqController {
     pub fn has_cpu(&self) -> bool {
         self.0.controllers.get().is_some_and(|c| c.acknowledge.is_some())
     }
+
+    /// Whether messages for local APICs go untaken.
+    pub fn has_untaken_messages(&self) -> bool {
+        self.0.controllers.get().is_some_and(|c| c.ioapic.is_some() && c.lapics.is_none())
+    }
 }
 
 impl Interrupts for IrqController {
@@ -238,6 +252,10 @@ impl Interrupts for IrqController {
 
     fn acknowledge(&mut self, cpu: u8) -> Option<u8> {
         self.0.controllers.get()?.acknowledge.as_ref()?.acknowledge(cpu)
+    }
+
+    fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
+        self.0.untaken().take()
     }
 }
 
