@@ -53,13 +53,19 @@ impl Faulty {
     }
 }
 
-/// Every case of `module` passes: on a machine of its own chips, and all of them, twice, on one
-/// full machine of each board.
-pub fn all_pass(module: &dyn Module) {
+/// Every case of `module` passes: on a minimal machine; on one of the chips it needs and no other,
+/// but for those of `skips`; and all of them, twice, on one full machine of each board.
+pub fn all_pass(module: &dyn Module, skips: &[&str]) {
     let right: Fault = |access| Some(access.value);
     for case in module.cases() {
-        let outcome = Faulty::new(Board::Pc, module.chips(), right).run(module, case.name);
-        assert!(outcome.is_ok(), "{}/{}: {outcome:?}", module.name(), case.name);
+        let run = |chips| Faulty::new(Board::Pc, chips, right).run(module, case.name);
+        let (minimal, needed) = (run(module.minimal_chips()), run(module.chips()));
+        let what = format!("{}/{}", module.name(), case.name);
+        assert!(minimal.is_ok(), "{what}: {minimal:?}");
+        match skips.contains(&case.name) {
+            true => assert!(matches!(needed, Err(Stop::Skipped(_))), "{what}: {needed:?}"),
+            false => assert!(needed.is_ok(), "{what}: {needed:?}"),
+        }
     }
     for board in [Board::Pc, Board::Q35] {
         let mut machine = Faulty::new(board, Chips::FULL, right);
@@ -71,12 +77,19 @@ pub fn all_pass(module: &dyn Module) {
     }
 }
 
-/// Each fault is found by its case, as a finding about the device, and each case finds one.
-pub fn all_found(module: &dyn Module, faults: &[(&str, Fault)]) {
+/// Each fault is found by its case, as a finding about the device, on a minimal machine and, but for
+/// cases of `skips`, on one of the chips that the module needs; and each case finds one.
+pub fn all_found(module: &dyn Module, skips: &[&str], faults: &[(&str, Fault)]) {
     for (index, (case, fault)) in faults.iter().enumerate() {
-        match Faulty::new(Board::Pc, module.chips(), *fault).run(module, case) {
-            Err(Stop::Failed(_)) => {}
-            other => panic!("{}/{case} missed fault {index}: {other:?}", module.name()),
+        let needed = Some(module.chips()).filter(|_| !skips.contains(case));
+        for chips in std::iter::once(module.minimal_chips()).chain(needed) {
+            match Faulty::new(Board::Pc, chips, *fault).run(module, case) {
+                Err(Stop::Failed(_)) => {}
+                other => {
+                    let module = module.name();
+                    panic!("{module}/{case} missed fault {index} with {chips:?}: {other:?}")
+                }
+            }
         }
     }
     let found = |name| faults.iter().any(|(case, _)| *case == name);

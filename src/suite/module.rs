@@ -105,8 +105,14 @@ pub trait Module: Sync {
     /// Its cases, in the order in which they run.
     fn cases(&self) -> &'static [Case];
 
-    /// The chips its cases need. A minimal machine has only these; a full one has all.
+    /// The chips its cases need.
     fn chips(&self) -> Chips;
+
+    /// The chips of a minimal machine: those its cases need, and those they look at where they are
+    /// there. A full machine has all.
+    fn minimal_chips(&self) -> Chips {
+        self.chips()
+    }
 
     /// The disks of the machine that `case` runs on. Modules that may share a machine with others
     /// ask for the same disks in every case.

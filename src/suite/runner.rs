@@ -230,7 +230,7 @@ impl Runner<'_> {
 fn setup_of(kind: &dyn MachineKind, planned: &Planned) -> Result<MachineSetup> {
     let module = planned.module;
     Ok(MachineSetup {
-        chips: if planned.settings.minimal { module.chips() } else { Chips::FULL },
+        chips: if planned.settings.minimal { module.minimal_chips() } else { Chips::FULL },
         disks: module.disks(planned.case, &planned.options)?,
         clock: planned.settings.clock,
         controllers: kind.shows_one() && planned.case.needs.contains(Capabilities::CPU_IRQ),

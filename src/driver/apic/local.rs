@@ -112,6 +112,11 @@ impl LocalApic {
         bus.mmio_write(self.0 + register, 4, value.into());
     }
 
+    /// Whether one answers: an integrated APIC has version 1xh (SDM §11.4.8).
+    pub fn is_there(self, bus: &mut dyn Bus) -> bool {
+        self.read(bus, register::VERSION) as u8 >> 4 == 1
+    }
+
     /// Its ID.
     pub fn id(self, bus: &mut dyn Bus) -> u8 {
         (self.read(bus, register::ID) >> 24) as u8

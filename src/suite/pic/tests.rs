@@ -16,6 +16,9 @@ fn read(access: BusAccess, port: u64, flipped: u64) -> Option<u64> {
     Some(if meant { access.value ^ flipped } else { access.value })
 }
 
+/// Cases of which only a local APIC, or an I/O APIC like QEMU's, makes something.
+const NEED_LAPIC: &[&str] = &["spurious-7"];
+
 const FAULTS: &[(&str, Fault)] = &[
     ("registers", |a| read(a, 0xa1, 1 << 3)),
     // ELCR's fixed bits can be set.
@@ -59,6 +62,7 @@ const FAULTS: &[(&str, Fault)] = &[
     ("rotate-aeoi", |a| wrote(a, 0x20, 0x00, 0x40)),
     ("special-mask", |a| wrote(a, 0x20, 0x68, 0x08)),
     ("special-mask", |a| wrote(a, 0x20, 0x48, 0x08)),
+    ("special-mask-pending", |a| wrote(a, 0x20, 0x68, 0x08)),
     ("special-nested", |a| wrote(a, 0x21, 0x11, 0x01)),
     // Levels are edges, and edges levels.
     ("level", |a| wrote(a, 0x4d0, 0x10, 0x00)),
@@ -72,10 +76,10 @@ const FAULTS: &[(&str, Fault)] = &[
 
 #[test]
 fn every_case_passes_on_a_right_board() {
-    all_pass(&Pic);
+    all_pass(&Pic, NEED_LAPIC);
 }
 
 #[test]
 fn every_case_finds_a_wrong_chip() {
-    all_found(&Pic, FAULTS);
+    all_found(&Pic, NEED_LAPIC, FAULTS);
 }
