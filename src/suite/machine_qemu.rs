@@ -21,9 +21,7 @@ use crate::base::{Error, Result, shell};
 use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
 use crate::machine::builtin::{Board, Chips};
-use crate::machine::qemu::{
-    Defaults, Mode, QemuConfig, QemuDisk, QemuMachine, Time, View, probe,
-};
+use crate::machine::qemu::{Defaults, Mode, QemuConfig, QemuDisk, QemuMachine, Time, View, probe};
 use crate::machine::{Capabilities, Machine};
 
 /// QEMU's device models and block layer, driven over its qtest socket.
