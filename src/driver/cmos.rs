@@ -84,19 +84,14 @@ pub const RATES: [u32; 16] =
 
 /// Reads a byte of CMOS RAM or of the clock.
 pub fn read(bus: &mut dyn Bus, index: u8) -> u8 {
-    select(bus, index);
+    bus.pio_write(PORT_INDEX, 1, index.into());
     bus.pio_read(PORT_DATA, 1) as u8
 }
 
 /// Writes a byte of CMOS RAM or of the clock.
 pub fn write(bus: &mut dyn Bus, index: u8, value: u8) {
-    select(bus, index);
+    bus.pio_write(PORT_INDEX, 1, index.into());
     bus.pio_write(PORT_DATA, 1, value.into());
-}
-
-/// Nothing is to be seen of this before the access to the data port, which waits for both.
-fn select(bus: &mut dyn Bus, index: u8) {
-    bus.pio_post(PORT_INDEX, 1, index.into());
 }
 
 /// Reads register C, which clears its flags and lowers the interrupt.
