@@ -104,7 +104,7 @@ impl Handover {
     /// decides.
     ///
     /// # Errors
-    /// Those of [`open`](super::open).
+    /// Those of [`open`](super::open()).
     pub fn in_place(path: &Path, options: &OpenOptions, aio: GivenAio) -> Result<Self> {
         Self::file(path, path, options, aio)
     }
@@ -112,7 +112,7 @@ impl Handover {
     /// An image just created.
     ///
     /// # Errors
-    /// Those of [`open`](super::open).
+    /// Those of [`open`](super::open()).
     pub fn created(file: &PendingFile, options: &OpenOptions, aio: GivenAio) -> Result<Self> {
         let options = OpenOptions { format: Some(file.format().to_owned()), ..options.clone() };
         Self::file(&file.path(), file.target(), &options, aio)
@@ -140,7 +140,7 @@ impl Handover {
     /// name, lies in `TMPDIR`, and is gone when this and the other program are.
     ///
     /// # Errors
-    /// Those of [`open`](super::open), and of making the temporary file.
+    /// Those of [`open`](super::open()), and of making the temporary file.
     pub fn snapshot(path: &Path, options: &OpenOptions, aio: GivenAio) -> Result<Self> {
         let options = OpenOptions {
             format: Some(format_of(
@@ -219,7 +219,7 @@ impl Handover {
     /// The image as it is now, for reading. The other program must have ended, or closed it.
     ///
     /// # Errors
-    /// Those of [`open`](super::open); a file that no longer is the one that was handed over.
+    /// Those of [`open`](super::open()); a file that no longer is the one that was handed over.
     pub fn reopen(&self) -> Result<Arc<dyn Image>> {
         match &self.back {
             Back::Null => Ok(null(self.image.size)),

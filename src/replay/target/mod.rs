@@ -1,8 +1,8 @@
 //! The disk a trace is replayed onto: created, opened in place, or left untouched under an overlay.
 //!
-//! Who opens it depends on the machine. For the builtin one this program does ([`held`]) and hands
+//! Who opens it depends on the machine. For the builtin one this program does (`held`) and hands
 //! an open image to the device. A machine that is a program of its own, with a block layer of its
-//! own, is given a description ([`given`]); the result is opened here once that has ended.
+//! own, is given a description (`given`); the result is opened here once that has ended.
 
 mod given;
 mod held;
