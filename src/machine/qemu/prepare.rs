@@ -1,10 +1,15 @@
 //! What a QEMU needs before a test can use it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::command::{Command, Name};
 use super::machine::Inner;
 use crate::base::{Error, Result};
+
+/// A reset takes milliseconds.
+const RESET_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Inner {
     /// Has the lines of the I/O APIC reported, or INTR, and learns their levels by a reset.
@@ -48,11 +53,17 @@ impl Inner {
     fn reset(&mut self) -> Result<()> {
         self.qmp.take_events();
         self.monitor("system_reset", serde_json::Value::Null)?;
+        let end = Instant::now() + RESET_PATIENCE;
         // The main loop resets it before it takes another command once the event was sent.
         loop {
             let events = self.qmp.take_events();
-            if events.iter().any(|event| event.name == "RESET") {
+            let came = |name: &str| events.iter().any(|event| event.name == name);
+            if came("RESET") {
                 break;
+            }
+            if came("SHUTDOWN") || Instant::now() > end {
+                return Err(Error::machine("QEMU does not reset its machine when asked to")
+                    .hint("are there arguments such as -no-reboot or -action reboot=shutdown?"));
             }
             self.monitor("query-name", serde_json::Value::Null)?;
         }

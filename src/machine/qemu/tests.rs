@@ -133,3 +133,15 @@ fn interrupt_controllers_are_seen_where_no_cpu_takes_their_vectors() {
     let many = QemuConfig { cpus: 2, view: View::Controllers, ..QemuConfig::default() };
     assert_eq!(QemuMachine::new(many).err().unwrap().kind().exit_code(), 2);
 }
+
+#[test]
+fn arguments_that_keep_it_from_resetting_are_told_of() {
+    if qemu(QemuConfig::default()).is_none() {
+        return;
+    }
+    for args in [&["-no-reboot"][..], &["-action", "reboot=shutdown"]] {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let error = QemuMachine::new(QemuConfig { args, ..QemuConfig::default() }).err().unwrap();
+        assert_eq!(error.kind().exit_code(), 5, "{error}");
+    }
+}
