@@ -34,11 +34,11 @@ pub enum Command<'l> {
 /// What is said of a command whose words are missing, or are no numbers.
 pub const MALFORMED: &str = "malformed command";
 
-/// Whether the command in `text` ends before its last word.
-pub fn lacks_words(text: &[u8]) -> bool {
+/// Words that the command in `text` lacks at its end.
+pub fn words_lacking(text: &[u8]) -> usize {
     let (name, args) = word(text);
     let (needed, _) = words(name);
-    blank_separated(args).take(needed).count() < needed
+    needed - blank_separated(args).take(needed).count()
 }
 
 /// The command in `text` as QEMU reads it: single blanks, and no words beyond those it looks at.

@@ -25,7 +25,7 @@
 
 pub(crate) mod command;
 pub(crate) mod data;
-mod gutter;
+pub(crate) mod gutter;
 mod quoted;
 pub(crate) mod script;
 mod session;

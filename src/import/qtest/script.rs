@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::quoted::{self, Quoted};
 use super::shell::{self, Variables};
 use super::text::{self, HereDocument, Said};
-use super::wrap::{self, Join};
+use super::wrap::{self, Lack};
 use super::{command, gutter};
 use crate::base::limits::{QTEST_LINE_BYTES_MAX, QTEST_MACHINE_BYTES_MAX};
 use crate::base::{Error, Result, error::Place};
@@ -132,24 +132,30 @@ impl Script {
 
     /// Adds what was wrapped of a command.
     fn unwrap_command(&mut self) -> Result<()> {
-        // A digit stands for all that could follow.
-        while wrap::joins(&self.text, b"0").is_some() {
-            let text = std::mem::take(&mut self.text);
-            let join = self.look_ahead()?.and_then(|next| wrap::joins(&text, next));
-            self.text = text;
-            let Some(join) = join else { return Ok(()) };
-            let Some((number, next)) = self.ahead.take() else { return Ok(()) };
-            if join == Join::Blank {
-                self.text.push(b' ');
+        while let Some(mut lack) = wrap::lacks(&self.text) {
+            let mut added = false;
+            while let Some(next) = self.look_ahead()?
+                && lack.takes(next)
+                && let Some((number, next)) = self.ahead.take()
+            {
+                if matches!(lack, Lack::Words(_)) {
+                    self.text.push(b' ');
+                }
+                let next = next.trim_ascii();
+                extend(&mut self.text, next, number).map_err(|error| self.named(error))?;
+                added = true;
             }
-            extend(&mut self.text, next.trim_ascii(), number).map_err(|error| self.named(error))?;
+            // With its words it may turn out to lack data.
+            if !added || matches!(lack, Lack::Data { .. }) {
+                break;
+            }
         }
         Ok(())
     }
 
     /// Adds what was wrapped of a command line.
     fn unwrap_machine(&mut self, begins: bool, document: Option<&HereDocument>) -> Result<()> {
-        loop {
+        for _ in 0..MACHINE_LINES_MAX {
             let text = std::mem::take(&mut self.text);
             let goes_on = self.look_ahead()?.is_some_and(|next| {
                 let next = next.trim_ascii();
@@ -165,6 +171,7 @@ impl Script {
             }
             self.text.extend_from_slice(next);
         }
+        Ok(())
     }
 
     /// Commands that `echo` or `printf` write, put in the queue.
@@ -220,6 +227,9 @@ impl Script {
         error.path(self.source().path())
     }
 }
+
+/// Lines of a wrapped command line: each is looked at with all before it.
+const MACHINE_LINES_MAX: usize = 64;
 
 /// Most of a quoted text that is looked through for its end, line after line.
 const QUOTED_BYTES_MAX: usize = 64 << 10;

@@ -28,18 +28,32 @@ fn is_name(text: &str) -> bool {
 
 /// Variables that the script has set before: `export ARGS="-M q35"`.
 #[derive(Clone, Debug, Default)]
-pub struct Variables(Vec<(String, String)>);
+pub struct Variables {
+    known: Vec<(String, String)>,
+    lines: u32,
+}
 
 /// Variables kept; scripts that start a machine have two or three.
 const VARIABLES_MAX: usize = 64;
 
+/// Lines that are taken for settings of variables: each may make [`QTEST_MACHINE_BYTES_MAX`] of
+/// those before, and a file of such lines would never be read to its end.
+const VARIABLE_LINES_MAX: u32 = 256;
+
 impl Variables {
     /// Takes what `line` sets, when that is all it does; says whether it was.
     pub fn learn(&mut self, line: &str) -> bool {
+        let first = line.trim_start();
+        let first = first.strip_prefix("export ").unwrap_or(first);
+        let names = first.split_once('=').is_some_and(|(name, _)| is_name(name.trim_start()));
+        if !names || self.lines >= VARIABLE_LINES_MAX {
+            return false;
+        }
+        self.lines += 1;
         let Ok(segments) = split(line, self) else { return false };
         let words = segments.concat();
         let words = match words.split_first() {
-            Some((first, rest)) if matches!(first.text.as_str(), "export" | "declare") => rest,
+            Some((first, rest)) if first.text == "export" => rest,
             _ => &words,
         };
         if words.is_empty() || !words.iter().all(|word| word.assignment().is_some()) {
@@ -47,9 +61,9 @@ impl Variables {
         }
         for word in words.iter().filter(|word| word.unknown.is_none()) {
             if let Some((name, value)) = word.assignment() {
-                self.0.retain(|(known, _)| known != name);
-                if self.0.len() < VARIABLES_MAX {
-                    self.0.push((name.to_owned(), value.to_owned()));
+                self.known.retain(|(known, _)| known != name);
+                if self.known.len() < VARIABLES_MAX {
+                    self.known.push((name.to_owned(), value.to_owned()));
                 }
             }
         }
@@ -57,7 +71,7 @@ impl Variables {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.known.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -395,7 +409,10 @@ mod tests {
             variables.learn(&line);
             line = format!("A{next}=\"{}\"", format!("$A{}", next - 1).repeat(16));
         }
-        assert!(variables.0.iter().all(|(_, value)| value.len() <= QTEST_MACHINE_BYTES_MAX));
+        assert!(variables.known.iter().all(|(_, value)| value.len() <= QTEST_MACHINE_BYTES_MAX));
+        // Nor a file of such lines one.
+        let learned = (0..10_000).filter(|_| variables.learn("B=\"$A1$A1\"")).count();
+        assert!(learned < 256, "{learned}");
     }
 
     #[test]

@@ -146,7 +146,9 @@ impl<'p> Walk<'p> {
         match rule.fate {
             Fate::Drop(why) => self.change(format!("{shown} left out: {why}")),
             Fate::Replace(name, new) => {
-                self.change(format!("{shown} became -{name} {new}"));
+                if value != new {
+                    self.change(format!("{shown} became -{name} {new}"));
+                }
                 self.keep(name, new);
             }
             Fate::Port if value == "none" => self.keep(rule.name, "none"),

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::rejected::{Rejected, Why};
 use crate::base::error::{IoContext, Place};
@@ -16,6 +17,7 @@ use crate::base::limits::{
 };
 use crate::base::{Error, ErrorKind, Result};
 use crate::import::qtest::command::{self, Command};
+use crate::import::qtest::gutter;
 use crate::import::qtest::script::{Part, Script};
 use crate::import::qtest::shell::{self, Variables, Word};
 use crate::import::qtest::text::{self, Said, Speaker};
@@ -79,14 +81,15 @@ impl Report {
     /// Opens `path`; `-` is standard input.
     ///
     /// # Errors
-    /// Input: unreadable, or longer than [`QTEST_SPOOL_BYTES_MAX`] and no file.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Input: unreadable, or longer than [`QTEST_SPOOL_BYTES_MAX`] and no file. Interrupted, when
+    /// `stop` is raised.
+    pub fn open(path: &Path, stop: &AtomicBool) -> Result<Self> {
         let regular = path.metadata().is_ok_and(|meta| meta.is_file());
         let mut report = Self { path: path.to_path_buf(), spool: None };
         if !regular {
             let source = Source::open(path, &Meter::default())?;
             report.path = source.path().to_path_buf();
-            report.spool = Some(spool(source)?);
+            report.spool = Some(spool(source, stop)?);
         }
         Ok(report)
     }
@@ -113,11 +116,12 @@ impl Report {
     /// # Errors
     /// [`ErrorKind::Nothing`] without a command, input errors, and usage errors for a `pick` that
     /// is not there.
-    pub fn survey(&self, pick: u64) -> Result<Survey> {
+    pub fn survey(&self, pick: u64, stop: &AtomicBool) -> Result<Survey> {
         let mut surveyor = Surveyor::new(pick);
         let mut script = self.script()?;
         while let Some((line, part, text)) = script.read()? {
             surveyor.line(line, part, text);
+            check(stop)?;
         }
         let mut survey = surveyor.finish().map_err(|error| error.path(&self.path))?;
         let condition = script.source().condition();
@@ -307,7 +311,9 @@ impl Surveyor {
         let (speaker, said) = text::parse(text);
         match said {
             _ if header => unit.rejected.add(Why::Header, line, text),
-            Said::Command([b'#', ..]) => unit.rejected.add(Why::Comment, line, text),
+            Said::Command(body) if body.starts_with(b"#") || gutter::is_fence(body) => {
+                unit.rejected.add(Why::Comment, line, text)
+            }
             Said::Command(body) => match sendable(body) {
                 Some(Ok(_)) => {
                     unit.commands += 1;
@@ -441,8 +447,15 @@ fn nothing(reproducers: u64, rejected: &Rejected) -> Error {
     }
 }
 
+fn check(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::new(ErrorKind::Interrupted, "stopped before the report was read"));
+    }
+    Ok(())
+}
+
 /// What comes through a pipe, in a file without a name.
-fn spool(mut source: Source) -> Result<File> {
+fn spool(mut source: Source, stop: &AtomicBool) -> Result<File> {
     const WHAT: &str = "cannot keep the report in a temporary file";
     let folder = std::env::temp_dir();
     let mut file = tempfile::tempfile().writing(&folder, WHAT)?;
@@ -453,6 +466,7 @@ fn spool(mut source: Source) -> Result<File> {
             break;
         }
         all += len as u64;
+        check(stop)?;
         if all > QTEST_SPOOL_BYTES_MAX {
             let what = format!("more than {QTEST_SPOOL_BYTES_MAX} bytes through a pipe");
             return Err(Error::input(what).path(source.path()).hint("put it in a file first"));

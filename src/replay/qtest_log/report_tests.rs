@@ -20,7 +20,7 @@ fn read(text: &str) -> (Option<String>, Vec<(u64, String)>) {
 
 fn read_pick(text: &str, pick: u64) -> Result<(Survey, Vec<(u64, String)>)> {
     let report = report(text);
-    let survey = report.survey(pick)?;
+    let survey = report.survey(pick, &AtomicBool::new(false))?;
     let mut commands = report.commands(survey.part)?;
     let mut sent = Vec::new();
     while let Some(command) = commands.read()? {
@@ -222,7 +222,7 @@ fn bytes_at_random_end_without_harm() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&text).unwrap();
         let report = Report { path: PathBuf::from("report"), spool: Some(file) };
-        if let Ok(survey) = report.survey(1) {
+        if let Ok(survey) = report.survey(1, &AtomicBool::new(false)) {
             let mut commands = report.commands(survey.part).unwrap();
             let mut count = 0;
             while let Some(sent) = commands.read().unwrap() {
@@ -232,4 +232,10 @@ fn bytes_at_random_end_without_harm() {
             assert_eq!(count, survey.commands, "{}", text.escape_ascii());
         }
     }
+}
+
+#[test]
+fn reading_stops_when_the_user_wants() {
+    let error = report("inb 1\n").survey(1, &AtomicBool::new(true)).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 130);
 }

@@ -103,14 +103,15 @@ fn begins_as_command(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
 
     #[track_caller]
     fn reproduce(text: &str, one_by_one: bool) -> (tempfile::TempDir, Option<String>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("it's a report");
         std::fs::write(&path, text).unwrap();
-        let report = Report::open(&path).unwrap();
-        let part = report.survey(1).unwrap().part;
+        let report = Report::open(&path, &AtomicBool::new(false)).unwrap();
+        let part = report.survey(1, &AtomicBool::new(false)).unwrap().part;
         // Instead of QEMU, something that shows what it gets.
         let args = ["-c".to_owned(), "tee got".to_owned()];
         let line = line(&report, part, Path::new("/bin/sh"), &args, one_by_one).unwrap();

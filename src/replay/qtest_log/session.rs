@@ -42,8 +42,8 @@ pub fn run(
         .as_deref()
         .map(|path| Output::create(OutputKind::Report, path))
         .transpose()?;
-    let report = Report::open(&config.tracefile)?;
-    let survey = report.survey(config.pick)?;
+    let report = Report::open(&config.tracefile, stop)?;
+    let survey = report.survey(config.pick, stop)?;
     let (arguments, line) = arguments(config, &report, &survey)?;
     let (binary, _) = probe::choose(config.binary.as_deref(), Some(Mode::Qtest))?;
     let folder = tempfile::tempdir()
