@@ -58,7 +58,7 @@ pub trait MachineKind: Sync {
     /// # Errors
     /// The machine cannot be had.
     fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine>;
-    /// What no machine of this kind has, and why: the words for skips.
+    /// What machines of this kind lack, and why: the words for skips.
     fn lacks(&self) -> &'static [Lack] {
         &[]
     }

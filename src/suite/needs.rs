@@ -23,12 +23,12 @@ pub fn words(capabilities: Capabilities) -> Vec<&'static str> {
     WORDS.iter().filter(|(bit, _)| capabilities.contains(*bit)).map(|(_, word)| *word).collect()
 }
 
-/// What no machine of a kind has, and why.
+/// What machines of a kind lack, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Lack {
-    /// Chips.
+    /// Chips that none of them has.
     pub chips: Chips,
-    /// Facets.
+    /// Facets that not all of them have.
     pub facets: Capabilities,
     /// A sentence without its full stop.
     pub why: &'static str,
@@ -36,9 +36,8 @@ pub struct Lack {
 
 /// What the best machine of a kind has.
 pub(super) fn best(lacks: &[Lack]) -> (Capabilities, Chips) {
-    lacks.iter().fold((Capabilities::all(), Chips::all()), |(facets, chips), lack| {
-        (facets - lack.facets, chips - lack.chips)
-    })
+    let chips = lacks.iter().fold(Chips::all(), |chips, lack| chips - lack.chips);
+    (Capabilities::all(), chips)
 }
 
 /// Why a machine cannot run a case, if it cannot: `qemu lacks a virtual clock`, or in the words of
@@ -101,10 +100,9 @@ mod tests {
             missing(("m", &lacks), nothing, (facets, chips)).unwrap()
         };
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::LAPIC), "m: no CPU runs");
-        let best = best(&lacks);
-        assert_eq!(best, (Capabilities::all() - Capabilities::CPU_IRQ, best.1));
-        assert!(!best.1.intersects(Chips::LAPIC | Chips::HPET));
-        assert!(best.1.contains(Chips::RTC));
+        let (facets, chips) = best(&lacks);
+        assert_eq!(facets, Capabilities::all(), "a facet may be a matter of options");
+        assert!(!chips.intersects(Chips::LAPIC | Chips::HPET) && chips.contains(Chips::RTC));
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::HPET), "m: no CPU runs; time stands still");
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::FW_CFG), "m lacks fw-cfg; no CPU runs");
     }
