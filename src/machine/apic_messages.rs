@@ -1,4 +1,4 @@
-//! Interrupt messages on the bus, where no local APIC takes them.
+//! Interrupt messages as the bus shows them.
 
 use crate::base::{Error, Result};
 

@@ -46,7 +46,7 @@ bitflags! {
         const RESIZE = 1 << 9;
         /// Timers that run, by whichever clock.
         const TIMERS = 1 << 10;
-        /// Messages for local APICs are seen on the bus, as no local APIC is there to take them.
+        /// Messages for local APICs are seen on the bus.
         const APIC_MESSAGES = 1 << 11;
     }
 }

@@ -28,18 +28,11 @@ use crate::machine::{Capabilities, Machine};
 pub struct Qemu;
 
 /// What a PC of QEMU's has and no test thread can use.
-const LACKS: &[Lack] = &[
-    Lack {
-        chips: Chips::LAPIC,
-        facets: Capabilities::empty(),
-        why: "a local APIC answers its own CPU only, and none runs without a guest",
-    },
-    Lack {
-        chips: Chips::empty(),
-        facets: Capabilities::CPU_IRQ,
-        why: "what interrupt controllers deliver is seen where there is one CPU (cpus=1)",
-    },
-];
+const LACKS: &[Lack] = &[Lack {
+    chips: Chips::LAPIC,
+    facets: Capabilities::empty(),
+    why: "a local APIC answers its own CPU only, and none runs without a guest",
+}];
 
 /// What `-nodefaults` leaves out, and is added where a test wants it.
 pub(super) const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
@@ -71,7 +64,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "auto",
         "how devices run without a guest; `qtrace doctor` tells what works here",
     ),
-    OptionSpec::new("cpus", "N", "1", "CPUs, which only stand there"),
+    OptionSpec::new(
+        "cpus",
+        "N",
+        "1",
+        "CPUs, which only stand there; interrupt controllers are tested with 1",
+    ),
     OptionSpec::new("ram", "SIZE", "128M", "guest RAM, at most 2G"),
     OptionSpec::new(
         "args",

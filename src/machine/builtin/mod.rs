@@ -133,12 +133,11 @@ impl Machine for BuiltinMachine {
             | Capabilities::MEMORY
             | Capabilities::INTX
             | Capabilities::MSIX
-            | Capabilities::RESIZE;
+            | Capabilities::RESIZE
+            | Capabilities::APIC_MESSAGES;
         capabilities |= Capabilities::TIMERS;
         capabilities.set(Capabilities::VIRTUAL_CLOCK, self.clock.is_virtual());
         capabilities.set(Capabilities::CPU_IRQ, self.interrupts.has_cpu());
-        let untaken = self.interrupts.has_untaken_messages();
-        capabilities.set(Capabilities::APIC_MESSAGES, untaken);
         capabilities
     }
 

@@ -5,7 +5,8 @@ use crate::base::BusAccess;
 use crate::suite::irq_board::{Fault, all_found, all_pass};
 
 const IOWIN: u64 = 0xfec0_0010;
-const EOI: u64 = 0xfee0_00b0;
+/// Of a local APIC, and of an I/O APIC of version 20h.
+const EOIS: [u64; 2] = [0xfee0_00b0, 0xfec0_0040];
 
 /// What is written to the window loses and gains bits.
 fn wrote(access: BusAccess, lost: u64, gained: u64) -> Option<u64> {
@@ -48,7 +49,7 @@ const FAULTS: &[(&str, Fault)] = &[
     ("level", |a| wrote(a, 1 << 15, 0)),
     ("level", |a| read(a, 1 << 14, 0)),
     // No EOI reaches anybody.
-    ("level", |a| lost(a, EOI)),
+    ("level", |a| EOIS.into_iter().try_fold(a.value, |_, eoi| lost(a, eoi))),
     ("eoi-register", |a| lost(a, 0xfec0_0040)),
     ("eoi-register", |a| Some(if a.addr == 0xfec0_0040 { 0x51 } else { a.value })),
     ("polarity", |a| wrote(a, 1 << 13, 0)),
@@ -60,6 +61,8 @@ const FAULTS: &[(&str, Fault)] = &[
     ("lowest-priority", |a| if is_entry(a) { wrote(a, 0x700, 0x400) } else { Some(a.value) }),
     ("nmi", |a| wrote(a, 0x700, 0)),
     ("extint", |a| wrote(a, 0x700, 0)),
+    // Levels are edges, whose messages say nothing.
+    ("assert", |a| wrote(a, 1 << 15, 0)),
 ];
 
 #[test]

@@ -126,8 +126,8 @@ pub fn spurious_7(t: &mut TestThread<'_>) -> Outcome {
     }
     let entry = Redirection { mode: DeliveryMode::ExtInt, ..Redirection::edge(0) };
     IoApic::default().redirect(bus(t)?, Serial.input(), entry);
-    let untaken = t.machine().interrupts()?.apic_messages()?;
-    t.expect("messages before the request", untaken.len(), 0)?;
+    // From now on.
+    t.machine().interrupts()?.apic_messages()?;
     raise(t, &[Serial])?;
     if has_lapic {
         cpu.expect(t, "the default interrupt: level 7", BASE + 7)?;

@@ -7,7 +7,7 @@ pub mod pins;
 pub mod router;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use self::pins::{CpuPins, Pin};
@@ -93,8 +93,9 @@ pub struct IrqHub {
     lines: [Line; LINES],
     messages: RwLock<HashMap<(u64, u32), Arc<IrqEvent>>>,
     controllers: OnceLock<Controllers>,
-    /// Messages for local APICs, where the board has none.
-    untaken: Mutex<ApicMessages>,
+    /// Messages for local APICs, as the bus shows them to whoever asked.
+    shown: Mutex<ApicMessages>,
+    are_shown: AtomicBool,
     /// Controllers must see the changes of a line in their order, whichever threads make them.
     order: Mutex<()>,
 }
@@ -107,7 +108,8 @@ impl IrqHub {
             lines: Default::default(),
             messages: RwLock::default(),
             controllers: OnceLock::new(),
-            untaken: Mutex::default(),
+            shown: Mutex::default(),
+            are_shown: AtomicBool::new(false),
             order: Mutex::new(()),
         }
     }
@@ -143,9 +145,11 @@ impl IrqHub {
             cell.store(data.to_le(), Ordering::Release);
         }
         if APIC_MESSAGES.contains(&addr) {
-            match self.controllers.get().and_then(|c| c.lapics.as_ref()) {
-                Some(lapics) => lapics.message(addr, data),
-                None => self.untaken().push(ApicMessage { addr, data }),
+            if self.are_shown.load(Ordering::Relaxed) {
+                self.shown().push(ApicMessage { addr, data });
+            }
+            if let Some(lapics) = self.controllers.get().and_then(|c| c.lapics.as_ref()) {
+                lapics.message(addr, data);
             }
         }
         let messages = self.messages.read().unwrap_or_else(PoisonError::into_inner);
@@ -154,8 +158,8 @@ impl IrqHub {
         }
     }
 
-    fn untaken(&self) -> MutexGuard<'_, ApicMessages> {
-        self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shown(&self) -> MutexGuard<'_, ApicMessages> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch_line(&self, irq: u32) -> Result<Arc<IrqEvent>> {
@@ -229,11 +233,6 @@ impl IrqController {
     pub fn has_cpu(&self) -> bool {
         self.0.controllers.get().is_some_and(|c| c.acknowledge.is_some())
     }
-
-    /// Whether messages for local APICs go untaken.
-    pub fn has_untaken_messages(&self) -> bool {
-        self.0.controllers.get().is_some_and(|c| c.ioapic.is_some() && c.lapics.is_none())
-    }
 }
 
 impl Interrupts for IrqController {
@@ -255,7 +254,8 @@ impl Interrupts for IrqController {
     }
 
     fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
-        self.0.untaken().take()
+        self.0.are_shown.store(true, Ordering::Relaxed);
+        self.0.shown().take()
     }
 }
 
@@ -293,6 +293,11 @@ mod tests {
         irqs.0.send_message(0xfee0_0000, 33);
         irqs.0.send_message(0xfee0_0000, 34);
         assert_eq!(b.take(), 1);
+        assert_eq!(irqs.apic_messages().unwrap(), []);
+        irqs.0.send_message(0xfee0_1000, 35);
+        irqs.0.send_message(0x100, 36);
+        let shown = irqs.apic_messages().unwrap();
+        assert_eq!(shown, [ApicMessage { addr: 0xfee0_1000, data: 35 }]);
         assert!(irqs.watch(IrqSource::Intx(24)).is_err());
     }
 
