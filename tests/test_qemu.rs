@@ -25,9 +25,6 @@ const TYPES: [&str; 2] = ["pc", "q35"];
 const LIST: &str = "docs/qemu-skips.md";
 const WRITE: &str = "QTRACE_WRITE_LISTS";
 
-/// Modules that are not yet right on QEMU.
-const LATER: &[&str] = &["ioapic"];
-
 /// The QEMU whose bugs are listed. A newer one may have lost some of them.
 const LISTED: &str = "7.2.";
 
@@ -50,7 +47,7 @@ fn skipped(why: &str) -> Option<String> {
 fn report(board: &str) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a folder");
     let machine = format!("qemu,accel=qtest,type={board}");
-    let all = MODULES.iter().map(|module| module.name()).filter(|name| !LATER.contains(name));
+    let all = MODULES.iter().map(|module| module.name());
     let words = ["test", "--machine", &machine, "--format", "json"].into_iter().chain(all);
     let out = qtrace(dir.path(), words);
     let stderr = String::from_utf8_lossy(&out.stderr);
@@ -164,8 +161,7 @@ fn every_module_passes_and_the_skips_are_those_of_the_documentation() {
         return;
     }
     let page = Skips::of(&reports).page();
-    let later = |bug: &known::KnownBug| LATER.iter().any(|name| bug.case.starts_with(name));
-    for bug in known::BUGS.iter().filter(|bug| bug.machine == "qemu" && !later(bug)) {
+    for bug in known::BUGS.iter().filter(|bug| bug.machine == "qemu") {
         let shown = page.contains(&format!("| {} | {} |", bug.what, bug.section));
         assert!(shown, "no case shows the bug any more: {bug:?}");
     }

@@ -28,11 +28,18 @@ use crate::machine::{Capabilities, Machine};
 pub struct Qemu;
 
 /// What a PC of QEMU's has and no test thread can use.
-const LACKS: &[Lack] = &[Lack {
-    chips: Chips::LAPIC,
-    facets: Capabilities::empty(),
-    why: "a local APIC answers its own CPU only, and none runs without a guest",
-}];
+const LACKS: &[Lack] = &[
+    Lack {
+        chips: Chips::LAPIC,
+        facets: Capabilities::empty(),
+        why: "a local APIC answers its own CPU only, and none runs without a guest",
+    },
+    Lack {
+        chips: Chips::empty(),
+        facets: Capabilities::CPU_IRQ,
+        why: "what interrupt controllers deliver is seen where there is one CPU (cpus=1)",
+    },
+];
 
 /// What `-nodefaults` leaves out, and is added where a test wants it.
 pub(super) const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
