@@ -22,7 +22,7 @@ use serde_json::Value;
 const TYPES: [&str; 2] = ["pc", "q35"];
 
 /// The list of skips, which this test checks and, where this variable is set, writes.
-const LIST: &str = "docs/qemu-skips.md";
+const LIST: &str = "tests/golden/qemu-skips.md";
 const WRITE: &str = "QTRACE_WRITE_LISTS";
 
 /// The QEMU whose bugs are listed. A newer one may have lost some of them.

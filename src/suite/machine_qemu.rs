@@ -109,6 +109,12 @@ impl Qemu {
     pub(super) fn config(options: &Options) -> Result<QemuConfig> {
         let ram_bytes = options.parse_with("ram", "a size such as 256M", parse_size)?;
         let args = options.parse_with("args", "words with closed quotes", shell::split)?;
+        if args.iter().flatten().any(|arg| arg.trim_start_matches('-') == "daemonize") {
+            return Err(Error::usage(
+                "args=-daemonize: a QEMU that leaves its parent would be lost",
+            )
+            .hint("qtrace ends the QEMUs that it starts"));
+        }
         let board = board(options)?;
         let exact = options.get("type").filter(|name| TYPES.iter().all(|(known, _)| known != name));
         json_option(options, "device")?;

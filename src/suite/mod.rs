@@ -3,7 +3,7 @@
 //! A [`Module`] says which machine its cases need, and has init, run and cleanup; a [`Case`] is a
 //! function that a [`TestThread`] runs and that ends in an [`Outcome`]. One file per device holds
 //! its module; [`registry`] lists them all. Bugs of machines that are not ours stand in [`known`];
-//! what a kind of machine lacks, and why, in its [`needs::Lack`]s; `docs/qemu-skips.md` has both for
+//! what a kind of machine lacks, and why, in its [`needs::Lack`]s; `tests/golden/qemu-skips.md` has both for
 //! QEMU, as a test of ours finds them.
 
 mod access_log;

@@ -92,6 +92,10 @@ impl Process {
     /// How it ended, if it has.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
+            if self.has_ended() {
+                // Not reaped yet: the number is still its own.
+                self.kill_group();
+            }
             self.status = self.child.try_wait().unwrap_or(None);
             if self.status.is_some() {
                 let _ = self.stderr_end.recv_timeout(STDERR_PATIENCE);
@@ -124,11 +128,26 @@ impl Process {
     /// Ends it at once, and says how it ended: it may have done so by itself before.
     pub fn kill(&mut self) -> Option<ExitStatus> {
         if self.try_wait().is_none() {
+            self.kill_group();
             let _ = self.child.kill();
             self.status = self.child.wait().ok();
             let _ = self.stderr_end.recv_timeout(STDERR_PATIENCE);
         }
         self.status
+    }
+
+    fn has_ended(&self) -> bool {
+        let Some(pidfd) = &self.pidfd else { return false };
+        let mut list = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut list, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Ends what it started and left: a script around QEMU may not be QEMU itself.
+    fn kill_group(&self) {
+        if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
+            // SAFETY: a plain system call on a number.
+            unsafe { libc::killpg(group, libc::SIGKILL) };
+        }
     }
 
     /// What it has written to stderr: the beginning and the end, where that is long.
@@ -328,6 +347,22 @@ mod tests {
         let pid = process.id();
         drop(process);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn what_a_child_left_behind_ends_with_it() {
+        let mut process = shell("sleep 1000 >/dev/null 2>&1 & echo $! >&2; exit 0");
+        process.wait(LONG).unwrap();
+        let left: u32 = process.stderr().trim().parse().unwrap();
+        let end = Instant::now() + LONG;
+        let is_alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{left}/stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|s| s.starts_with(['R', 'S', 'D']))
+        };
+        while is_alive() {
+            assert!(Instant::now() < end, "{left} lives on");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
