@@ -289,6 +289,20 @@ mod tests {
     }
 
     #[test]
+    fn a_new_image_of_another_size_than_was_asked_for_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        let text = format!("tracefile=t,target_img={},target_fmt=raw", path.display());
+        // A guest sees whole sectors, which is no other size.
+        let target = Target::open(&config(text.clone()), 1000, &Arc::default()).unwrap();
+        assert_eq!((target.size(), target.note(1024)), (1024, None));
+        assert!(target.note(1 << 20).unwrap().contains("1048576 bytes instead of 1024"));
+        target.commit().unwrap();
+        let target = Target::open(&config(text), 1000, &Arc::default()).unwrap();
+        assert_eq!(target.note(1 << 20), None, "it had its size before");
+    }
+
+    #[test]
     fn a_snapshot_leaves_the_image_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("d.raw");
