@@ -32,12 +32,14 @@ pub fn messages(t: &mut TestThread<'_>) -> Outcome<Vec<ApicMessage>> {
 /// The entry that sends such a message; `None` for what is no message to local APICs.
 pub fn entry_of(message: ApicMessage) -> Option<Redirection> {
     let ApicMessage { addr, data } = message;
-    if addr >> 20 != MESSAGES || addr & 0b1011 != 0 || data >> 16 != 0 {
+    let mode = DeliveryMode::of_code((data >> 8) as u8);
+    let is_known = u32::from(mode.code()) == data >> 8 & 7;
+    if addr >> 20 != MESSAGES || addr & 0b1011 != 0 || data >> 16 != 0 || !is_known {
         return None;
     }
     Some(Redirection {
         vector: data as u8,
-        mode: DeliveryMode::of_code((data >> 8) as u8),
+        mode,
         destination: Destination::of_fields((addr >> 12) as u8, addr & LOGICAL != 0),
         level: data & LEVEL != 0,
         ..Redirection::default()
