@@ -1,6 +1,7 @@
 //! What the tests of the program share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod guest;
 pub mod inputs;
 
 use std::path::{Path, PathBuf};
