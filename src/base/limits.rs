@@ -74,3 +74,8 @@ pub const QTEST_SPOOL_BYTES_MAX: u64 = 1 << 30;
 
 /// Lines of a report that are shown, of those that were not sent for one reason.
 pub const QTEST_SHOWN_LINES_MAX: usize = 3;
+
+/// Bytes that wait in a recording's queue unless the user says otherwise: a tenth of a second of
+/// what a fast disk is sent, so that a killed recorder loses little and a stall of the file system
+/// is not felt at once.
+pub const RECORD_QUEUE_BYTES: usize = 64 << 20;

@@ -1,10 +1,12 @@
 //! Recorders: whatever passes through them becomes a trace.
 //!
 //! - [`machine`]: a tap between a test thread and its machine; [`memory`]: what of guest RAM
-//!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run.
+//!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run;
+//! - [`recording`]: what the taps on real systems write through, live.
 
 pub mod machine;
 pub mod memory;
+pub mod recording;
 pub mod tap_dir;
 
 #[cfg(test)]

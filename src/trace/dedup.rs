@@ -17,7 +17,7 @@ use super::index::Index;
 use crate::base::limits::{DEDUP_ENTRIES_MAX, PAYLOAD_FRAME_BYTES};
 
 /// zstd's fastest ordinary level: an import should be bound by its input, not by this.
-const ZSTD_LEVEL: i32 = 1;
+pub(crate) const ZSTD_LEVEL: i32 = 1;
 
 /// Entries of one generation: two of them stay below [`DEDUP_ENTRIES_MAX`], and 7/8 of a power of
 /// two is where a hash table is fullest.
@@ -36,6 +36,7 @@ pub(super) struct Collector {
     /// The generation before; dropped when `recent` is full.
     older: HashMap<u64, u32>,
     compressor: zstd::bulk::Compressor<'static>,
+    level: i32,
 }
 
 impl Collector {
@@ -47,7 +48,17 @@ impl Collector {
             recent: HashMap::new(),
             older: HashMap::new(),
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
+            level: ZSTD_LEVEL,
         })
+    }
+
+    /// Compresses at another level from the next frame on.
+    pub(super) fn set_level(&mut self, level: i32) -> io::Result<()> {
+        if self.level != level {
+            self.compressor.set_compression_level(level)?;
+            self.level = level;
+        }
+        Ok(())
     }
 
     /// Number that the next new payload gets.

@@ -1,4 +1,5 @@
-//! Where a trace is written: a temporary beside its final name, whole frames only.
+//! Where a trace is written: a temporary beside its final name, or, while it is recorded, that
+//! name itself; whole frames only.
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -15,9 +16,26 @@ use crate::base::{Error, Result};
 /// What the umask is applied to, as for any file that a program creates.
 const CREATE_MODE: u32 = 0o666;
 
-/// An unfinished trace. Dropped, it is removed.
+/// The file of an unfinished trace.
+enum Target {
+    /// Nobody sees it before it is whole; dropped, it is removed.
+    Temporary(NamedTempFile),
+    /// It stands under its name: whatever ends the program leaves what was written.
+    Live(File),
+}
+
+impl Target {
+    fn file(&self) -> &File {
+        match self {
+            Self::Temporary(temporary) => temporary.as_file(),
+            Self::Live(file) => file,
+        }
+    }
+}
+
+/// An unfinished trace. Dropped, it is removed, unless it is [live](Sink::publish).
 pub(super) struct Sink {
-    temporary: NamedTempFile,
+    target: Target,
     /// The final name.
     path: PathBuf,
     /// Bytes written.
@@ -38,9 +56,32 @@ impl Sink {
             .permissions(Permissions::from_mode(CREATE_MODE))
             .tempfile_in(folder)
             .writing(&path, "cannot create a temporary file beside it")?;
-        let mut sink = Self { temporary, path, at: 0, broken: false };
+        let target = Target::Temporary(temporary);
+        let mut sink = Self { target, path, at: 0, broken: false };
         sink.write(Preamble::current().as_bytes())?;
         Ok(sink)
+    }
+
+    /// Gives what is written so far its final name: from here on readers find it there, and it
+    /// stays whatever happens. Without `replace` a file of that name is an error.
+    pub(super) fn publish(self, replace: bool) -> Result<Self> {
+        self.check()?;
+        let Self { target, path, at, broken } = self;
+        let target = match target {
+            Target::Temporary(temporary) if replace => temporary.persist(&path),
+            Target::Temporary(temporary) => temporary.persist_noclobber(&path),
+            live => return Ok(Self { target: live, path, at, broken }),
+        };
+        let file = match target.map_err(|e| e.error) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::usage("the output exists")
+                    .path(&path)
+                    .hint("--force replaces it"));
+            }
+            persisted => persisted.writing(&path, "cannot give the trace its name")?,
+        };
+        sync_folder(&path)?;
+        Ok(Self { target: Target::Live(file), path, at, broken })
     }
 
     /// The final name, for messages.
@@ -50,7 +91,7 @@ impl Sink {
 
     /// The file as it is so far.
     pub(super) fn file(&self) -> &File {
-        self.temporary.as_file()
+        self.target.file()
     }
 
     /// Offset of the next frame.
@@ -63,10 +104,22 @@ impl Sink {
         let (offset, len) = (self.at, body.len());
         body.resize(padded(len as u64) as usize, 0);
         header.seal(body, len);
-        self.write(header.as_bytes())?;
-        self.write(body)?;
+        let written = self.write(header.as_bytes()).and_then(|()| self.write(body));
+        if written.is_err() {
+            self.cut(offset);
+            return written.map(|()| offset);
+        }
         debug_assert_eq!(self.at, offset + (FRAME_HEADER_BYTES + body.len()) as u64);
         Ok(offset)
+    }
+
+    /// Ends a live trace with its last whole frame. A reader would stop there by itself.
+    fn cut(&mut self, end: u64) {
+        if let Target::Live(file) = &self.target
+            && file.set_len(end).is_ok()
+        {
+            self.at = end;
+        }
     }
 
     /// Makes sure that a trace which lacks something is never taken for a whole one.
@@ -83,8 +136,8 @@ impl Sink {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.check()?;
-        let file = self.temporary.as_file_mut();
-        let written = file.write_all(bytes).writing(&self.path, "cannot write the trace");
+        let written =
+            self.target.file().write_all(bytes).writing(&self.path, "cannot write the trace");
         self.broken = written.is_err();
         self.at += bytes.len() as u64;
         written
@@ -93,15 +146,21 @@ impl Sink {
     /// Makes everything durable, then visible under the final name.
     pub(super) fn commit(self) -> Result<()> {
         self.check()?;
-        let Self { temporary, path, .. } = self;
-        temporary.as_file().sync_all().writing(&path, "cannot sync the trace")?;
-        temporary
-            .persist(&path)
-            .map_err(|e| e.error)
-            .writing(&path, "cannot give the trace its name")?;
-        let folder = folder(&path);
-        File::open(folder).and_then(|folder| folder.sync_all()).writing(folder, "cannot sync")
+        let Self { target, path, .. } = self;
+        target.file().sync_all().writing(&path, "cannot sync the trace")?;
+        if let Target::Temporary(temporary) = target {
+            temporary
+                .persist(&path)
+                .map_err(|e| e.error)
+                .writing(&path, "cannot give the trace its name")?;
+        }
+        sync_folder(&path)
     }
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    let folder = folder(path);
+    File::open(folder).and_then(|folder| folder.sync_all()).writing(folder, "cannot sync")
 }
 
 fn folder(path: &Path) -> &Path {

@@ -1,5 +1,7 @@
-//! Writing a trace: bounded memory, whole frames, nothing under the final name before it is done.
+//! Writing a trace: bounded memory, whole frames, nothing under the final name before it is done,
+//! unless it is recorded live.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -26,7 +28,8 @@ const DEVICE_NAME_BYTES_MAX: usize = 4096;
 const DEVICE_NAMES_BYTES_MAX: usize = 64 << 20;
 
 /// Writes one trace. Nothing stands under its name until [`TraceWriter::finish`]; a writer that
-/// is dropped before leaves nothing behind.
+/// is dropped before leaves nothing behind. One made by [`TraceWriter::create_live`] is the
+/// exception.
 pub struct TraceWriter {
     sink: Sink,
     collector: Collector,
@@ -64,6 +67,40 @@ impl TraceWriter {
         };
         writer.metadata(KIND_HEADER, &header)?;
         Ok(writer)
+    }
+
+    /// Begins a trace that stands under its name at once and can be opened from then on: whatever
+    /// ends the program, the frames written so far are there, and a reader says that the trace is
+    /// incomplete. A file that is there is an error, or is replaced at once.
+    ///
+    /// # Errors
+    /// Those of [`TraceWriter::create`]; `Usage` when the file exists and is not to be replaced.
+    pub fn create_live(path: &Path, header: TraceHeader, replace: bool) -> Result<Self> {
+        let writer = Self::create(path, header)?;
+        Ok(Self { sink: writer.sink.publish(replace)?, ..writer })
+    }
+
+    /// Another handle of the file, by which what was written can be made durable elsewhere than
+    /// where it is written.
+    ///
+    /// # Errors
+    /// `Incomplete` when there are no more descriptors.
+    pub fn file(&self) -> Result<File> {
+        self.sink.file().try_clone().writing(self.sink.path(), "cannot share the trace's file")
+    }
+
+    /// Bytes written to the file so far.
+    pub fn file_bytes(&self) -> u64 {
+        self.sink.at()
+    }
+
+    /// Payloads are compressed at this level of zstd from now on; negative ones are faster.
+    ///
+    /// # Errors
+    /// `Incomplete` when zstd refuses.
+    pub fn set_compression(&mut self, level: i32) -> Result<()> {
+        let set = self.collector.set_level(level);
+        set.writing(self.sink.path(), "cannot prepare the compressor")
     }
 
     /// Adds a stream; ids count up from 0.
