@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod import;
 pub mod info;
 pub mod progress;
+pub mod record;
 pub mod replay;
 mod signals;
 pub mod test;
@@ -32,6 +33,7 @@ Examples:
   qtrace info t.qtrace
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
   qtrace diff d.qcow2 want.raw
+  qtrace record machine -o rtc.qtrace --test rtc/drift
   qtrace test rtc
   qtrace doctor";
 
@@ -44,6 +46,8 @@ pub enum Command {
     Info(info::Args),
     /// Replay a trace through a device model onto a disk image, and check the result.
     Replay(replay::Args),
+    /// Record what a real system does as a .qtrace.
+    Record(record::Args),
     /// Run the tests of device models.
     Test(test::Args),
     /// Compare two images, two reports or two traces.
@@ -72,8 +76,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    // Tests send what a device warns of: that it does is no news.
-    init_logging(if matches!(cli.command, Command::Test(_)) { "error" } else { "warn" });
+    init_logging(match &cli.command {
+        // Tests send what a device warns of: that it does is no news.
+        Command::Test(_) => "error",
+        Command::Record(args) if args.is_test() => "error",
+        _ => "warn",
+    });
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -88,6 +96,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Import(args) => import::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Record(args) => record::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -86,7 +86,7 @@ pub enum Format {
     Junit,
 }
 
-fn duration(text: &str) -> std::result::Result<Duration, String> {
+pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
     match parse_nanos(text, 1_000_000_000) {
         Some(ns) if ns > 0 => Ok(Duration::from_nanos(ns)),
         _ => Err("a time such as 500ms, 60s or 2m".to_owned()),

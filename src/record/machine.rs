@@ -10,8 +10,10 @@
 //! is taken for the test thread's. A recording has one test thread: a tapped machine has no others.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::memory::{Changed, Shadow};
 use crate::base::{BusAccess, BusSpace, Clock, Error, GuestAddr, Nanos, Result};
@@ -55,9 +57,19 @@ struct Watched {
     outer: Arc<IrqEvent>,
 }
 
+/// How often a recording that others can open is written and made durable, by the host's time.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
+
+/// A trace that stands under its name while it is written.
+struct Live {
+    file: File,
+    synced: Instant,
+}
+
 /// What is written to the trace.
 struct Recorder {
     writer: TraceWriter,
+    live: Option<Live>,
     streams: Vec<String>,
     shadow: Shadow,
     /// The first failure: nothing is recorded after it.
@@ -84,8 +96,17 @@ impl Recorder {
 
     fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) {
         if self.failed.is_none() {
-            self.failed = work(self).err();
+            self.failed = work(self).and_then(|()| self.sync()).err();
         }
+    }
+
+    /// Writes what a reader of a live trace should find by now.
+    fn sync(&mut self) -> Result<()> {
+        let due = |live: &&mut Live| live.synced.elapsed() >= SYNC_EVERY;
+        let Some(live) = self.live.as_mut().filter(due) else { return Ok(()) };
+        live.synced = Instant::now();
+        self.writer.flush()?;
+        live.file.sync_data().map_err(|e| Error::incomplete("cannot sync the trace").source(e))
     }
 
     /// Writes what changed in memory since the last look: by the test thread (`Write`), or by
@@ -120,6 +141,20 @@ impl<'m> Tap<'m> {
     /// # Errors
     /// Guest memory cannot be searched.
     pub fn new(machine: &'m mut dyn Machine, writer: TraceWriter) -> Result<Self> {
+        Self::with(machine, writer, None)
+    }
+
+    /// The same with a writer of a [live](TraceWriter::create_live) trace: what is recorded reaches
+    /// the file within a second of the host's time.
+    ///
+    /// # Errors
+    /// Those of [`Tap::new`]; the file cannot be shared.
+    pub fn live(machine: &'m mut dyn Machine, writer: TraceWriter) -> Result<Self> {
+        let live = Live { file: writer.file()?, synced: Instant::now() };
+        Self::with(machine, writer, Some(live))
+    }
+
+    fn with(machine: &'m mut dyn Machine, writer: TraceWriter, live: Option<Live>) -> Result<Self> {
         let ram = match machine.capabilities().contains(Capabilities::MEMORY) {
             true => Some(machine.ram()?),
             false => None,
@@ -128,26 +163,28 @@ impl<'m> Tap<'m> {
         if let Some(ram) = &ram {
             shadow.changes(ram)?;
         }
-        let recorder = Recorder { writer, streams: Vec::new(), shadow, failed: None };
+        let recorder = Recorder { writer, live, streams: Vec::new(), shadow, failed: None };
         let (clock, watched) = (machine.clock(), Vec::new());
         let (name, recorder) = (machine.name().to_owned(), RefCell::new(recorder));
         Ok(Self { name, inner: RefCell::new(machine), clock, ram, watched, recorder })
     }
 
-    /// Writes the end of the trace; there is none of a machine that nobody drove.
+    /// Writes the end of the trace. Whether there is one: there is none of a machine that nobody
+    /// drove.
     ///
     /// # Errors
     /// Whatever kept it from being recorded; nothing is left behind then.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<bool> {
         self.before();
         let recorder = self.recorder.into_inner();
         match recorder.failed {
             Some(error) => Err(error),
             // A test that was skipped did nothing.
-            None if recorder.writer.events() == 0 => Ok(()),
-            None => recorder
-                .writer
-                .finish(TraceSummary { not_recorded: NEVER, ..TraceSummary::default() }),
+            None if recorder.writer.events() == 0 => Ok(false),
+            None => {
+                let summary = TraceSummary { not_recorded: NEVER, ..TraceSummary::default() };
+                recorder.writer.finish(summary).map(|()| true)
+            }
         }
     }
 
@@ -402,8 +439,20 @@ impl Interrupts for Tap<'_> {
         vector
     }
 
-    // What is seen on the bus without asking for it is not recorded.
     fn apic_messages(&mut self) -> Result<Vec<ApicMessage>> {
-        self.inner.get_mut().interrupts()?.apic_messages()
+        let time = self.clock.now();
+        self.before();
+        let messages = self.inner.get_mut().interrupts()?.apic_messages()?;
+        let count = messages.len() as u32;
+        self.after(&IrqKind::ApicLook.name(), |stream| {
+            Event::Irq(IrqChange { time, stream, line: count, high: false })
+        });
+        let recorder = self.recorder.get_mut();
+        for ApicMessage { addr, data } in &messages {
+            recorder.write(&IrqKind::ApicMessage(*addr).name(), |stream| {
+                Event::Irq(IrqChange { time, stream, line: *data, high: true })
+            });
+        }
+        Ok(messages)
     }
 }

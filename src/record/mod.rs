@@ -1,13 +1,14 @@
 //! Recorders: whatever passes through them becomes a trace.
 //!
 //! - [`machine`]: a tap between a test thread and its machine; [`memory`]: what of guest RAM
-//!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run;
+//!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run; [`tap_file`]: of one;
 //! - [`recording`]: what the taps on real systems write through, live.
 
 pub mod machine;
 pub mod memory;
 pub mod recording;
 pub mod tap_dir;
+pub mod tap_file;
 
 #[cfg(test)]
 mod tests;

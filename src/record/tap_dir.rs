@@ -58,7 +58,7 @@ impl Around for TapDir {
         let writer = TraceWriter::create(&self.next_file(occasion.name), header)?;
         let mut tap = Tap::new(machine, writer)?;
         run(&mut tap);
-        tap.finish()
+        tap.finish().map(|_| ())
     }
 }
 

@@ -1,9 +1,7 @@
 //! A QEMU for a bus trace.
 
-use serde_json::json;
-
 use super::bus_machine::BusMachine;
-use super::machine_qemu::{ADDED, Qemu, add_chips, test_disk, unreachable};
+use super::machine_qemu::{ADDED, HPET_MESSAGES, Qemu, add_chips, place, test_disk, unreachable};
 use super::setup::TestDisk;
 use super::spec::{DiskSpec, MachineSpec};
 use crate::base::limits::DISK_BYTES_MAX;
@@ -11,7 +9,7 @@ use crate::base::options::Options;
 use crate::base::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::builtin::Chips;
-use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, Time};
+use crate::machine::qemu::{Mode, QemuConfig, QemuDisk, Time, View};
 
 /// Builds the machine that `spec` describes, with what `options` add.
 ///
@@ -43,6 +41,12 @@ fn config(options: &Options, spec: &MachineSpec) -> Result<QemuConfig> {
         None | Some(Mode::Qtest) => Time::Stepped,
         Some(Mode::TcgPaused | Mode::TcgHalted) => Time::Host { follow: false },
     };
+    if spec.controllers && config.cpus == 1 {
+        config.view = View::Controllers;
+    }
+    if spec.hpet_messages {
+        config.args.splice(0..0, HPET_MESSAGES.map(str::to_owned));
+    }
     let mut add = spec.chips;
     if let Some(defaults) = &mut config.defaults {
         // A machine with its defaults has its serial port among them.
@@ -67,9 +71,7 @@ fn disk(options: &Options, spec: &DiskSpec, slot: usize) -> Result<QemuDisk> {
     };
     let (mut disk, _image) = test_disk(options, &wanted)?;
     disk.serial.clone_from(&spec.serial);
-    if let Some(properties) = disk.properties.as_object_mut() {
-        properties.entry("addr").or_insert_with(|| json!(format!("{slot:#x}")));
-    }
+    place(&mut disk, slot);
     Ok(disk)
 }
 

@@ -14,13 +14,13 @@ use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
 use super::setup::{MachineSetup, TestDisk};
-use super::spec::MachineSpec;
+use super::spec::{DiskSpec, MachineSpec};
 use crate::base::options::{OptionSpec, Options};
 use crate::base::units::parse_size;
 use crate::base::{Error, Result, shell};
 use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
-use crate::machine::builtin::{Board, Chips};
+use crate::machine::builtin::{Board, Chips, Reference};
 use crate::machine::qemu::{Defaults, Mode, QemuConfig, QemuDisk, QemuMachine, Time, View, probe};
 use crate::machine::{Capabilities, Machine};
 
@@ -44,9 +44,9 @@ const LACKS: &[Lack] = &[
 /// What `-nodefaults` leaves out, and is added where a test wants it.
 pub(super) const ADDED: Chips = Chips::SERIAL.union(Chips::DEBUGCON);
 
-/// What machines of tests have besides: timers that send messages. Arguments of the user's come
-/// behind, and win.
-const TEST_ARGS: [&str; 2] = ["-global", "hpet.msi=on"];
+/// Timers that send messages, as machines of tests have them. Arguments of the user's come behind,
+/// and win.
+pub(super) const HPET_MESSAGES: [&str; 2] = ["-global", "hpet.msi=on"];
 
 /// The folder of `keep=on`.
 const KEPT: &str = "qtrace-kept";
@@ -205,6 +205,32 @@ pub(super) fn test_disk(options: &Options, disk: &TestDisk) -> Result<(QemuDisk,
     Ok((given, handover.reopen()?))
 }
 
+/// Puts a disk into a slot of the root bus, unless the user said where it is to be.
+pub(super) fn place(disk: &mut QemuDisk, slot: usize) {
+    if disk.properties.is_null() {
+        disk.properties = json!({});
+    }
+    if let Some(properties) = disk.properties.as_object_mut() {
+        properties.entry("addr").or_insert_with(|| json!(format!("{slot:#x}")));
+    }
+}
+
+/// What builds a test's machine again for its recording, with the same `--machine`.
+fn spec(config: &QemuConfig, setup: &MachineSetup) -> MachineSpec {
+    MachineSpec {
+        board: config.board,
+        ram_bytes: config.ram_bytes,
+        cpus: config.cpus,
+        chips: setup.chips,
+        rtc_base_unix_s: config.rtc_base_unix_s,
+        reference: Reference::Qemu,
+        disks: setup.disks.iter().map(DiskSpec::of).collect(),
+        controllers: config.view == View::Controllers,
+        hpet_messages: true,
+        ..MachineSpec::default()
+    }
+}
+
 /// Adds the chips that `-nodefaults` leaves out.
 pub(super) fn add_chips(chips: Chips, config: &mut QemuConfig) {
     let mut add = |chip, device: Value, chardev: &str| {
@@ -264,17 +290,19 @@ impl MachineKind for Qemu {
         if setup.controllers && config.cpus == 1 {
             config.view = View::Controllers;
         }
-        config.args.splice(0..0, TEST_ARGS.map(str::to_owned));
+        config.args.splice(0..0, HPET_MESSAGES.map(str::to_owned));
         add_chips(setup.chips, &mut config);
+        let spec = spec(&config, setup);
         let mut images = Vec::with_capacity(setup.disks.len());
-        for wanted in &setup.disks {
-            let (disk, image) = test_disk(options, wanted)?;
+        for (slot, wanted) in (usize::from(spec.disk_slot)..).zip(&setup.disks) {
+            let (mut disk, image) = test_disk(options, wanted)?;
+            place(&mut disk, slot);
             config.disks.push(disk);
             images.push(image);
         }
         let machine = Self::start(config)?;
         let chips = (Chips::FULL - unreachable() - ADDED) | (setup.chips & ADDED);
-        Ok(TestMachine { machine: Box::new(machine), chips, images, spec: None })
+        Ok(TestMachine { machine: Box::new(machine), chips, images, spec: Some(spec) })
     }
 
     fn lacks(&self) -> &'static [Lack] {

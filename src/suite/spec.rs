@@ -49,7 +49,7 @@ impl DiskSpec {
     }
 
     /// What `disk` is.
-    fn of(disk: &TestDisk) -> Self {
+    pub(super) fn of(disk: &TestDisk) -> Self {
         let TestDisk { bytes, queues, block_bytes, read_only, filled, serial, .. } = *disk;
         Self { bytes, queues, block_bytes, read_only, filled, serial: serial.to_owned() }
     }
@@ -107,6 +107,11 @@ pub struct MachineSpec {
     pub disk_slot: u8,
     /// Its disks.
     pub disks: Vec<DiskSpec>,
+    /// What interrupt controllers deliver is looked at and not the interrupt lines: for machines
+    /// that show one of the two. Others show both.
+    pub controllers: bool,
+    /// Its HPET sends messages, where the machine has a choice.
+    pub hpet_messages: bool,
 }
 
 impl Default for MachineSpec {
@@ -121,6 +126,8 @@ impl Default for MachineSpec {
             reference: builtin.reference,
             disk_slot: builtin.first_disk_slot,
             disks: Vec::new(),
+            controllers: false,
+            hpet_messages: false,
         }
     }
 }
@@ -155,7 +162,21 @@ pub const MACHINE_OPTIONS: &[OptionSpec] = &[
         help: "virtio disks in memory, joined by +: SIZE[/queues=N/block=N/serial=S/ro/filled]",
     },
     OptionSpec { name: "disk_slot", value: "N", default: "4", help: "PCI slot of the first disk" },
+    OptionSpec {
+        name: "interrupts",
+        value: "lines|controllers",
+        default: "lines",
+        help: "what is seen of them on qemu: the lines, or what controllers deliver; builtin: both",
+    },
+    OptionSpec {
+        name: "hpet_messages",
+        value: "on|off",
+        default: "off",
+        help: "on qemu the HPET can send messages; builtin's always can",
+    },
 ];
+
+const INTERRUPTS: &[(&str, bool)] = &[("lines", false), ("controllers", true)];
 
 impl MachineSpec {
     /// What builds `config` again, whose disks are `disks`.
@@ -169,6 +190,8 @@ impl MachineSpec {
             reference: config.reference,
             disk_slot: config.first_disk_slot,
             disks: disks.iter().map(DiskSpec::of).collect(),
+            controllers: false,
+            hpet_messages: false,
         }
     }
 
@@ -192,6 +215,8 @@ impl MachineSpec {
         if let Some(disks) = options.parse_with("disks", "disks such as 16M+1M/ro", parse_disks)? {
             self.disks = disks;
         }
+        self.controllers = options.choice("interrupts", INTERRUPTS, self.controllers)?;
+        self.hpet_messages = options.switch("hpet_messages", self.hpet_messages)?;
         Ok(self)
     }
 
@@ -212,6 +237,8 @@ impl MachineSpec {
             // Writing to a String cannot fail.
             let _ = write!(text, ",disks={}", disks.join("+"));
         }
+        text.push_str(if self.controllers { ",interrupts=controllers" } else { "" });
+        text.push_str(if self.hpet_messages { ",hpet_messages=on" } else { "" });
         text
     }
 
@@ -326,6 +353,8 @@ mod tests {
             reference: Reference::Qemu,
             disk_slot: 2,
             disks: vec![disk, DiskSpec::new(512)],
+            controllers: true,
+            hpet_messages: true,
         };
         assert_eq!(parse(&spec.text()).unwrap(), spec);
         let default = MachineSpec::default();

@@ -68,8 +68,9 @@ pub struct MemoryEvent {
 ///
 /// The name of the stream says what `line` counts: `intx` the global interrupts of the board,
 /// `intr` and `nmi` the pins of a CPU by its number, `msi:ADDRESS` (hexadecimal) the data of
-/// messages to that address. Any other name (`ioapic`) is of a source that knows only lines, and
-/// is taken as `intx`.
+/// messages to that address. `apic-look` is a look at the messages for local APICs that were sent
+/// since the last look, `line` of them; each follows in `apic:ADDRESS`, `line` its data. Any other
+/// name (`ioapic`) is of a source that knows only lines, and is taken as `intx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IrqChange {
     /// Nanoseconds since the trace's time origin; 0 where the source has no times.

@@ -83,8 +83,8 @@ pub struct Engine<'a> {
     waits_max: u64,
     /// The trace tells what devices do of themselves: to memory, with interrupts.
     watches: bool,
-    /// Something was written that devices may be at work for: in the recording they were done with
-    /// it when time had passed.
+    /// Something was written, or time passed, that devices may be at work for: in the recording
+    /// they were done with it when the next thing happened.
     begun: bool,
     stop: &'a AtomicBool,
 }
@@ -201,6 +201,8 @@ impl<'a> Engine<'a> {
         if self.clock.now() < to {
             self.catch_up()?;
             self.machine.advance(to)?;
+            // What timers do on the way is looked for, and a machine may be on its way yet.
+            self.begun |= self.watches;
         }
         // Further deadlines of devices on the way.
         while self.clock.now() < to {

@@ -1,10 +1,10 @@
 //! Interrupts of a recording, and whether they come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::Result;
-use crate::machine::{IrqEvent, IrqSource, Machine};
+use crate::machine::{ApicMessage, Capabilities, IrqEvent, IrqSource, Machine};
 use crate::trace::{Event, IrqChange, StreamId, Trace};
 
 /// Sources watched, each with a descriptor: far below what a process may have.
@@ -23,6 +23,10 @@ pub enum IrqKind {
     Nmi,
     /// Messages to an address.
     Msi(u64),
+    /// The test thread looked which messages for local APICs were sent; its line is their number.
+    ApicLook,
+    /// One of those, to an address.
+    ApicMessage(u64),
     /// Lines of a source that tells every change.
     Lines,
 }
@@ -30,13 +34,18 @@ pub enum IrqKind {
 impl IrqKind {
     /// Of a stream's name.
     pub fn new(name: &str) -> Self {
-        let message = name.strip_prefix("msi:").and_then(|addr| u64::from_str_radix(addr, 16).ok());
-        match (name, message) {
-            (_, Some(addr)) => Self::Msi(addr),
-            ("intx", _) => Self::Intx,
-            ("intx-level", _) => Self::IntxLevel,
-            ("intr", _) => Self::Intr,
-            ("nmi", _) => Self::Nmi,
+        let address = |text| u64::from_str_radix(text, 16).ok();
+        match name.split_once(':').map(|(kind, text)| (kind, address(text))) {
+            Some(("msi", Some(addr))) => return Self::Msi(addr),
+            Some(("apic", Some(addr))) => return Self::ApicMessage(addr),
+            _ => {}
+        }
+        match name {
+            "intx" => Self::Intx,
+            "intx-level" => Self::IntxLevel,
+            "intr" => Self::Intr,
+            "nmi" => Self::Nmi,
+            "apic-look" => Self::ApicLook,
             _ => Self::Lines,
         }
     }
@@ -49,6 +58,8 @@ impl IrqKind {
             Self::Intr => "intr".to_owned(),
             Self::Nmi => "nmi".to_owned(),
             Self::Msi(addr) => format!("msi:{addr:x}"),
+            Self::ApicLook => "apic-look".to_owned(),
+            Self::ApicMessage(addr) => format!("apic:{addr:x}"),
             Self::Lines => "lines".to_owned(),
         }
     }
@@ -70,7 +81,7 @@ impl IrqKind {
             Self::Intr => line.try_into().ok().map(|cpu| IrqSource::Intr { cpu }),
             Self::Nmi => line.try_into().ok().map(|cpu| IrqSource::Nmi { cpu }),
             Self::Msi(addr) => Some(IrqSource::Msi { addr, data: line }),
-            Self::IntxLevel => None,
+            Self::IntxLevel | Self::ApicLook | Self::ApicMessage(_) => None,
         }
     }
 }
@@ -106,6 +117,10 @@ pub struct Expected {
     /// Lines of [`IrqKind::Lines`] that went low, to be looked at when all changes of a moment
     /// were told.
     low: BTreeSet<(StreamId, u32)>,
+    /// Messages for local APICs that the last look found and the recording has not said so yet.
+    messages: VecDeque<ApicMessage>,
+    /// Those of an earlier look that it never said.
+    surplus: Vec<ApicMessage>,
     /// Sources beyond `SOURCES_MAX`, which are not watched.
     pub unwatched: u64,
     /// Sources that the machine does not have.
@@ -170,9 +185,23 @@ impl Expected {
         machine: &mut dyn Machine,
     ) -> Result<Option<Result<(), IrqMismatch>>> {
         let kind = self.kinds.get(&change.stream).copied().unwrap_or(IrqKind::Lines);
-        if kind == IrqKind::IntxLevel {
-            let level = machine.interrupts()?.intx_level(change.line);
-            return Ok(Some(compare(kind, change.line, change.high, level)));
+        match kind {
+            IrqKind::IntxLevel => {
+                let level = machine.interrupts()?.intx_level(change.line);
+                return Ok(Some(compare(kind, change.line, change.high, level)));
+            }
+            IrqKind::ApicLook | IrqKind::ApicMessage(_)
+                if !machine.capabilities().contains(Capabilities::APIC_MESSAGES) =>
+            {
+                return Ok(None);
+            }
+            IrqKind::ApicLook => {
+                self.surplus.extend(std::mem::take(&mut self.messages));
+                self.messages = machine.interrupts()?.apic_messages()?.into();
+                return Ok(Some(Ok(())));
+            }
+            IrqKind::ApicMessage(addr) => return Ok(Some(self.message(addr, change.line))),
+            IrqKind::Intx | IrqKind::Intr | IrqKind::Nmi | IrqKind::Msi(_) | IrqKind::Lines => {}
         }
         let key = (change.stream, change.line);
         let Some(watched) = self.watched.get_mut(&key) else { return Ok(None) };
@@ -195,6 +224,17 @@ impl Expected {
         Ok(Some(Err(IrqMismatch { kind: kind.name(), line: change.line, expected, got })))
     }
 
+    /// The next message that a look found is `data` to `addr`.
+    fn message(&mut self, addr: u64, data: u32) -> Result<(), IrqMismatch> {
+        let got = match self.messages.pop_front() {
+            Some(message) if message == (ApicMessage { addr, data }) => return Ok(()),
+            Some(_) => "another message",
+            None => "nothing",
+        };
+        let kind = IrqKind::ApicMessage(addr).name();
+        Err(IrqMismatch { kind, line: data, expected: "this message", got })
+    }
+
     /// Something else happens now: what fired and was not said, and what should be low and is not.
     ///
     /// # Errors
@@ -208,6 +248,14 @@ impl Expected {
                 let (expected, got) = ("nothing", "it fired");
                 wrong.push(IrqMismatch { kind, line: *line, expected, got });
             }
+        }
+        let unsaid = std::mem::take(&mut self.messages);
+        for ApicMessage { addr, data } in
+            std::mem::take(&mut self.surplus).into_iter().chain(unsaid)
+        {
+            let kind = IrqKind::ApicMessage(addr).name();
+            let (expected, got) = ("nothing", "this message");
+            wrong.push(IrqMismatch { kind, line: data, expected, got });
         }
         for (_, line) in std::mem::take(&mut self.low) {
             let level = machine.interrupts()?.intx_level(line);
