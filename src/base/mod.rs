@@ -3,6 +3,7 @@
 //! Nothing in here knows of traces, machines or images.
 
 pub mod bus;
+pub mod child;
 pub mod clock;
 pub mod error;
 pub mod limits;

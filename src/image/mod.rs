@@ -16,6 +16,7 @@ pub mod lock;
 mod mapped;
 mod mem;
 mod nbd;
+pub mod nbd_proto;
 mod nbd_wire;
 mod null;
 mod open;
@@ -108,6 +109,12 @@ pub trait Image: Send + Sync {
     fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
     /// The range reads as zeros afterwards; `unmap` allows its space to be given back.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+    /// As [`Image::write_zeroes`], where that takes no writing of data; else nothing happens and
+    /// the error is `EOPNOTSUPP`.
+    fn write_zeroes_fast(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        let _ = (offset, len, unmap);
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+    }
     /// What the range from `offset` holds, for at most `len` bytes.
     fn extent(&self, offset: u64, len: u64) -> io::Result<Extent>;
     /// Where the bytes from `offset` are stored just as they are, for at most `len` bytes; `None`

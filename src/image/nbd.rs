@@ -4,10 +4,11 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::iov::{check_range, total, total_mut};
-use super::nbd_wire::{
-    Command, Connection, NBD_CMD_FLAG_NO_HOLE, NBD_FLAG_READ_ONLY, NBD_FLAG_SEND_FLUSH,
-    NBD_FLAG_SEND_TRIM, NBD_FLAG_SEND_WRITE_ZEROES,
+use super::nbd_proto::{
+    Command, NBD_CMD_FLAG_NO_HOLE, NBD_FLAG_READ_ONLY, NBD_FLAG_SEND_FLUSH, NBD_FLAG_SEND_TRIM,
+    NBD_FLAG_SEND_WRITE_ZEROES,
 };
+use super::nbd_wire::Connection;
 use super::qemu_nbd::Server;
 use super::raw::read_only;
 use super::{Extent, ExtentKind, Image, ImageInfo};

@@ -7,72 +7,12 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 
-const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
-const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
-const NBD_OPT_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
-const NBD_REQUEST_MAGIC: u32 = 0x2560_9513;
-const NBD_SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
-const NBD_STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
-
-const NBD_FLAG_FIXED_NEWSTYLE: u16 = 1 << 0;
-const NBD_FLAG_NO_ZEROES: u16 = 1 << 1;
-
-const NBD_OPT_GO: u32 = 7;
-const NBD_OPT_STRUCTURED_REPLY: u32 = 8;
-const NBD_OPT_SET_META_CONTEXT: u32 = 10;
-const NBD_REP_ACK: u32 = 1;
-const NBD_REP_INFO: u32 = 3;
-const NBD_REP_META_CONTEXT: u32 = 4;
-const NBD_REP_FLAG_ERROR: u32 = 1 << 31;
-const NBD_INFO_EXPORT: u16 = 0;
-
-const NBD_REPLY_FLAG_DONE: u16 = 1 << 0;
-const NBD_REPLY_TYPE_NONE: u16 = 0;
-const NBD_REPLY_TYPE_OFFSET_DATA: u16 = 1;
-const NBD_REPLY_TYPE_OFFSET_HOLE: u16 = 2;
-const NBD_REPLY_TYPE_BLOCK_STATUS: u16 = 5;
-const NBD_REPLY_TYPE_ERROR_BIT: u16 = 1 << 15;
-
-const NBD_CMD_FLAG_REQ_ONE: u16 = 1 << 3;
-/// Write zeroes without giving the space back.
-pub const NBD_CMD_FLAG_NO_HOLE: u16 = 1 << 1;
-
-/// The export refuses writes.
-pub const NBD_FLAG_READ_ONLY: u16 = 1 << 1;
-/// The export knows flush.
-pub const NBD_FLAG_SEND_FLUSH: u16 = 1 << 2;
-/// The export knows trim.
-pub const NBD_FLAG_SEND_TRIM: u16 = 1 << 5;
-/// The export knows write-zeroes.
-pub const NBD_FLAG_SEND_WRITE_ZEROES: u16 = 1 << 6;
-
-/// The range reads as zeros (`base:allocation`).
-const NBD_STATE_ZERO: u32 = 1 << 1;
+use super::nbd_proto::*;
 
 /// Longest text or option reply that is read.
 const TEXT_BYTES_MAX: u32 = 64 << 10;
 /// Extents one block-status reply may hold; one was asked for.
 const STATUS_BYTES_MAX: u32 = 1 << 20;
-
-/// Requests. (`doc/proto.md`, "Request types".)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub enum Command {
-    /// `NBD_CMD_READ`
-    Read = 0,
-    /// `NBD_CMD_WRITE`
-    Write = 1,
-    /// `NBD_CMD_DISC`
-    Disconnect = 2,
-    /// `NBD_CMD_FLUSH`
-    Flush = 3,
-    /// `NBD_CMD_TRIM`
-    Trim = 4,
-    /// `NBD_CMD_WRITE_ZEROES`
-    WriteZeroes = 6,
-    /// `NBD_CMD_BLOCK_STATUS`
-    BlockStatus = 7,
-}
 
 /// A connection past its handshake.
 pub struct Connection {
@@ -179,7 +119,7 @@ impl Connection {
     }
 
     fn ask_for_allocation(&mut self) -> io::Result<()> {
-        const CONTEXT: &[u8] = b"base:allocation";
+        const CONTEXT: &[u8] = BASE_ALLOCATION.as_bytes();
         let mut query = Vec::new();
         query.extend(0u32.to_be_bytes()); // the default export's name
         query.extend(1u32.to_be_bytes());

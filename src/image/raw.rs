@@ -99,6 +99,14 @@ impl RawImage {
         self.try_fallocate(&self.has_punch_hole, libc::FALLOC_FL_PUNCH_HOLE, offset, len)
     }
 
+    /// Zeroes the range by fallocate(2); `false` when the host cannot.
+    fn zero_by_allocation(&self, offset: u64, len: u64, unmap: bool) -> io::Result<bool> {
+        if len == 0 || (unmap && self.punch(offset, len)?) {
+            return Ok(true);
+        }
+        self.try_fallocate(&self.has_zero_range, libc::FALLOC_FL_ZERO_RANGE, offset, len)
+    }
+
     fn write_zero_data(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
         while len > 0 {
             let n = len.min(ZERO_BUFFER.len() as u64);
@@ -229,14 +237,18 @@ impl Image for RawImage {
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.file.check(offset, len, true)?;
-        if len == 0 || (unmap && self.punch(offset, len)?) {
-            return Ok(());
-        }
-        let mode = libc::FALLOC_FL_ZERO_RANGE;
-        if self.try_fallocate(&self.has_zero_range, mode, offset, len)? {
+        if self.zero_by_allocation(offset, len, unmap)? {
             return Ok(());
         }
         self.write_zero_data(offset, len)
+    }
+
+    fn write_zeroes_fast(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.file.check(offset, len, true)?;
+        if self.zero_by_allocation(offset, len, unmap)? {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
     }
 
     fn extent(&self, offset: u64, len: u64) -> io::Result<Extent> {

@@ -2,8 +2,10 @@
 //!
 //! - [`machine`]: a tap between a test thread and its machine; [`memory`]: what of guest RAM
 //!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run; [`tap_file`]: of one;
-//! - [`recording`]: what the taps on real systems write through, live.
+//! - [`recording`]: what the taps on real systems write through, live;
+//!   [`command`]: the program that uses such a tap, run and ended with it.
 
+pub mod command;
 pub mod machine;
 pub mod memory;
 pub mod recording;

@@ -4,16 +4,17 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::base::child::{pidfd_open, spawn_from_lasting_thread};
 use crate::base::{Error, Result};
 
 /// Of what QEMU writes to stderr, the first bytes kept: why it did not start.
@@ -184,41 +185,6 @@ fn prepare_child(inherited: &[RawFd], parent: u32) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-type Spawned = std::io::Result<Child>;
-type Job = (Command, Sender<Spawned>);
-
-/// `PR_SET_PDEATHSIG` is about the *thread* that forked (prctl(2)), so that a thread forks which
-/// lasts as long as the process.
-fn spawn_from_lasting_thread(mut command: Command) -> Spawned {
-    static SPAWNER: OnceLock<Option<Mutex<Sender<Job>>>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (jobs, queue) = channel::<Job>();
-        let work = move || {
-            for (mut command, answer) in queue {
-                let _ = answer.send(command.spawn());
-            }
-        };
-        let thread = std::thread::Builder::new().name("spawner".to_owned()).spawn(work);
-        thread.is_ok().then(|| Mutex::new(jobs))
-    });
-    let Some(spawner) = spawner else {
-        return command.spawn();
-    };
-    let (answer, spawned) = channel();
-    let job = (command, answer);
-    let gone = || std::io::Error::other("the thread that starts processes is gone");
-    spawner.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| gone())?;
-    spawned.recv().map_err(|_| gone())?
-}
-
-fn pidfd_open(pid: u32) -> Option<OwnedFd> {
-    // SAFETY: a plain system call; the result is checked.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: fresh, and owned by nothing else.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The beginning and the end of a text of any length.
