@@ -8,7 +8,9 @@
 //!
 //! On `null-co`, which answers at once, and on a raw file in the page cache; at depth 1 and 64.
 //! Requests are reads 1 MiB and 4 KiB apart, so that neither the device nor the host merges any.
-//! Figures are medians; compare the ratios, not the numbers.
+//! The disk has a thread of its own in QEMU, as in a replay, or not (`iothread=off`). Both and
+//! `qemu-img`, which gets the same file by the same means (the page cache, a pool of threads), run
+//! in turns; compare the ratios of these rounds, not the numbers.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,10 +21,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use common::{median, output, row};
+use common::output;
 use qtrace::image::given::{GivenAio, Handover};
 use qtrace::image::{CacheMode, OpenOptions};
 use qtrace::machine::qemu::{QemuConfig, QemuDisk, QemuMachine};
+use qtrace::replay::pacing::set_timer_slack;
 
 /// Bytes of the disk.
 const DISK_BYTES: u64 = 1 << 30;
@@ -30,7 +33,8 @@ const DISK_BYTES: u64 = 1 << 30;
 const REQUEST_BYTES: u32 = 4096;
 /// From one request to the next: a prime number of requests, so that all blocks are met.
 const STEP_BYTES: u64 = 257 * 4096;
-const RUNS: usize = 5;
+/// Rounds that count; one more comes first.
+const ROUNDS: usize = 21;
 
 /// Where the `n`-th request begins.
 fn sector(n: u64) -> u64 {
@@ -40,7 +44,8 @@ fn sector(n: u64) -> u64 {
 fn main() {
     let dir = common::bench_dir();
     let file = dir.path().join("disk.raw");
-    println!("4 KiB reads, medians of {RUNS} runs; requests a second\n");
+    set_timer_slack();
+    println!("4 KiB reads, medians and quartiles of {ROUNDS} rounds; requests a second\n");
     let null = || Handover::null(DISK_BYTES);
     compare("null-co", &null, None);
     fill(&file);
@@ -58,30 +63,79 @@ fn main() {
 }
 
 fn compare(what: &str, disk: &dyn Fn() -> Handover, file: Option<&Path>) {
-    for (depth, requests) in [(1, 20_000), (64, 200_000)] {
-        let mut machine = match start(&disk()) {
-            Ok(machine) => machine,
-            Err(error) => return println!("skipped: {error}"),
-        };
-        let mut driver = shared::Driver::new(&mut machine);
-        // The first requests find caches and pages cold.
-        driver.read(&mut machine, depth, requests / 10);
-        let fast = median(RUNS, || driver.read(&mut machine, depth, requests));
-        driver.shutdown(&mut machine);
-        let slow = socket::Driver::new(&mut machine);
-        let slow = median(RUNS, || slow.read(&mut machine, depth, 640));
-        row(&format!("{what}, depth {depth}, shared"), fast, "/s", "socket", Ok(slow));
-        if let Some(file) = file {
-            let theirs = median_of(|| qemu_img(file, depth, requests));
-            row(&format!("{what}, depth {depth}, shared"), fast, "/s", "qemu-img bench", theirs);
+    let handover = disk();
+    for (depth, requests) in [(1, 10_000), (64, 100_000)] {
+        let mut machines = Vec::new();
+        for (name, iothread) in [("", true), (" iothread=off", false)] {
+            match start(&handover, iothread.then_some(depth)) {
+                Ok(machine) => machines.push((name, machine)),
+                Err(error) => return println!("skipped: {error}"),
+            }
+        }
+        let mut drivers: Vec<_> =
+            machines.iter_mut().map(|(_, machine)| shared::Driver::new(machine)).collect();
+        let mut ours = vec![Vec::new(); machines.len()];
+        let mut theirs = Vec::new();
+        for round in 0..=ROUNDS {
+            for (at, (driver, (_, machine))) in drivers.iter_mut().zip(&mut machines).enumerate() {
+                ours[at].push(driver.read(machine, depth, requests));
+            }
+            theirs.extend(file.map(|file| qemu_img(file, depth, requests)));
+            if round == 0 {
+                // The first requests find caches and pages cold.
+                ours.iter_mut().for_each(Vec::clear);
+                theirs.clear();
+            }
+        }
+        for (driver, (_, machine)) in drivers.into_iter().zip(&mut machines) {
+            driver.shutdown(machine);
+        }
+        let peer: Result<Vec<f64>, String> = theirs.into_iter().collect();
+        for ((name, machine), ours) in machines.iter_mut().zip(&ours) {
+            let what = format!("{what}, depth {depth}, shared{name}");
+            let socket = socket::Driver::new(machine);
+            let slow: Vec<f64> = (0..ROUNDS).map(|_| socket.read(machine, depth, 640)).collect();
+            paired(&what, ours, "socket", Ok(&slow));
+            if file.is_some() {
+                paired(&what, ours, "qemu-img bench", peer.as_deref());
+            }
         }
     }
 }
 
-fn start(disk: &Handover) -> qtrace::base::Result<QemuMachine> {
+/// Medians of both, and of the ratios of the rounds, in which one ran right behind the other: what
+/// else the host does changes from minute to minute.
+fn paired(what: &str, ours: &[f64], peer: &str, theirs: Result<&[f64], &String>) {
+    let middle = |mut figures: Vec<f64>| {
+        figures.sort_by(f64::total_cmp);
+        [1, 2, 3].map(|quarter| figures[(figures.len() - 1) * quarter / 4])
+    };
+    let mid = middle(ours.to_vec())[1];
+    match theirs {
+        Ok(theirs) => {
+            let [low, ratio, high] = middle(ours.iter().zip(theirs).map(|(a, b)| a / b).collect());
+            let theirs = middle(theirs.to_vec())[1];
+            println!(
+                "{what:<42} {mid:>9.0} /s  {peer:<15} {theirs:>9.0}  ratio {ratio:.2} ({low:.2} to {high:.2})"
+            );
+        }
+        Err(why) => println!("{what:<42} {mid:>9.0} /s  {peer}: skipped: {why}"),
+    }
+}
+
+/// Read-only, so that the file is open in several at once.
+fn start(disk: &Handover, depth_in_thread: Option<usize>) -> qtrace::base::Result<QemuMachine> {
     let given = disk.image();
-    let mut disk = QemuDisk::new(given.node.clone());
+    let mut node = given.node.clone();
+    node["read-only"] = true.into();
+    if let Some(file) = node.get_mut("file") {
+        file["read-only"] = true.into();
+    }
+    let mut disk = QemuDisk::new(node);
     disk.fds = given.files.iter().map(|file| Arc::clone(&file.fd)).collect();
+    if let Some(depth) = depth_in_thread {
+        disk.in_thread(depth);
+    }
     QemuMachine::new(QemuConfig { disks: vec![disk], ..QemuConfig::default() })
 }
 
@@ -96,15 +150,9 @@ fn fill(path: &Path) {
     file.sync_all().expect("synced");
 }
 
-fn median_of(body: impl Fn() -> Result<f64, String>) -> Result<f64, String> {
-    let mut figures = (0..RUNS).map(|_| body()).collect::<Result<Vec<_>, _>>()?;
-    figures.sort_by(f64::total_cmp);
-    Ok(figures[figures.len() / 2])
-}
-
 fn qemu_img(file: &Path, depth: usize, count: u64) -> Result<f64, String> {
     let mut command = Command::new("qemu-img");
-    command.args(["bench", "-f", "raw", "-t", "writeback"]);
+    command.args(["bench", "-f", "raw", "-t", "writeback", "-i", "threads"]);
     command.args(["-s", &REQUEST_BYTES.to_string(), "-S", &STEP_BYTES.to_string()]);
     command.args(["-d", &depth.to_string(), "-c", &count.to_string()]);
     let text = output(command.arg(file))?;

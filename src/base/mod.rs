@@ -10,6 +10,7 @@ pub mod limits;
 pub mod ops;
 pub mod options;
 pub mod prng;
+pub mod processors;
 pub mod shell;
 pub mod stamp;
 pub mod ticks;

@@ -118,7 +118,12 @@ pub const SPECS: &[OptionSpec] = &[
     ),
     OptionSpec::new("num_queues", "N", "1", "request queues of the device"),
     OptionSpec::new("queue_size", "N", "256", "entries of each ring, a power of two"),
-    OptionSpec::new("iothread", "on|off", "off", "the device runs in its own thread"),
+    OptionSpec::new(
+        "iothread",
+        "auto|on|off",
+        "auto",
+        "the device runs in its own thread; auto: of QEMU's with clock=host",
+    ),
     OptionSpec::new(
         "completion",
         "poll|irq",

@@ -49,8 +49,8 @@ pub struct Config {
     pub queues: u16,
     /// Entries in each of its rings.
     pub queue_size: u16,
-    /// The device runs in a thread of its own.
-    pub iothread: bool,
+    /// The device runs in a thread of its own; `None` is the machine's choice.
+    pub iothread: Option<bool>,
     /// When requests are issued.
     pub pacing: Pacing,
     /// Where time comes from.
@@ -156,7 +156,7 @@ impl Config {
             iodepth: between(options, "iodepth", 1, IODEPTH_MAX as u64, 32)? as usize,
             queues: between(options, "num_queues", 1, 256, 1)? as u16,
             queue_size: queue_size(options)?,
-            iothread: options.switch("iothread", false)?,
+            iothread: options.choice("iothread", IOTHREADS, None)?,
             pacing: pacing(options)?,
             clock: options.choice("clock", CLOCKS, ClockKind::Host)?,
             loops: between(options, "loops", 1, u64::MAX, 1)?,
@@ -202,7 +202,7 @@ impl Config {
             );
         }
         let held = self.machine.kind().image_holder() == ImageHolder::Qtrace;
-        if self.iothread && self.clock == ClockKind::Virtual && held {
+        if self.iothread == Some(true) && self.clock == ClockKind::Virtual && held {
             return refuse(
                 "iothread=on cannot run under clock=virtual: a second thread is not deterministic",
                 "use clock=host, or leave iothread= out",
@@ -305,6 +305,8 @@ const AIOS: &[(&str, AioChoice)] = &[
     ("io_uring", AioChoice::IoUring),
 ];
 const CLOCKS: &[(&str, ClockKind)] = &[("host", ClockKind::Host), ("virtual", ClockKind::Virtual)];
+const IOTHREADS: &[(&str, Option<bool>)] =
+    &[("auto", None), ("on", Some(true)), ("off", Some(false))];
 const OFFSETS: &[(&str, OffsetPolicy)] =
     &[("error", OffsetPolicy::Error), ("wrap", OffsetPolicy::Wrap), ("clip", OffsetPolicy::Clip)];
 const UNALIGNED: &[(&str, UnalignedPolicy)] =

@@ -340,7 +340,12 @@ impl MachineKind for Qemu {
         config.patience = disk.patience;
         given.queues = disk.queues;
         given.queue_size = disk.queue_size;
-        given.iothread = disk.iothread;
+        // Another device may have no such thread; and time that is stepped is the more exact
+        // without one.
+        let stepped = disk.clock == ClockChoice::Virtual;
+        if disk.iothread.unwrap_or(!stepped && options.get("device").is_none()) {
+            given.in_thread(disk.depth);
+        }
         config.disks.push(given);
         let machine = Self::start(config)?;
         let details = BTreeMap::from([("qemu".to_owned(), machine.describe())]);

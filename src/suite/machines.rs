@@ -302,7 +302,7 @@ impl MachineKind for Builtin {
         let disk = DiskConfig {
             queues: disk.queues,
             queue_size: disk.queue_size,
-            iothread: disk.iothread,
+            iothread: disk.iothread.unwrap_or(false),
             aio_depth: disk.aio_depth,
             ..DiskConfig::new(image)
         };

@@ -34,8 +34,10 @@ pub struct OneDisk {
     pub queues: u16,
     /// Entries of each of its rings, a power of two.
     pub queue_size: u16,
-    /// Served in a thread of its own.
-    pub iothread: bool,
+    /// Served in a thread of its own; `None` where that is faster and changes nothing else.
+    pub iothread: Option<bool>,
+    /// Requests in flight at once.
+    pub depth: usize,
     /// Requests on a held image at once; 0: one after the other, in order.
     pub aio_depth: usize,
     /// The machine's time.

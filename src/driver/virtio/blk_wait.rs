@@ -1,12 +1,15 @@
 //! Waiting for completions: by spinning on the used rings, or on the interrupts' descriptors.
 
 use super::blk::{CompletionMode, VirtioBlk};
-use crate::base::{Nanos, Result};
+use crate::base::{Nanos, Result, processors};
 use crate::driver::BlockDriver;
 use crate::machine::Machine;
 
 /// A device in another thread usually answers within this: sleeping would cost more.
 const SPIN_NS: u64 = 20_000;
+/// Where processors are few, a driver that spins takes one from the device's own threads. One that
+/// answers within this is met all the same.
+const SPIN_FEW_NS: u64 = 2_000;
 /// Until then the processor is offered to others between two looks.
 const YIELD_NS: u64 = 1_000_000;
 /// Then the driver sleeps, for a device that is no thread of ours wakes nobody when polled.
@@ -43,6 +46,7 @@ impl VirtioBlk {
         if clock.is_virtual() {
             return self.step(machine, deadline);
         }
+        let spin_ns = if processors::are_few() { SPIN_FEW_NS } else { SPIN_NS };
         let start = clock.now();
         loop {
             let now = clock.now();
@@ -51,7 +55,7 @@ impl VirtioBlk {
             if left == 0 {
                 return Ok(());
             }
-            if waited < SPIN_NS {
+            if waited < spin_ns {
                 std::hint::spin_loop();
             } else if waited < YIELD_NS || left < NAP_NS {
                 std::thread::yield_now();

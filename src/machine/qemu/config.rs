@@ -9,10 +9,14 @@ use serde_json::{Value, json};
 
 use super::controllers::Controllers;
 use super::probe::Mode;
+use crate::base::processors;
 use crate::machine::builtin::Board;
 
 /// 2026-01-01 00:00:00 UTC, as in the builtin machine.
 const RTC_BASE_UNIX_S: i64 = 1_767_225_600;
+
+/// Requests in flight from which a disk's thread has always something to do.
+const DEEP: usize = 8;
 
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
@@ -103,6 +107,8 @@ pub struct QemuDisk {
     pub serial: String,
     /// Serve it in a thread of its own.
     pub iothread: bool,
+    /// How long that thread polls before it sleeps, in nanoseconds; `None` is QEMU's default.
+    pub poll_ns_max: Option<u64>,
     /// Further properties of the device, which win over ours; `driver` names another device.
     pub properties: Value,
 }
@@ -118,8 +124,19 @@ impl QemuDisk {
             block_bytes: 512,
             serial: "qtrace".into(),
             iothread: false,
+            poll_ns_max: None,
             properties: json!({}),
         }
+    }
+
+    /// Serves it in a thread of its own, which suits requests of which `depth` are in flight.
+    ///
+    /// A thread that polls sees the only request at once. Where many are in flight it wakes seldom
+    /// anyway, and on a host with few processors polling takes one from the workers that it waits
+    /// for.
+    pub fn in_thread(&mut self, depth: usize) {
+        self.iothread = true;
+        self.poll_ns_max = (depth >= DEEP && processors::are_few()).then_some(0);
     }
 
     /// The name of the `index`-th disk's block node.
@@ -147,7 +164,9 @@ impl QemuDisk {
             "rerror": "report",
         });
         if self.iothread {
-            arg(out, "-object", format!("iothread,id=io{index}"));
+            let poll = self.poll_ns_max.map(|ns| format!(",poll-max-ns={ns}"));
+            let poll = poll.unwrap_or_default();
+            arg(out, "-object", format!("iothread,id=io{index}{poll}"));
             set(&mut device, "iothread", json!(format!("io{index}")));
         }
         if let Some(more) = self.properties.as_object() {
@@ -308,8 +327,20 @@ mod tests {
         assert_eq!(node, json!({ "driver": "null-co", "size": 4096, "node-name": "disk0" }));
         let device: Value = serde_json::from_str(&behind("-device")).unwrap();
         assert_eq!((&device["queue-size"], &device["iothread"]), (&json!(64), &json!("io0")));
+        assert_eq!(behind("-object"), "iothread,id=io0");
         assert_eq!(behind("-accel"), "qtest");
         assert!(behind("-rtc").ends_with("clock=vm"));
+    }
+
+    #[test]
+    fn a_disks_thread_polls_for_the_only_request() {
+        let mut disk = QemuDisk::new(json!({}));
+        disk.in_thread(1);
+        assert_eq!((disk.iothread, disk.poll_ns_max), (true, None));
+        disk.poll_ns_max = Some(0);
+        let mut args = Vec::new();
+        disk.args(1, &mut args);
+        assert!(args.contains(&"iothread,id=io1,poll-max-ns=0".to_owned()), "{args:?}");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn start(start: Start<'_>) -> Result<Started> {
         "-chardev".to_owned(),
         format!("socket,id=qtest-link,fd={}", qtest_end.as_raw_fd()),
         "-object".to_owned(),
-        "qtest,id=qtest0,chardev=qtest-link,log=/dev/null".to_owned(),
+        "qtest,id=qtest0,chardev=qtest-link,log=none".to_owned(),
         "-chardev".to_owned(),
         format!("socket,id=qmp-link,fd={}", qmp_end.as_raw_fd()),
         "-mon".to_owned(),
