@@ -3,11 +3,13 @@
 //! - [`machine`]: a tap between a test thread and its machine; [`memory`]: what of guest RAM
 //!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run; [`tap_file`]: of one;
 //! - [`recording`]: what the taps on real systems write through, live;
-//!   [`command`]: the program that uses such a tap, run and ended with it.
+//!   [`command`]: the program that uses such a tap, run and ended with it;
+//! - [`qemu`]: taps in a QEMU that the user starts.
 
 pub mod command;
 pub mod machine;
 pub mod memory;
+pub mod qemu;
 pub mod recording;
 pub mod tap_dir;
 pub mod tap_file;

@@ -64,6 +64,11 @@ impl Settings {
         Ok(Self { items, json: None })
     }
 
+    /// Settings made of others.
+    pub fn of(items: Vec<Setting>) -> Self {
+        Self { items, json: None }
+    }
+
     fn from_json(text: &str) -> Result<Self, &'static str> {
         let value: Value = serde_json::from_str(text).map_err(|_| "it is no JSON")?;
         let mut items = Vec::new();

@@ -1,0 +1,14 @@
+//! A recording of a QEMU that the user starts: its command line, with taps put into it.
+//!
+//! - [`command_line`]: which drives get a tap, and the command line that has them; [`drive`],
+//!   [`blockdev`]: what the two kinds of options say; [`disk`]: what they have in common; `node`:
+//!   their settings.
+//!
+//! A command line that is not understood is refused: a drive without its tap would be a recording
+//! that lacks something and does not say so.
+
+pub mod blockdev;
+pub mod command_line;
+pub mod disk;
+pub mod drive;
+mod node;
