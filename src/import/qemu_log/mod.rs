@@ -63,14 +63,47 @@ impl Importer for QemuLogBus {
     }
 
     fn import(&self, sources: Vec<Source>, _: &ImportOptions, job: &mut Job<'_>) -> Result<()> {
-        job.lacks(NotRecorded::MEMORY | NotRecorded::IRQS);
-        job.interpret("addresses: absolute; below 0x10000: ports, except regions known as memory");
-        job.interpret("value: cut to the access's size");
-        job.interpret("cpu -1 (accesses that devices make): left out");
+        say_what_lacks(job);
         for source in sources {
             Reader::default().read(source, job)?;
         }
         Ok(())
+    }
+}
+
+/// A log that is read while it is written: a caller hands its lines on and keeps those of others.
+#[derive(Default)]
+pub struct Live {
+    reader: Reader,
+    lines: u64,
+}
+
+impl Live {
+    /// The events that it takes, as `-trace` has them.
+    pub const EVENTS: [&str; 2] = ["memory_region_ops_read", "memory_region_ops_write"];
+
+    /// Says what of the bus the log cannot show.
+    pub fn begin(&self, job: &mut Job<'_>) {
+        say_what_lacks(job);
+    }
+
+    /// Takes a line, without its end, if it is an access; whether it was.
+    ///
+    /// # Errors
+    /// Those of the job's sink.
+    pub fn line(&mut self, text: &[u8], job: &mut Job<'_>) -> Result<bool> {
+        let ours =
+            |line: line::Line<'_>| Self::EVENTS.iter().any(|event| event.as_bytes() == line.event);
+        if !line::parse(text).is_some_and(ours) {
+            return Ok(false);
+        }
+        self.lines += 1;
+        self.reader.line(self.lines, text, job).map(|()| true)
+    }
+
+    /// Tells the job what the log was like.
+    pub fn finish(self, job: &mut Job<'_>) {
+        self.reader.finish(job);
     }
 }
 
@@ -79,6 +112,13 @@ const EVENT_NAME_BYTES_SHOWN: usize = 64;
 
 /// Region reads that one `cpu_in` may repeat: 4 bytes, one by one.
 const SPLIT_MAX: usize = 4;
+
+fn say_what_lacks(job: &mut Job<'_>) {
+    job.lacks(NotRecorded::MEMORY | NotRecorded::IRQS);
+    job.interpret("addresses: absolute; below 0x10000: ports, except regions known as memory");
+    job.interpret("value: cut to the access's size");
+    job.interpret("cpu -1 (accesses that devices make): left out");
+}
 
 /// An access with its place and time.
 #[derive(Clone, Copy)]

@@ -63,6 +63,11 @@ pub fn option(word: &str) -> Option<&str> {
     (!name.is_empty()).then_some(name)
 }
 
+/// Whether `word` is an option that the next word is the value of, as far as that is known.
+pub fn takes_value(word: &str) -> bool {
+    option(word).and_then(options::rule).is_some_and(|rule| rule.takes_value)
+}
+
 /// Where QEMU's arguments begin: behind the word that is its program, which others may run.
 pub fn start(words: &[String]) -> usize {
     let is_qemu = |word: &String| {

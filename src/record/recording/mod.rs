@@ -25,7 +25,7 @@ use self::queue::{Item, Queue};
 pub use self::tap::{BlockIssue, Bytes, Stopped, Tag, Tap};
 use crate::base::limits::RECORD_QUEUE_BYTES;
 use crate::base::{Error, Result};
-use crate::trace::{Loss, StreamInfo, TraceHeader, TraceWriter};
+use crate::trace::{Loss, NotRecorded, StreamInfo, TraceHeader, TraceWriter};
 
 /// How old an event is before it is written. A tap says that a request is complete just before it
 /// tells the client: were the recorder killed between the two, a file written at once would hold
@@ -143,6 +143,11 @@ impl Recording {
     /// Says in the trace's summary what was lost on the way in.
     pub fn loss(&self, loss: Loss) {
         self.queue.push_always(Item::Loss(loss));
+    }
+
+    /// Adds to what the header says is not recorded, in the trace's summary.
+    pub fn lacks(&self, what: NotRecorded) {
+        self.queue.push_always(Item::Lacks(what));
     }
 
     /// How far it has come.

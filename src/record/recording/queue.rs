@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::tap::{Bytes, Stopped, set_time};
 use super::{OnError, OnOverflow, Options, Progress};
 use crate::base::Nanos;
-use crate::trace::{Event, Loss, StreamId, StreamInfo};
+use crate::trace::{Event, Loss, NotRecorded, StreamId, StreamInfo};
 
 /// What an entry costs beside its data: itself, its record, and the room in a list that doubles.
 const ITEM_BYTES: usize = 256;
@@ -28,6 +28,7 @@ pub(super) enum Item {
     },
     Note(String),
     Loss(Loss),
+    Lacks(NotRecorded),
 }
 
 /// An item and when it was said.
@@ -334,6 +335,7 @@ fn cost_of(item: &Item) -> usize {
         Item::Stream(info) => info.device.len(),
         Item::Note(text) => text.len(),
         Item::Loss(loss) => loss.reason.len() + loss.first.len(),
+        Item::Lacks(_) => 0,
     };
     data + ITEM_BYTES
 }

@@ -171,6 +171,7 @@ impl Writer {
             }
             Item::Note(text) => self.summary.notes.push(text),
             Item::Loss(loss) => self.summary.losses.push(loss),
+            Item::Lacks(what) => self.summary.not_recorded |= what,
         }
         Ok(())
     }
