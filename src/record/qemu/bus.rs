@@ -104,9 +104,10 @@ pub fn read(mut pipe: File, recording: &Recording, ended: &AtomicBool) -> Result
     let mut failed = None;
     let mut lines = Splitter::default();
     each_chunk(&mut pipe, ended, &mut |bytes| {
-        lines.split(bytes, &mut |line| match failed {
-            None => failed = take(line, &mut live, &mut job).err(),
-            Some(_) => {}
+        lines.split(bytes, &mut |line| {
+            if failed.is_none() {
+                failed = take(line, &mut live, &mut job).err();
+            }
         });
     })?;
     if let Some(rest) = lines.rest().filter(|_| failed.is_none()) {
