@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Format;
 use super::replay::print;
 use crate::base::Result;
+use crate::machine::child;
 use crate::machine::qemu::Mode;
 use crate::machine::qemu::probe::{self, BINARY_VARIABLE};
 use crate::report::json;
@@ -111,7 +112,7 @@ fn look() -> Findings {
         }));
     }
     let tools = TOOLS.iter().map(|(tool, purpose)| {
-        let path = probe::in_path(tool).map(|path| path.display().to_string());
+        let path = child::in_path(tool).map(|path| path.display().to_string());
         ToolState { tool, purpose, path }
     });
     let (tools, hints) = (tools.collect(), hints(&machines));

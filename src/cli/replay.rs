@@ -33,6 +33,9 @@ Examples:
   qtrace replay --test block-trace-virtio help        every option, with its default
   qtrace replay --machine qemu,type=q35 --test block-trace-virtio \
                 tracefile=t.qtrace,target_img=d.vhdx,target_fmt=vhdx
+  qtrace replay --machine vhost-user,server=qemu-storage-daemon --test block-trace-virtio \
+                tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
+  qtrace replay --machine vhost-user:/run/vhost.sock --test block-trace-virtio tracefile=t.qtrace
   qtrace replay --test '?'                            every test";
 
 const EXIT_CODES: &str = "\

@@ -6,9 +6,11 @@
 
 pub mod apic_messages;
 pub mod builtin;
+pub mod child;
 pub mod obituary;
 pub mod qemu;
 pub mod ram;
+pub mod vhost_user;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -131,6 +133,53 @@ pub trait Interrupts {
     }
 }
 
+/// Where a ring lies in guest RAM (virtio 1.2 §2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vring {
+    /// Entries: a power of two, at most 32768.
+    pub size: u16,
+    /// Descriptor table.
+    pub desc: GuestAddr,
+    /// Available ring.
+    pub avail: GuestAddr,
+    /// Used ring.
+    pub used: GuestAddr,
+}
+
+/// The rings of devices that vhost-user back-ends serve, as a front-end drives them. Devices are
+/// numbered from 0.
+pub trait Vrings {
+    /// How many there are.
+    fn devices(&self) -> usize;
+    /// The name of a device in reports.
+    fn name(&self, device: usize) -> String;
+    /// Virtio feature bits that it offers.
+    ///
+    /// # Errors
+    /// As all of these: no such device, a back-end that refuses, breaks the protocol, or is gone.
+    fn features(&mut self, device: usize) -> Result<u64>;
+    /// Takes some of them.
+    fn set_features(&mut self, device: usize, features: u64) -> Result<()>;
+    /// Queues that it has.
+    fn queues(&mut self, device: usize) -> Result<u16>;
+    /// Entries of the largest ring that back-ends are known to take.
+    fn ring_size_max(&self) -> u16;
+    /// Hands a ring to it, which must be stopped; what it is kicked by. It is served from
+    /// `DRIVER_OK` on.
+    fn set_vring(&mut self, device: usize, queue: u16, vring: &Vring) -> Result<Arc<IrqEvent>>;
+    /// What counts the calls of a ring: its back-end has returned something and was to tell.
+    fn call(&mut self, device: usize, queue: u16) -> Result<Arc<IrqEvent>>;
+    /// The device status (virtio 1.2 §2.1), which the front-end keeps. `DEVICE_NEEDS_RESET` is set
+    /// when the back-end reported an error of a ring.
+    fn status(&mut self, device: usize) -> Result<u8>;
+    /// Writes the status: `DRIVER_OK` starts the rings that were handed over, 0 stops all.
+    fn set_status(&mut self, device: usize, status: u8) -> Result<()>;
+    /// Fills `buf` from byte `offset` of its configuration.
+    fn config(&mut self, device: usize, offset: u64, buf: &mut [u8]) -> Result<()>;
+    /// Counts the changes of its configuration that it told of.
+    fn config_generation(&mut self, device: usize) -> Result<u8>;
+}
+
 /// A request on an image of a machine's own that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IoFailure {
@@ -179,6 +228,13 @@ pub trait Machine {
     fn capabilities(&self) -> Capabilities;
     /// Port and memory-mapped I/O.
     fn bus(&mut self) -> Result<&mut dyn Bus>;
+    /// The rings of vhost-user devices.
+    ///
+    /// # Errors
+    /// A machine without [`Capabilities::VRINGS`].
+    fn vrings(&mut self) -> Result<&mut dyn Vrings> {
+        Err(Error::machine(format!("machine '{}' has no vhost-user devices", self.name())))
+    }
     /// Guest RAM, shared: cheap to clone, keeps the mapping alive.
     fn ram(&self) -> Result<Arc<GuestRam>>;
     /// Interrupts on file descriptors.

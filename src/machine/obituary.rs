@@ -8,6 +8,9 @@ const STDERR_SHOWN: usize = 2000;
 /// An end that nobody asked for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Obituary {
+    /// What people call it: `QEMU`.
+    #[serde(default = "qemu")]
+    pub program: String,
     /// What ended.
     pub what: End,
     /// The end of its stderr.
@@ -17,6 +20,11 @@ pub struct Obituary {
     pub last_commands: Vec<(String, bool)>,
     /// Its command line, quoted for a shell.
     pub command: String,
+}
+
+/// Reports of before there were others.
+fn qemu() -> String {
+    "QEMU".to_owned()
 }
 
 /// The kinds of end.
@@ -40,6 +48,8 @@ pub enum End {
         /// How long it was waited for, in milliseconds.
         waited_ms: u64,
     },
+    /// It closed the connection. It is no process of ours: how it ended, if it did, is not known.
+    Closed,
     /// It lives and does not speak the protocol; it was killed then.
     Broken {
         /// What it did.
@@ -69,6 +79,7 @@ impl fmt::Display for End {
             Self::Hung { waited_ms } => {
                 write!(f, "hung: no answer for {:.1} s", *waited_ms as f64 / 1000.0)
             }
+            Self::Closed => write!(f, "closed the connection"),
             Self::Broken { why } => write!(f, "broke the protocol: {why}"),
         }
     }
@@ -78,14 +89,14 @@ impl Obituary {
     /// `died of signal 6 (SIGABRT): the last line of stderr`.
     pub fn summary(&self) -> String {
         match self.stderr.trim().lines().last() {
-            Some(line) => format!("QEMU {}: {line}", self.what),
-            None => format!("QEMU {}", self.what),
+            Some(line) => format!("{} {}: {line}", self.program, self.what),
+            None => format!("{} {}", self.program, self.what),
         }
     }
 
     /// Everything, in lines for people.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("QEMU {}", self.what)];
+        let mut lines = vec![format!("{} {}", self.program, self.what)];
         if !self.last_commands.is_empty() {
             lines.push("last commands:".to_owned());
         }
@@ -113,6 +124,7 @@ mod tests {
     #[test]
     fn an_end_is_told_with_what_came_before() {
         let obituary = Obituary {
+            program: qemu(),
             what: End::Signal { number: 6, name: "SIGABRT".into() },
             stderr: "warning\nAssertion failed\n".into(),
             last_commands: vec![("outb 0x70 0x1".into(), true), ("inb 0x71".into(), false)],

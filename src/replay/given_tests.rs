@@ -54,7 +54,7 @@ struct Kind(Dies);
 
 static LIVES: Kind = Kind(Dies::Never);
 static DIES_AT_ONCE: Kind = Kind(Dies::AtBus(1));
-static DIES_IN_THE_MIDDLE: Kind = Kind(Dies::AtBus(20));
+static DIES_IN_THE_MIDDLE: Kind = Kind(Dies::AtBus(80));
 static DIES_AT_QUIT: Kind = Kind(Dies::AtQuit);
 
 impl MachineKind for Kind {
@@ -73,7 +73,7 @@ impl MachineKind for Kind {
     fn build(&self, _options: &Options, _setup: &MachineSetup) -> Result<TestMachine> {
         Err(Error::machine("only for replays"))
     }
-    fn image_holder(&self) -> ImageHolder {
+    fn image_holder(&self, _options: &Options) -> ImageHolder {
         ImageHolder::Machine
     }
     fn build_for_replay(&self, _options: &Options, disk: OneDisk) -> Result<DiskMachine> {
@@ -108,6 +108,7 @@ impl Other {
     fn die(&mut self) {
         self.machine = None;
         self.obituary = Some(Obituary {
+            program: "QEMU".to_owned(),
             what: End::Signal { number: 6, name: "SIGABRT".into() },
             stderr: "assertion failed\n".into(),
             last_commands: vec![("writew 0x1000 0x0".into(), false)],

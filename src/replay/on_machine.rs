@@ -11,8 +11,9 @@ use super::placement::{Layout, PlanPolicy};
 use super::plan::{PlanCounts, Planner};
 use super::policy::{AioChoice, ClockKind, OverlapPolicy};
 use super::run_log::RunLog;
-use super::session::{OnProgress, Phase, Session};
+use super::session::{OnProgress, Phase, Session, check_size};
 use super::summary::{count_in, machine_report};
+use super::target::DeviceImage;
 use super::trace_source::TraceSource;
 use crate::base::{Error, Nanos, Result, SECTOR_SIZE, TimeGrade};
 use crate::driver::virtio::{VirtioBlk, VirtioBlkOptions};
@@ -44,6 +45,8 @@ pub(super) struct Replayed {
     pub io_failures: Vec<IoFailure>,
     /// The machine died: see the findings.
     pub died: bool,
+    /// The disk of a server that goes on, and the machine with it.
+    pub device: Option<Arc<DeviceImage>>,
 }
 
 impl Session<'_> {
@@ -110,6 +113,9 @@ impl Session<'_> {
         let config = self.config;
         let limits = driver.limits().clone();
         let disk_bytes = limits.capacity_sectors.saturating_mul(SECTOR_SIZE);
+        if self.target.is_served() {
+            check_size(config, &self.selection, disk_bytes)?;
+        }
         let layout = self.layout(&limits);
         let oracle = self.oracle(disk_bytes)?.with_placement(Arc::new(layout.clone()));
         let queues = self.trace.streams().iter().map(|info| info.queue);
@@ -131,8 +137,12 @@ impl Session<'_> {
         let (outcome, failure) = engine.run_out();
         let report = machine_report(config, details, Some(&driver));
         let io_failures = machine.io_failures();
-        let obituary = end(machine, &mut driver, &outcome, failure)?;
         let time_grade = machine.clock().grade();
+        let lives = machine.obituary().is_none() && failure.is_none();
+        let (obituary, device) = match self.target.is_served() && lives && driver.in_flight() == 0 {
+            true => (None, Some(self.served(machine, driver)?)),
+            false => (end(machine, &mut driver, &outcome, failure)?, None),
+        };
         let Books { mut stats, mut oracle, log, recorded_errors, errors, .. } = books;
         let counts = planner.counts;
         count_in(&mut stats, &counts, &outcome);
@@ -156,7 +166,14 @@ impl Session<'_> {
             disk_bytes: Some(disk_bytes),
             io_failures,
             died,
+            device,
         })
+    }
+
+    /// The disk, to be looked at through its device.
+    fn served(&self, machine: &mut dyn Machine, driver: VirtioBlk) -> Result<Arc<DeviceImage>> {
+        let name = self.config.machine.setting("socket").unwrap_or_default();
+        Ok(DeviceImage::new(driver, machine.another_handle()?, name))
     }
 
     /// What is left of a machine that died before its disk was ready.
@@ -169,7 +186,7 @@ impl Session<'_> {
     ) -> Result<Replayed> {
         let end = End::Failed { in_flight: 0, oldest_event: None };
         let outcome = Outcome::nothing(end, machine.clock().now());
-        let mut oracle = self.oracle(self.target.size())?;
+        let mut oracle = self.oracle(self.target.size().unwrap_or_default())?;
         oracle.report(death_finding(self.config.machine.kind().name(), &outcome, obituary));
         Ok(Replayed {
             outcome,
@@ -184,6 +201,7 @@ impl Session<'_> {
             disk_bytes: None,
             io_failures: Vec::new(),
             died: true,
+            device: None,
         })
     }
 

@@ -201,14 +201,16 @@ impl Config {
                 "leave pacing= out, or set it to recorded",
             );
         }
-        let held = self.machine.kind().image_holder() == ImageHolder::Qtrace;
+        let held = self.machine.image_holder() == ImageHolder::Qtrace;
         if self.iothread == Some(true) && self.clock == ClockKind::Virtual && held {
             return refuse(
                 "iothread=on cannot run under clock=virtual: a second thread is not deterministic",
                 "use clock=host, or leave iothread= out",
             );
         }
-        if self.is_volatile() {
+        if self.machine.image_holder() == ImageHolder::Server {
+            self.check_served(options)?;
+        } else if self.is_volatile() {
             if self.target.is_some() {
                 return refuse(
                     "target_fmt=null and mem take no target_img",
@@ -242,18 +244,43 @@ impl Config {
         Ok(())
     }
 
+    /// A server that runs already holds the disk: nothing can be said of its image.
+    fn check_served(&self, options: &Options) -> Result<()> {
+        const OF_IMAGES: [&str; 8] = [
+            "target_img",
+            "target_fmt",
+            "target_size",
+            "snapshot",
+            "cache",
+            "aio",
+            "allow_backing",
+            "iothread",
+        ];
+        match OF_IMAGES.iter().find(|key| options.get(key).is_some()) {
+            Some(key) => Err(Error::usage(format!(
+                "{key}=: the server at {} has the disk, and opened it as it was told to",
+                self.machine.setting("socket").unwrap_or_default()
+            ))
+            .hint(
+                "leave it out: the disk is read back through its device, also for \
+                 comparison_img=; server=qemu-storage-daemon serves an image of yours",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What needs the image in this program's hands, or in the machine's.
     fn check_holder(&self) -> Result<()> {
         let refuse = |what: String, hint: &str| Err(Error::usage(what).hint(hint));
         let (machine, aio) = (self.machine.kind().name(), self.setting("aio"));
-        let holder = self.machine.kind().image_holder();
+        let holder = self.machine.image_holder();
         if self.aio.holder().is_some_and(|wanted| wanted != holder) {
             return match holder {
                 ImageHolder::Qtrace => refuse(
                     format!("aio={aio} is QEMU's; machine '{machine}' has no such way"),
                     "use aio=auto, or --machine qemu",
                 ),
-                ImageHolder::Machine => refuse(
+                ImageHolder::Machine | ImageHolder::Server => refuse(
                     format!(
                         "aio={aio} is of the builtin machine; '{machine}' opens the image itself"
                     ),
@@ -267,7 +294,7 @@ impl Config {
                 "add cache=none, or use aio=threads",
             );
         }
-        if self.fault.is_some() && holder == ImageHolder::Machine {
+        if self.fault.is_some() && holder != ImageHolder::Qtrace {
             return refuse(
                 format!(
                     "fault= makes this program's image lie, and machine '{machine}' opens the \

@@ -62,7 +62,9 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>, progress: OnProgress<'_>) ->
     let selection = Selection::new(&trace, config.device.as_deref())?;
     let comparison = open_comparison(config)?;
     let target = Target::open(config, selection.disk_bytes, stop)?;
-    check_size(config, &selection, &target)?;
+    if let Some(size) = target.size() {
+        check_size(config, &selection, size)?;
+    }
     let session = Session { config, trace, selection, target, comparison, stop };
     let report = session.run(log, progress)?;
     if let Some(mut file) = report_file {
@@ -127,8 +129,7 @@ fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
 }
 
 /// A disk too small for the whole trace is refused before anything is written to it.
-fn check_size(config: &Config, selection: &Selection, target: &Target) -> Result<()> {
-    let size = target.size();
+pub(super) fn check_size(config: &Config, selection: &Selection, size: u64) -> Result<()> {
     if selection.end_bytes <= size
         || config.offset != OffsetPolicy::Error
         || config.window != Window::ALL
@@ -185,20 +186,28 @@ impl Session<'_> {
                 .hint("see `qtrace info`, and events=, time=, device="));
         }
         let mut report = Report::new(TEST, replayed.time_grade);
-        let checks = self.target.result().and_then(|image| {
+        let device = replayed.device.take();
+        let result = match &device {
+            Some(device) => Ok(Arc::clone(device) as Arc<dyn Image>),
+            None => self.target.result(),
+        };
+        let checks = result.and_then(|image| {
             let checked = self.check(&*image, &mut replayed, &mut report, progress)?;
             Ok((image.size(), checked))
         });
         let (size, checked) = match checks {
             Ok(checks) => checks,
             // A check that was stopped failed for that.
-            Err(_) if self.stop.load(Ordering::Relaxed) => (self.target.size(), false),
-            Err(error) if replayed.died => {
+            Err(_) if self.stop.load(Ordering::Relaxed) => (self.size(&replayed), false),
+            Err(error) if replayed.died || self.target.is_served() => {
                 report.notes.push(format!("the target could not be checked: {error}"));
-                (self.target.size(), false)
+                (self.size(&replayed), false)
             }
             Err(error) => return Err(error),
         };
+        if let Some(Err(error)) = device.map(|device| device.close()) {
+            report.notes.push(format!("the device did not end in good order: {error}"));
+        }
         self.fill(&mut report, replayed, size, checked);
         let keep = !report.interrupted;
         if self.target.is_new() && !keep {
@@ -209,6 +218,11 @@ impl Session<'_> {
             self.target.commit()?;
         }
         Ok(report)
+    }
+
+    /// Bytes of the target, as far as they are known.
+    fn size(&self, replayed: &Replayed) -> u64 {
+        self.target.size().or(replayed.disk_bytes).unwrap_or_default()
     }
 
     /// Checks of the target; whether all that were asked for were made.

@@ -196,12 +196,14 @@ pub(super) fn machine_report(
         details.insert("queues".to_owned(), limits.queues.to_string());
         details.insert("requests a queue holds".to_owned(), limits.depth_max.to_string());
     }
-    let transport = |driver: &VirtioBlk| if driver.is_legacy() { "legacy" } else { "modern" };
     MachineReport {
         kind: config.machine.kind().name().to_owned(),
         board: config.machine.setting("type").unwrap_or_default().to_owned(),
-        device: "virtio-blk-pci".to_owned(),
-        transport: driver.map_or("", transport).to_owned(),
+        device: match config.machine.kind().name() {
+            "vhost-user" => "virtio-blk".to_owned(),
+            _ => "virtio-blk-pci".to_owned(),
+        },
+        transport: driver.map_or("", VirtioBlk::interface).to_owned(),
         features: driver.map_or_else(Vec::new, |driver| feature_names(driver.features())),
         details,
     }

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::{BusAccess, BusSpace, Clock, GuestAddr, Nanos, Result};
-use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, Machine, Obituary};
+use crate::machine::{Bus, Capabilities, GuestRam, Interrupts, Machine, Obituary, Vrings};
 
 /// Entries kept: some megabytes of text, and more than a reader follows back.
 const ENTRIES_MAX: usize = 1 << 16;
@@ -98,6 +98,11 @@ impl Machine for Logged<'_> {
     fn bus(&mut self) -> Result<&mut dyn Bus> {
         self.inner.bus()?;
         Ok(self)
+    }
+
+    // Rings are served elsewhere: there is no access to log.
+    fn vrings(&mut self) -> Result<&mut dyn Vrings> {
+        self.inner.vrings()
     }
 
     fn ram(&self) -> Result<Arc<GuestRam>> {

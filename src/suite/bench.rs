@@ -89,7 +89,7 @@ pub(super) struct Done {
     /// It ran on a machine that an earlier case used.
     pub reused: bool,
     /// How the machine died, if it did.
-    pub obituary: Option<Obituary>,
+    pub obituary: Option<Box<Obituary>>,
     /// What the reader should know besides.
     pub notes: Vec<String>,
 }
@@ -211,7 +211,7 @@ fn outlived(machine: &mut dyn Machine, last: bool, outcome: Outcome, done: &mut 
     };
     let what = match obituary.what {
         End::Hung { .. } => MACHINE_HUNG,
-        End::Signal { .. } | End::Exit { .. } | End::Broken { .. } => MACHINE_DIED,
+        End::Signal { .. } | End::Exit { .. } | End::Closed | End::Broken { .. } => MACHINE_DIED,
     };
     let before = match outcome {
         Err(Stop::Failed(finding)) => Some(format!("the case found then: {finding}")),
@@ -220,7 +220,7 @@ fn outlived(machine: &mut dyn Machine, last: bool, outcome: Outcome, done: &mut 
     };
     done.notes.extend(before.into_iter().chain(obituary.lines()));
     let summary = obituary.summary();
-    done.obituary = Some(obituary);
+    done.obituary = Some(Box::new(obituary));
     Err(finding(what, summary, machine.clock().now()))
 }
 
@@ -345,6 +345,7 @@ mod tests {
         }
         fn obituary(&self) -> Option<Obituary> {
             self.dead.then(|| Obituary {
+                program: "QEMU".to_owned(),
                 what: self.end.clone(),
                 stderr: "assertion failed".to_owned(),
                 last_commands: Vec::new(),

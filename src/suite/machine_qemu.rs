@@ -313,7 +313,7 @@ impl MachineKind for Qemu {
         true
     }
 
-    fn image_holder(&self) -> ImageHolder {
+    fn image_holder(&self, _options: &Options) -> ImageHolder {
         ImageHolder::Machine
     }
 

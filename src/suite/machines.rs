@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bus_machine::{self, Basics, BusMachine};
 use super::machine_qemu::Qemu;
+use super::machine_vhost_user::VhostUser;
 use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
 use super::settings::ClockChoice;
@@ -39,6 +40,11 @@ pub trait MachineKind: Sync {
     fn purpose(&self) -> &'static str;
     /// What may follow the name.
     fn options(&self) -> &'static [OptionSpec];
+    /// The option that may stand right behind the name: `socket` where `vhost-user:PATH` is short
+    /// for `vhost-user,socket=PATH`.
+    fn argument(&self) -> Option<&'static str> {
+        None
+    }
     /// Checks the options without building anything.
     ///
     /// # Errors
@@ -68,7 +74,7 @@ pub trait MachineKind: Sync {
         false
     }
     /// Who opens the image of a disk that [`MachineKind::build_for_replay`] is given.
-    fn image_holder(&self) -> ImageHolder;
+    fn image_holder(&self, options: &Options) -> ImageHolder;
     /// Builds a machine with one disk, for a block trace.
     ///
     /// # Errors
@@ -93,7 +99,7 @@ pub trait MachineKind: Sync {
 }
 
 /// Every kind of machine.
-pub const KINDS: &[&dyn MachineKind] = &[&Builtin, &Qemu];
+pub const KINDS: &[&dyn MachineKind] = &[&Builtin, &Qemu, &VhostUser];
 
 /// A kind and its options: what `--machine` says.
 #[derive(Clone)]
@@ -104,14 +110,22 @@ pub struct MachineChoice {
 }
 
 impl MachineChoice {
-    /// Parses `builtin` or `builtin,type=q35`.
+    /// Parses `builtin`, `builtin,type=q35` or `vhost-user:SOCKET`.
     ///
     /// # Errors
     /// A machine error for a kind that is not there, a usage error for a wrong option.
     pub fn parse(text: &str) -> Result<Self> {
-        let (name, rest) = text.split_once(',').unwrap_or((text, ""));
+        let (name, rest) = text.split_at(text.find([',', ':']).unwrap_or(text.len()));
         let kind = KINDS.iter().find(|kind| kind.name() == name).ok_or_else(|| missing(name))?;
-        let options = Options::parse(rest, kind.options())?;
+        let rest = match (rest.strip_prefix(':'), kind.argument()) {
+            (Some(argument), Some(key)) => format!("{key}={argument}"),
+            (Some(_), None) => {
+                let what = format!("machine '{name}' takes nothing behind a colon");
+                return Err(Error::usage(what).hint("options follow a comma: NAME,key=value"));
+            }
+            (None, _) => rest.trim_start_matches(',').to_owned(),
+        };
+        let options = Options::parse(&rest, kind.options())?;
         kind.check(&options)?;
         Ok(Self { kind: *kind, options, text: text.to_owned() })
     }
@@ -159,6 +173,11 @@ impl MachineChoice {
     /// As [`MachineKind::build_for_replay`].
     pub fn build_for_replay(&self, disk: OneDisk) -> Result<DiskMachine> {
         self.kind.build_for_replay(&self.options, disk)
+    }
+
+    /// Who opens the image of a disk that a block trace is replayed on.
+    pub fn image_holder(&self) -> ImageHolder {
+        self.kind.image_holder(&self.options)
     }
 
     /// What its options say of chipset, memory and CPUs.
@@ -281,7 +300,7 @@ impl MachineKind for Builtin {
         Ok(TestMachine { machine: Box::new(machine), chips, images, spec })
     }
 
-    fn image_holder(&self) -> ImageHolder {
+    fn image_holder(&self, _options: &Options) -> ImageHolder {
         ImageHolder::Qtrace
     }
 

@@ -21,6 +21,7 @@ pub mod known;
 mod known_qemu;
 pub mod lapic;
 mod machine_qemu;
+mod machine_vhost_user;
 pub mod machines;
 pub mod module;
 pub mod needs;

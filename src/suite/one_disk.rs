@@ -16,6 +16,8 @@ pub enum ImageHolder {
     Qtrace,
     /// The machine: a program of its own, with a block layer of its own.
     Machine,
+    /// A server that was there before, and stays: it serves what it serves.
+    Server,
 }
 
 /// The image of a disk.
@@ -24,6 +26,8 @@ pub enum DiskImage {
     Held(Arc<dyn Image>),
     /// Described, for a machine that opens it.
     Given(GivenImage),
+    /// Whatever the server at the other end has.
+    Served,
 }
 
 /// The disk, and what it asks of the machine.

@@ -140,7 +140,7 @@ impl Runner<'_> {
         }
         result.wall.elapsed_ns = nanos(start.elapsed());
         if result.status == Status::Failed {
-            self.keep(&mut result, &scene, obituary.as_ref());
+            self.keep(&mut result, &scene, obituary.as_deref());
         }
         let bad = matches!(result.status, Status::Failed | Status::Error);
         self.ended |= bad && self.options.fail_fast;

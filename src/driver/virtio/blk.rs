@@ -3,7 +3,7 @@
 use super::blk_config::BlkConfig;
 use super::blk_queue::{Data, QueueOptions, RequestQueue, WireRequest};
 use super::blk_wait::INTERRUPT_PATIENCE_NS;
-use super::device::VirtioDevice;
+use super::device::{VirtioDevice, Wanted};
 use super::ring_memory;
 use super::spec::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
@@ -55,7 +55,7 @@ pub enum CompletionMode {
 /// How a device is driven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtioBlkOptions {
-    /// Which of the machine's virtio-blk functions, in the order of enumeration.
+    /// Which of the machine's virtio-blk devices, in the order of enumeration.
     pub index: usize,
     /// Register interface.
     pub transport: Transport,
@@ -104,8 +104,8 @@ pub struct VirtioBlk {
 }
 
 impl VirtioBlk {
-    /// Finds the device on the machine's PCI bus (assigning BARs where firmware has not), agrees
-    /// on features, sets up its queues and lets it run. All of guest RAM from 1 MiB is the
+    /// Finds the device (on a PCI bus, assigning BARs where firmware has not), agrees on
+    /// features, sets up its queues and lets it run. All of guest RAM from 1 MiB is the
     /// driver's.
     ///
     /// # Errors
@@ -125,10 +125,9 @@ impl VirtioBlk {
         mut pool: PageAllocator,
     ) -> Result<Self> {
         let ids = [VIRTIO_PCI_DEVICE_BLOCK_TRANSITIONAL, VIRTIO_PCI_DEVICE_BLOCK];
-        let wanted = (&ids[..], options.index);
-        let (transport, completion) = (options.transport, options.completion);
-        let mut device =
-            VirtioDevice::open(machine, wanted, transport, completion, options.queues)?;
+        let VirtioBlkOptions { index, transport, completion, queues, .. } = *options;
+        let wanted = Wanted { ids: &ids, index, transport, completion, queues };
+        let mut device = VirtioDevice::open(machine, wanted)?;
         match start(machine, &mut device, &mut pool, options) {
             Ok((limits, queues)) => Ok(Self {
                 device,
@@ -141,9 +140,8 @@ impl VirtioBlk {
                 live: true,
             }),
             Err(error) => {
-                if let Ok(bus) = machine.bus() {
-                    device.fail(bus);
-                }
+                // Why it did not start says more than what came of ending it.
+                let _ = device.fail(machine);
                 Err(error)
             }
         }
@@ -154,14 +152,25 @@ impl VirtioBlk {
         self.device.features
     }
 
-    /// The PCI function's name: `00:04.0 1af4:1001`.
+    /// The device's name: `00:04.0 1af4:1001`.
     pub fn name(&self) -> String {
-        self.device.function.name()
+        self.device.name()
+    }
+
+    /// The interface that it is driven by: `modern`, `legacy`, `vhost-user`.
+    pub fn interface(&self) -> &'static str {
+        self.device.transport.interface()
     }
 
     /// Whether the device runs by the legacy interface.
     pub fn is_legacy(&self) -> bool {
         self.device.transport.is_legacy()
+    }
+
+    /// Where the used ring of a queue lies.
+    #[cfg(test)]
+    pub fn used_ring(&self, queue: usize) -> crate::base::GuestAddr {
+        self.queues[queue].ring.layout().used
     }
 
     /// Whether any ring holds something to reap.
@@ -219,9 +228,9 @@ impl VirtioBlk {
     #[cold]
     fn refusal(&self, request: &BlockRequest, room: u64) -> Error {
         if !self.live {
-            return self.device.function.error("was shut down");
+            return self.device.error("was shut down");
         }
-        self.device.function.error(format_args!(
+        self.device.error(format_args!(
             "{} of {} sectors at {} with a buffer of {room} bytes is outside what the device takes: {:?}",
             request.op, request.sectors, request.sector, self.limits
         ))
@@ -234,7 +243,7 @@ impl VirtioBlk {
         let mut result = Ok(());
         for (index, queue) in self.queues.iter_mut().enumerate() {
             if let Err(error) = queue.reap(done) {
-                let name = self.device.function.name();
+                let name = self.device.name();
                 let text = format!("virtio-blk {name}, queue {index}");
                 result = Err(Error::machine(text).source(error));
                 break;
@@ -253,21 +262,21 @@ fn start(
     pool: &mut PageAllocator,
     options: &VirtioBlkOptions,
 ) -> Result<(BlockLimits, Vec<RequestQueue>)> {
-    let bus = machine.bus()?;
     let feature = |on: bool, bit: u64| if on { bit } else { 0 };
     let wanted = FEATURES
         | feature(options.indirect, VIRTIO_F_INDIRECT_DESC)
         | feature(options.event_idx, VIRTIO_F_EVENT_IDX)
         | feature(options.queues > 1, VIRTIO_BLK_F_MQ);
-    device.negotiate(bus, wanted)?;
-    let config = BlkConfig::read(device, bus)?;
-    let count = options.queues.max(1).min(config.num_queues).min(device.transport.queues(bus));
+    device.negotiate(machine, wanted)?;
+    let config = BlkConfig::read(device, machine)?;
+    let offered = device.transport.queues(machine)?;
+    let count = options.queues.max(1).min(config.num_queues).min(offered);
     if count == 0 {
-        return Err(device.function.error("has no queues"));
+        return Err(device.error("has no queues"));
     }
     let mut rings = Vec::with_capacity(usize::from(count));
     for index in 0..count {
-        rings.push(device.queue(bus, pool, index, options.queue_size)?);
+        rings.push(device.queue(machine, pool, index, options.queue_size)?);
     }
     // No chain may be longer than its queue, even through an indirect table (§2.7.5.3.1).
     let size = rings.iter().map(|(ring, _)| ring.size()).min().unwrap_or(0);
@@ -286,7 +295,7 @@ fn start(
         .into_iter()
         .map(|(ring, doorbell)| RequestQueue::new(pool, ring, doorbell, queue_options))
         .collect::<Result<Vec<_>>>()?;
-    device.driver_ok(bus)?;
+    device.driver_ok(machine)?;
     Ok((limits, queues))
 }
 
@@ -345,7 +354,7 @@ impl BlockDriver for VirtioBlk {
     fn kick(&mut self, machine: &mut dyn Machine) -> Result<()> {
         for queue in &mut self.queues {
             if queue.ring.publish() {
-                queue.doorbell.ring(machine.bus()?);
+                queue.doorbell.ring(machine)?;
             }
         }
         Ok(())

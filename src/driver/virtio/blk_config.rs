@@ -7,7 +7,7 @@ use super::spec::{
 };
 use crate::base::{Result, SECTOR_SIZE};
 use crate::driver::BlockLimits;
-use crate::machine::Bus;
+use crate::machine::Machine;
 
 /// Offsets in `struct virtio_blk_config`.
 mod field {
@@ -48,10 +48,10 @@ pub(super) struct BlkConfig {
 
 impl BlkConfig {
     /// Reads the configuration of a device whose features are agreed.
-    pub fn read(device: &mut VirtioDevice, bus: &mut dyn Bus) -> Result<Self> {
+    pub fn read(device: &mut VirtioDevice, machine: &mut dyn Machine) -> Result<Self> {
         let features = device.features;
-        let config = device.read_config(bus, |reader| Self::fields(reader, features))?;
-        let lie = |what: String| Err(device.function.error(what));
+        let config = device.read_config(machine, |reader| Self::fields(reader, features))?;
+        let lie = |what: String| Err(device.error(what));
         if config.capacity > CAPACITY_SECTORS_MAX {
             return lie(format!("claims a capacity of {} sectors", config.capacity));
         }
@@ -76,7 +76,12 @@ impl BlkConfig {
             true => reader.u32(offset),
             false => other,
         };
-        let size_max = u32_if(has(VIRTIO_BLK_F_SIZE_MAX), field::SIZE_MAX, u32::MAX);
+        // QEMU's storage daemon offers the feature and says 0, which is no limit that a request
+        // could keep to.
+        let size_max = match u32_if(has(VIRTIO_BLK_F_SIZE_MAX), field::SIZE_MAX, u32::MAX) {
+            0 => u32::MAX,
+            size_max => size_max,
+        };
         // Without the feature nothing is promised beyond one segment.
         let seg_max = u32_if(has(VIRTIO_BLK_F_SEG_MAX), field::SEG_MAX, 1);
         let blk_size = u32_if(has(VIRTIO_BLK_F_BLK_SIZE), field::BLK_SIZE, SECTOR_SIZE as u32);
@@ -111,7 +116,7 @@ impl BlkConfig {
         let transfer = u64::from(self.size_max).saturating_mul(segments).min(wanted as u64);
         let transfer = transfer / block * block;
         if transfer == 0 {
-            return Err(device.function.error(format_args!(
+            return Err(device.error(format_args!(
                 "takes {segments} segments of {} bytes and at most {wanted} bytes are wanted: not one block of {block}",
                 self.size_max
             )));

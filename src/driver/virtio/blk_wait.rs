@@ -29,7 +29,7 @@ impl VirtioBlk {
         if self.in_flight() == 0 {
             return match deadline {
                 Some(_) => machine.wait(&[], deadline),
-                None => Err(self.device.function.error("is idle: there is nothing to wait for")),
+                None => Err(self.device.error("is idle: there is nothing to wait for")),
             };
         }
         match self.completion {
@@ -60,7 +60,7 @@ impl VirtioBlk {
             } else if waited < YIELD_NS || left < NAP_NS {
                 std::thread::yield_now();
             } else {
-                self.device.check_alive(machine.bus()?)?;
+                self.device.check_alive(machine)?;
                 machine.wait(&[], Some(now + NAP_NS))?;
             }
             if waited >= INTERRUPT_PATIENCE_NS || self.any_used() {
@@ -75,7 +75,7 @@ impl VirtioBlk {
     fn step(&mut self, machine: &mut dyn Machine, deadline: Option<Nanos>) -> Result<()> {
         let stepped = machine.wait(&[], deadline);
         if stepped.is_err() || !self.any_used() {
-            self.device.check_alive(machine.bus()?)?;
+            self.device.check_alive(machine)?;
         }
         stepped
     }
@@ -101,7 +101,7 @@ impl VirtioBlk {
                 return self.expect_interrupt(machine, clock.now() + self.interrupt_patience_ns);
             }
         } else {
-            self.device.check_alive(machine.bus()?)?;
+            self.device.check_alive(machine)?;
         }
         waited.map(|_| ())
     }
@@ -110,7 +110,7 @@ impl VirtioBlk {
     fn wait_event(&mut self, machine: &mut dyn Machine, until: Option<Nanos>) -> Result<bool> {
         let fds = self.device.interrupts.fds();
         machine.wait(&fds, until)?;
-        Ok(self.device.interrupts.acknowledge(machine.bus()?, &mut *self.device.transport))
+        self.device.interrupts.acknowledge(machine, &mut *self.device.transport)
     }
 
     /// Something was returned and no interrupt came in all the time: it is either on its way, or
@@ -119,9 +119,6 @@ impl VirtioBlk {
         if self.wait_event(machine, Some(until))? {
             return Ok(());
         }
-        Err(self
-            .device
-            .function
-            .error("returned requests without the interrupt that was asked for"))
+        Err(self.device.error("returned requests without the interrupt that was asked for"))
     }
 }

@@ -20,6 +20,8 @@ pub enum Interrupts {
     Msix(Box<Msix>, Vec<Arc<IrqEvent>>),
     /// The pin, shared by all queues.
     Intx(Arc<IrqEvent>),
+    /// The calls of vrings, one for each queue.
+    Calls(Vec<Arc<IrqEvent>>),
 }
 
 impl Interrupts {
@@ -74,7 +76,7 @@ impl Interrupts {
     pub fn vector(&self, queue: u16) -> Option<u16> {
         match self {
             Self::Msix(_, events) => Some(queue % u16::try_from(events.len()).unwrap_or(1).max(1)),
-            Self::Polled | Self::Intx(_) => None,
+            Self::Polled | Self::Intx(_) | Self::Calls(_) => None,
         }
     }
 
@@ -82,34 +84,51 @@ impl Interrupts {
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Polled => Vec::new(),
-            Self::Msix(_, events) => events.iter().map(|event| event.fd()).collect(),
+            Self::Msix(_, events) | Self::Calls(events) => {
+                events.iter().map(|event| event.fd()).collect()
+            }
             Self::Intx(event) => vec![event.fd()],
         }
     }
 
     /// Takes what has come and acknowledges INTx at the device; whether anything had.
-    pub fn acknowledge(&self, bus: &mut dyn Bus, transport: &mut dyn DeviceTransport) -> bool {
-        match self {
+    ///
+    /// # Errors
+    /// A machine that is gone.
+    pub fn acknowledge(
+        &self,
+        machine: &mut dyn Machine,
+        transport: &mut dyn DeviceTransport,
+    ) -> Result<bool> {
+        Ok(match self {
             Self::Polled => false,
             // No short cut: every event is taken.
-            Self::Msix(_, events) => events.iter().filter(|event| event.take() > 0).count() > 0,
+            Self::Msix(_, events) | Self::Calls(events) => {
+                events.iter().filter(|event| event.take() > 0).count() > 0
+            }
             Self::Intx(event) => {
                 let came = event.take() > 0;
                 if came {
                     // Level-triggered: reading the ISR lowers the line, so that the next
                     // completion makes an edge.
-                    transport.isr(bus);
+                    transport.isr(machine)?;
                 }
                 came
             }
-        }
+        })
     }
 
-    /// Turns them off for good.
-    pub fn shutdown(&self, bus: &mut dyn Bus, function: &Function) {
+    /// Turns them off for good, those of a PCI function.
+    ///
+    /// # Errors
+    /// A machine that is gone.
+    pub fn shutdown(&self, machine: &mut dyn Machine, function: Option<&Function>) -> Result<()> {
+        let Some(function) = function else { return Ok(()) };
+        let bus = machine.bus()?;
         if let Self::Msix(msix, _) = self {
             msix.disable(bus);
         }
         function.command(bus, COMMAND_INTX_DISABLE, 0);
+        Ok(())
     }
 }

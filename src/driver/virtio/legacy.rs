@@ -1,13 +1,16 @@
 //! The legacy PCI transport (virtio 1.2 §4.1.4.10): one structure in I/O BAR 0, in the guest's own
 //! byte order, which is little endian on the machines driven here.
 
+use std::fmt::Display;
+
 use super::modern::check_vector;
 use super::queue::QueueLayout;
 use super::spec::LEGACY_QUEUE_ALIGN;
 use super::transport::{DeviceTransport, Doorbell};
-use crate::base::Result;
+use crate::base::{Error, Result};
+use crate::driver::pci::function::COMMAND_MASTER;
 use crate::driver::pci::{BarKind, Function, Window};
-use crate::machine::Bus;
+use crate::machine::{Bus, Machine};
 
 const DEVICE_FEATURES: u64 = 0;
 const DRIVER_FEATURES: u64 = 4;
@@ -46,43 +49,67 @@ impl Legacy {
         Ok(Some(Self { function: function.clone(), registers }))
     }
 
+    /// The device-specific configuration.
+    fn config(&self, msix: bool) -> Window {
+        self.registers.skip(if msix { CONFIG_WITH_MSIX } else { CONFIG_WITHOUT_MSIX })
+    }
+
     fn select(&self, bus: &mut dyn Bus, queue: u16) {
         self.registers.write(bus, QUEUE_SELECT, 2, u32::from(queue));
     }
 }
 
 impl DeviceTransport for Legacy {
+    fn name(&self) -> String {
+        self.function.name()
+    }
+
+    fn error(&self, what: &dyn Display) -> Error {
+        self.function.error(what)
+    }
+
+    fn function(&self) -> Option<&Function> {
+        Some(&self.function)
+    }
+
+    fn interface(&self) -> &'static str {
+        "legacy"
+    }
+
     fn is_legacy(&self) -> bool {
         true
     }
 
-    fn device_features(&mut self, bus: &mut dyn Bus) -> u64 {
-        u64::from(self.registers.read(bus, DEVICE_FEATURES, 4))
+    fn device_features(&mut self, machine: &mut dyn Machine) -> Result<u64> {
+        Ok(u64::from(self.registers.read(machine.bus()?, DEVICE_FEATURES, 4)))
     }
 
-    fn set_driver_features(&mut self, bus: &mut dyn Bus, features: u64) {
-        self.registers.write(bus, DRIVER_FEATURES, 4, features as u32);
+    fn set_driver_features(&mut self, machine: &mut dyn Machine, features: u64) -> Result<()> {
+        self.registers.write(machine.bus()?, DRIVER_FEATURES, 4, features as u32);
+        Ok(())
     }
 
-    fn status(&mut self, bus: &mut dyn Bus) -> u8 {
-        self.registers.read(bus, DEVICE_STATUS, 1) as u8
+    fn status(&mut self, machine: &mut dyn Machine) -> Result<u8> {
+        Ok(self.registers.read(machine.bus()?, DEVICE_STATUS, 1) as u8)
     }
 
-    fn set_status(&mut self, bus: &mut dyn Bus, status: u8) {
-        self.registers.write(bus, DEVICE_STATUS, 1, u32::from(status));
+    fn set_status(&mut self, machine: &mut dyn Machine, status: u8) -> Result<()> {
+        self.registers.write(machine.bus()?, DEVICE_STATUS, 1, u32::from(status));
+        Ok(())
     }
 
-    fn isr(&mut self, bus: &mut dyn Bus) -> u8 {
-        self.registers.read(bus, ISR_STATUS, 1) as u8
+    fn isr(&mut self, machine: &mut dyn Machine) -> Result<u8> {
+        Ok(self.registers.read(machine.bus()?, ISR_STATUS, 1) as u8)
     }
 
-    fn queues(&mut self, _bus: &mut dyn Bus) -> u16 {
-        u16::MAX
+    fn queues(&mut self, _machine: &mut dyn Machine) -> Result<u16> {
+        Ok(u16::MAX)
     }
 
-    fn queue_size_max(&mut self, bus: &mut dyn Bus, index: u16) -> u16 {
+    fn queue_size_max(&mut self, machine: &mut dyn Machine, index: u16) -> Result<u16> {
+        let bus = machine.bus()?;
         self.select(bus, index);
-        self.registers.read(bus, QUEUE_SIZE, 2) as u16
+        Ok(self.registers.read(bus, QUEUE_SIZE, 2) as u16)
     }
 
     fn queue_size_is_ours(&self) -> bool {
@@ -91,11 +118,12 @@ impl DeviceTransport for Legacy {
 
     fn queue_setup(
         &mut self,
-        bus: &mut dyn Bus,
+        machine: &mut dyn Machine,
         index: u16,
         layout: &QueueLayout,
         vector: Option<u16>,
     ) -> Result<Doorbell> {
+        let bus = machine.bus()?;
         self.select(bus, index);
         if let Some(vector) = vector {
             self.registers.write(bus, QUEUE_VECTOR, 2, u32::from(vector));
@@ -117,16 +145,32 @@ impl DeviceTransport for Legacy {
             .ok_or_else(|| self.function.error("its BAR 0 ends before QueueNotify"))
     }
 
-    fn set_config_vector(&mut self, bus: &mut dyn Bus, vector: u16) -> u16 {
+    fn set_config_vector(&mut self, machine: &mut dyn Machine, vector: u16) -> Result<u16> {
+        let bus = machine.bus()?;
         self.registers.write(bus, CONFIG_VECTOR, 2, u32::from(vector));
-        self.registers.read(bus, CONFIG_VECTOR, 2) as u16
+        Ok(self.registers.read(bus, CONFIG_VECTOR, 2) as u16)
     }
 
-    fn config_generation(&mut self, _bus: &mut dyn Bus) -> u8 {
-        0
+    fn config_generation(&mut self, _machine: &mut dyn Machine) -> Result<u8> {
+        Ok(0)
     }
 
-    fn config(&self, msix: bool) -> Window {
-        self.registers.skip(if msix { CONFIG_WITH_MSIX } else { CONFIG_WITHOUT_MSIX })
+    fn config_len(&self, msix: bool) -> u64 {
+        self.config(msix).len()
+    }
+
+    fn config_field(
+        &mut self,
+        machine: &mut dyn Machine,
+        msix: bool,
+        offset: u64,
+        size: u8,
+    ) -> Result<u32> {
+        Ok(self.config(msix).read(machine.bus()?, offset, size))
+    }
+
+    fn detach(&mut self, machine: &mut dyn Machine) -> Result<()> {
+        self.function.command(machine.bus()?, 0, COMMAND_MASTER);
+        Ok(())
     }
 }

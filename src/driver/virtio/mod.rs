@@ -1,4 +1,4 @@
-//! Virtio drivers (virtio 1.2): the PCI transports, the split queue, the block device.
+//! Virtio drivers (virtio 1.2): the transports, the split queue, the block device.
 
 pub mod blk;
 pub mod device;
@@ -13,6 +13,8 @@ pub mod transport;
 mod blk_config;
 mod blk_queue;
 mod blk_wait;
+mod on_pci;
+mod on_vrings;
 
 pub use blk::{CompletionMode, Transport, VirtioBlk, VirtioBlkOptions};
 

@@ -1,12 +1,15 @@
 //! The virtio 1.x PCI transport (§4.1): structures found through vendor capabilities.
 
+use std::fmt::Display;
+
 use super::queue::QueueLayout;
 use super::spec::VIRTIO_MSI_NO_VECTOR;
 use super::transport::{DeviceTransport, Doorbell};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::driver::pci::caps::{CAP_ID_VENDOR, Capability};
+use crate::driver::pci::function::COMMAND_MASTER;
 use crate::driver::pci::{Function, Window};
-use crate::machine::Bus;
+use crate::machine::{Bus, Machine};
 
 /// `cfg_type` of a vendor capability (§4.1.4).
 const VIRTIO_PCI_CAP_COMMON_CFG: u8 = 1;
@@ -150,45 +153,66 @@ impl Structure {
 }
 
 impl DeviceTransport for Modern {
+    fn name(&self) -> String {
+        self.function.name()
+    }
+
+    fn error(&self, what: &dyn Display) -> Error {
+        self.function.error(what)
+    }
+
+    fn function(&self) -> Option<&Function> {
+        Some(&self.function)
+    }
+
+    fn interface(&self) -> &'static str {
+        "modern"
+    }
+
     fn is_legacy(&self) -> bool {
         false
     }
 
-    fn device_features(&mut self, bus: &mut dyn Bus) -> u64 {
+    fn device_features(&mut self, machine: &mut dyn Machine) -> Result<u64> {
+        let bus = machine.bus()?;
         let mut half = |select| {
             self.common.write(bus, common::DEVICE_FEATURE_SELECT, 4, select);
             u64::from(self.common.read(bus, common::DEVICE_FEATURE, 4))
         };
-        half(0) | half(1) << 32
+        Ok(half(0) | half(1) << 32)
     }
 
-    fn set_driver_features(&mut self, bus: &mut dyn Bus, features: u64) {
+    fn set_driver_features(&mut self, machine: &mut dyn Machine, features: u64) -> Result<()> {
+        let bus = machine.bus()?;
         for select in 0..2 {
             self.common.write(bus, common::DRIVER_FEATURE_SELECT, 4, select);
             let half = (features >> (32 * select)) as u32;
             self.common.write(bus, common::DRIVER_FEATURE, 4, half);
         }
+        Ok(())
     }
 
-    fn status(&mut self, bus: &mut dyn Bus) -> u8 {
-        self.common.read(bus, common::DEVICE_STATUS, 1) as u8
+    fn status(&mut self, machine: &mut dyn Machine) -> Result<u8> {
+        Ok(self.common.read(machine.bus()?, common::DEVICE_STATUS, 1) as u8)
     }
 
-    fn set_status(&mut self, bus: &mut dyn Bus, status: u8) {
-        self.common.write(bus, common::DEVICE_STATUS, 1, u32::from(status));
+    fn set_status(&mut self, machine: &mut dyn Machine, status: u8) -> Result<()> {
+        self.common.write(machine.bus()?, common::DEVICE_STATUS, 1, u32::from(status));
+        Ok(())
     }
 
-    fn isr(&mut self, bus: &mut dyn Bus) -> u8 {
-        self.isr.read(bus, 0, 1) as u8
+    fn isr(&mut self, machine: &mut dyn Machine) -> Result<u8> {
+        Ok(self.isr.read(machine.bus()?, 0, 1) as u8)
     }
 
-    fn queues(&mut self, bus: &mut dyn Bus) -> u16 {
-        self.common.read(bus, common::NUM_QUEUES, 2) as u16
+    fn queues(&mut self, machine: &mut dyn Machine) -> Result<u16> {
+        Ok(self.common.read(machine.bus()?, common::NUM_QUEUES, 2) as u16)
     }
 
-    fn queue_size_max(&mut self, bus: &mut dyn Bus, index: u16) -> u16 {
+    fn queue_size_max(&mut self, machine: &mut dyn Machine, index: u16) -> Result<u16> {
+        let bus = machine.bus()?;
         self.select(bus, index);
-        self.common.read(bus, common::QUEUE_SIZE, 2) as u16
+        Ok(self.common.read(bus, common::QUEUE_SIZE, 2) as u16)
     }
 
     fn queue_size_is_ours(&self) -> bool {
@@ -197,11 +221,12 @@ impl DeviceTransport for Modern {
 
     fn queue_setup(
         &mut self,
-        bus: &mut dyn Bus,
+        machine: &mut dyn Machine,
         index: u16,
         layout: &QueueLayout,
         vector: Option<u16>,
     ) -> Result<Doorbell> {
+        let bus = machine.bus()?;
         self.select(bus, index);
         self.common.write(bus, common::QUEUE_SIZE, 2, u32::from(layout.size));
         if let Some(vector) = vector {
@@ -217,17 +242,33 @@ impl DeviceTransport for Modern {
         Ok(doorbell)
     }
 
-    fn set_config_vector(&mut self, bus: &mut dyn Bus, vector: u16) -> u16 {
+    fn set_config_vector(&mut self, machine: &mut dyn Machine, vector: u16) -> Result<u16> {
+        let bus = machine.bus()?;
         self.common.write(bus, common::CONFIG_MSIX_VECTOR, 2, u32::from(vector));
-        self.common.read(bus, common::CONFIG_MSIX_VECTOR, 2) as u16
+        Ok(self.common.read(bus, common::CONFIG_MSIX_VECTOR, 2) as u16)
     }
 
-    fn config_generation(&mut self, bus: &mut dyn Bus) -> u8 {
-        self.common.read(bus, common::CONFIG_GENERATION, 1) as u8
+    fn config_generation(&mut self, machine: &mut dyn Machine) -> Result<u8> {
+        Ok(self.common.read(machine.bus()?, common::CONFIG_GENERATION, 1) as u8)
     }
 
-    fn config(&self, _msix: bool) -> Window {
-        self.device
+    fn config_len(&self, _msix: bool) -> u64 {
+        self.device.len()
+    }
+
+    fn config_field(
+        &mut self,
+        machine: &mut dyn Machine,
+        _msix: bool,
+        offset: u64,
+        size: u8,
+    ) -> Result<u32> {
+        Ok(self.device.read(machine.bus()?, offset, size))
+    }
+
+    fn detach(&mut self, machine: &mut dyn Machine) -> Result<()> {
+        self.function.command(machine.bus()?, 0, COMMAND_MASTER);
+        Ok(())
     }
 }
 

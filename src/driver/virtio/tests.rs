@@ -279,7 +279,7 @@ fn a_reset_that_never_ends_is_given_up() {
     machine.blk.never_resets = true;
     let device = &mut driver.device;
     let patience = std::time::Duration::from_millis(5);
-    let error = device::reset(&mut machine, &device.function, &mut *device.transport, patience);
+    let error = device::reset(&mut machine, &mut *device.transport, patience);
     let text = error.unwrap_err().to_string();
     assert!(text.contains("does not finish its reset: its status reads 0x0f"), "{text}");
 }

@@ -15,6 +15,7 @@ use super::command::{Command, Name, Size, TRANSFER_BYTES_MAX};
 use super::lines::IrqLines;
 use super::reply::{self, Answer, Line};
 use crate::base::Error;
+use crate::machine::child::Lost;
 
 /// Commands without their answers: QEMU's answers must fit its socket's buffer, or it blocks.
 const WINDOW: u64 = 256;
@@ -74,19 +75,6 @@ pub enum Failure {
 
 /// What a client's methods return.
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
-
-/// Why a client can go on no more.
-#[derive(Debug)]
-pub enum Lost {
-    /// The other end closed the connection.
-    Closed,
-    /// It did not answer for so long.
-    Silent(Duration),
-    /// It sent what is not of the protocol.
-    Babble(String),
-    /// The system refused a call.
-    Io(std::io::Error),
-}
 
 impl From<Lost> for Failure {
     fn from(lost: Lost) -> Self {

@@ -9,20 +9,19 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
-use super::client::{Client, Failure, Lost};
+use super::client::{Client, Failure};
 use super::clock::SteppedClock;
 use super::command::{Command, Size};
 use super::config::{HarnessFds, QemuConfig, QemuDisk, Time, View};
 use super::controllers::{self, Controllers};
-use super::ending;
 use super::messages::Messages;
 use super::probe::{self, Mode};
-use super::process::Process;
-use super::qmp::{Event, Qmp};
 use super::rom;
 use super::start::{Start, start};
 use super::waiting::Pace;
 use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell};
+use crate::machine::child::qmp::{Event, Qmp};
+use crate::machine::child::{Lost, Process, ending};
 use crate::machine::obituary::Obituary;
 use crate::machine::{
     ApicMessage, Bus, Capabilities, GuestRam, Interrupts, IoFailure, IrqEvent, IrqSource, Machine,
@@ -292,6 +291,7 @@ impl Inner {
         }
         let what = ending::of(&mut self.process, lost);
         let obituary = Obituary {
+            program: "QEMU".to_owned(),
             what,
             stderr: self.process.stderr(),
             last_commands: self.client.history(),

@@ -1,9 +1,9 @@
 //! A real QEMU as the machine: its device models and its block layer, and no guest.
 //!
 //! - `probe`: which QEMUs are here, and in which [`Mode`] each can stand without a guest.
-//! - `config`: what a machine is made of, as arguments; `start`, `process`: the child, its
-//!   connections and its last words; `ending`: how it ended; `rom`: what its CPU does where it must have one.
-//! - `command`, `reply`, `client`, `lines`: the qtest protocol; `qmp`: the monitor.
+//! - `config`: what a machine is made of, as arguments; `start`: the child and its connections;
+//!   `rom`: what its CPU does where it must have one.
+//! - `command`, `reply`, `client`, `lines`: the qtest protocol.
 //! - `controllers`: what interrupt controllers do, on a machine that shows that instead of lines.
 //! - `messages`: MSI-X as words of guest RAM; `clock`: virtual time by steps.
 //! - `machine`: all of it as a [`Machine`](super::Machine); `prepare`: what comes before its first
@@ -15,10 +15,7 @@
 pub mod client;
 pub mod command;
 pub mod config;
-pub mod ending;
 pub mod probe;
-pub mod process;
-pub mod qmp;
 pub mod reply;
 pub mod start;
 

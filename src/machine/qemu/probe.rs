@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::start::{self, Start};
 use crate::base::{Error, Result};
+use crate::machine::child::is_program;
 
 /// The variable that names a QEMU to be tried before all others.
 pub const BINARY_VARIABLE: &str = "QTRACE_QEMU";
@@ -99,17 +100,6 @@ pub fn candidates() -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// A program of the `PATH`.
-pub fn in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Tries a mode by starting an empty machine: what QEMU says of itself leaves qtest out. The

@@ -10,14 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::command::Command;
-use super::process::{self, Launch, Process};
-use super::qmp::Qmp;
 use crate::base::{Error, Result};
-
-/// Once a connection is closed the process is about to end.
-const END_PATIENCE: Duration = Duration::from_secs(5);
-/// Lines of stderr in an error.
-const STDERR_LINES: usize = 3;
+use crate::machine::child::qmp::Qmp;
+use crate::machine::child::{self, Launch, Process};
 
 /// What to start.
 #[derive(Debug)]
@@ -113,56 +108,6 @@ pub fn start(start: Start<'_>) -> Result<Started> {
     });
     match connected {
         Ok((client, qmp)) => Ok(Started { process, client, qmp, args }),
-        Err(error) => Err(why_not(binary, &mut process, error)),
-    }
-}
-
-/// A line of QEMU's without the JSON of an option that it repeats.
-fn shortened(line: &str) -> String {
-    match (line.find(" {\""), line.rfind("}: ")) {
-        (Some(from), Some(to)) if from < to => {
-            let (before, after) = (line.get(..from), line.get(to + 1..));
-            format!("{}{}", before.unwrap_or_default(), after.unwrap_or_default())
-        }
-        _ => line.to_owned(),
-    }
-}
-
-/// Why a QEMU did not start: what it said is worth more than what we saw of it.
-fn why_not(binary: &Path, process: &mut Process, seen: Error) -> Error {
-    let ended = process.wait(END_PATIENCE);
-    process.kill();
-    let stderr = process.stderr();
-    let said: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-    let first: Vec<String> = said.iter().take(STDERR_LINES).map(|line| shortened(line)).collect();
-    let first = first.join(" / ");
-    let error = match (ended, first.is_empty()) {
-        (Some(status), false) => {
-            let ended = process::ended(status);
-            Error::machine(format!("QEMU did not start ({ended}): {first}"))
-        }
-        (Some(status), true) => {
-            let ended = process::ended(status);
-            Error::machine(format!("QEMU did not start ({ended}) and said nothing"))
-        }
-        (None, _) => Error::machine("QEMU did not start").source(seen),
-    };
-    error.path(binary)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shortened;
-
-    #[test]
-    fn what_qemu_repeats_is_left_out() {
-        for (line, want) in [
-            ("q: -blockdev {\"a\":{\"b\":1}}: no such: thing", "q: -blockdev: no such: thing"),
-            ("q: -device x: what {\"", "q: -device x: what {\""),
-            ("}: q {\"é", "}: q {\"é"),
-            ("plain", "plain"),
-        ] {
-            assert_eq!(shortened(line), want);
-        }
+        Err(error) => Err(child::why_not_started(("QEMU", binary), &mut process, error)),
     }
 }

@@ -83,6 +83,7 @@ impl Machine for Mortal {
 
     fn obituary(&self) -> Option<Obituary> {
         self.dead.then(|| Obituary {
+            program: "QEMU".to_owned(),
             what: End::Signal { number: 6, name: "SIGABRT".into() },
             stderr: "assertion failed\n".into(),
             last_commands: vec![("outb 0x80 0x1".into(), true), ("inb 0x80".into(), false)],

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use super::report::{Commands, Sent};
 use crate::base::{Error, Result};
+use crate::machine::child::qmp::Qmp;
+use crate::machine::child::{Lost, ending};
 use crate::machine::obituary::End;
-use crate::machine::qemu::client::{Client, Failure, Lost};
+use crate::machine::qemu::client::{Client, Failure};
 use crate::machine::qemu::command::{Command, Text};
-use crate::machine::qemu::ending;
-use crate::machine::qemu::qmp::Qmp;
+
 use crate::machine::qemu::start::Started;
 use crate::report::qtest_log::{Outcome, QtestCounts, SentCommand};
 
@@ -221,7 +222,7 @@ impl Engine {
                 match end {
                     End::Exit { status: 0 } if self.shutdown => (Outcome::PoweredOff, None),
                     End::Hung { .. } => (Outcome::Hung, Some(end)),
-                    End::Broken { .. } => (Outcome::Broken, Some(end)),
+                    End::Broken { .. } | End::Closed => (Outcome::Broken, Some(end)),
                     End::Signal { .. } | End::Exit { .. } => (Outcome::Died, Some(end)),
                 }
             }

@@ -3,9 +3,11 @@
 //! Who opens it depends on the machine. For the builtin one this program does (`held`) and hands
 //! an open image to the device. A machine that is a program of its own, with a block layer of its
 //! own, is given a description (`given`); the result is opened here once that has ended.
+//! What a server holds that runs already is looked at through its own device (`served`).
 
 mod given;
 mod held;
+mod served;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 use self::given::GivenTarget;
 use self::held::HeldTarget;
+pub use self::served::DeviceImage;
 use super::options::Config;
 use crate::base::{Error, Result, SECTOR_SIZE};
 use crate::image::{self, Image, OpenOptions, PendingImage};
@@ -36,6 +39,8 @@ pub struct Target {
 enum Disk {
     Held(HeldTarget),
     Given(GivenTarget),
+    /// A server, which had it before.
+    Served,
 }
 
 impl Target {
@@ -51,9 +56,10 @@ impl Target {
         // A guest has whole sectors.
         let wanted = wanted.checked_next_multiple_of(SECTOR_SIZE).unwrap_or(wanted);
         let is_new = config.target.as_deref().is_some_and(is_missing);
-        let disk = match config.machine.kind().image_holder() {
+        let disk = match config.machine.image_holder() {
             ImageHolder::Qtrace => Disk::Held(HeldTarget::open(config, wanted, stop)?),
             ImageHolder::Machine => Disk::Given(GivenTarget::open(config, wanted)?),
+            ImageHolder::Server => Disk::Served,
         };
         Ok(Self { disk, is_new, wanted, snapshot: config.snapshot })
     }
@@ -63,18 +69,22 @@ impl Target {
         match &self.disk {
             Disk::Held(held) => DiskImage::Held(held.device_image()),
             Disk::Given(given) => DiskImage::Given(given.image().clone()),
+            Disk::Served => DiskImage::Served,
         }
     }
 
-    /// Guest-visible bytes, as found before the machine was built.
-    pub fn size(&self) -> u64 {
+    /// Guest-visible bytes, as found before the machine was built; `None` where only the machine's
+    /// device tells.
+    pub fn size(&self) -> Option<u64> {
         match &self.disk {
-            Disk::Held(held) => held.image().size(),
-            Disk::Given(given) => given.image().size,
+            Disk::Held(held) => Some(held.image().size()),
+            Disk::Given(given) => Some(given.image().size),
+            Disk::Served => None,
         }
     }
 
-    /// The disk as it is after the run. A machine that opened it itself must have ended.
+    /// The disk as it is after the run. A machine that opened it itself must have ended. A server's
+    /// is to be looked at through its device.
     ///
     /// # Errors
     /// Those of opening an image.
@@ -82,6 +92,7 @@ impl Target {
         match &self.disk {
             Disk::Held(held) => Ok(Arc::clone(held.image())),
             Disk::Given(given) => given.reopen(),
+            Disk::Served => Err(Error::incomplete("the server's device is of no use any more")),
         }
     }
 
@@ -97,6 +108,7 @@ impl Target {
                 let what = format!("the machine failed to {operation} the target image: {reason}");
                 Error::incomplete(what).hint(NO_SPACE_HINT)
             }
+            Disk::Served => return None,
         };
         Some(match &config.target {
             Some(path) => error.path(path),
@@ -108,7 +120,7 @@ impl Target {
     pub fn fault_report(&self) -> Option<FaultReport> {
         match &self.disk {
             Disk::Held(held) => held.fault_report(),
-            Disk::Given(_) => None,
+            Disk::Given(_) | Disk::Served => None,
         }
     }
 
@@ -126,9 +138,14 @@ impl Target {
             Disk::Given(given) => {
                 (given.format().to_owned(), config.machine.kind().name().to_owned())
             }
+            Disk::Served => ("served".to_owned(), config.machine.kind().name().to_owned()),
         };
+        let socket = config.machine.setting("socket").filter(|_| self.is_served());
         ImageReport {
-            path: config.target.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
+            path: match &config.target {
+                Some(path) => path.display().to_string(),
+                None => socket.unwrap_or_default().to_owned(),
+            },
             format,
             via,
             size,
@@ -137,8 +154,17 @@ impl Target {
         }
     }
 
+    /// Whether a server holds it that was there before.
+    pub fn is_served(&self) -> bool {
+        matches!(self.disk, Disk::Served)
+    }
+
     /// What a reader of the report should know of a disk of `size` bytes.
     pub fn note(&self, size: u64) -> Option<String> {
+        if self.is_served() {
+            let text = "the target is what the server holds, read back through its device";
+            return Some(text.to_owned());
+        }
         let wanted = self.wanted;
         (self.is_new && size != wanted).then(|| {
             format!(
@@ -155,6 +181,7 @@ impl Target {
         match self.disk {
             Disk::Held(held) => held.commit(),
             Disk::Given(given) => given.commit(),
+            Disk::Served => Ok(()),
         }
     }
 }
@@ -295,7 +322,7 @@ mod tests {
         let text = format!("tracefile=t,target_img={},target_fmt=raw", path.display());
         // A guest sees whole sectors, which is no other size.
         let target = Target::open(&config(text.clone()), 1000, &Arc::default()).unwrap();
-        assert_eq!((target.size(), target.note(1024)), (1024, None));
+        assert_eq!((target.size(), target.note(1024)), (Some(1024), None));
         assert!(target.note(1 << 20).unwrap().contains("1048576 bytes instead of 1024"));
         target.commit().unwrap();
         let target = Target::open(&config(text), 1000, &Arc::default()).unwrap();

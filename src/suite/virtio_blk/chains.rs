@@ -149,7 +149,7 @@ fn wrap(thread: &mut TestThread<'_>) -> Outcome {
             sent += 1;
         }
         thread.expect("chains that a ring of 16 holds", sent, 5)?;
-        queue.kick(thread.machine().bus()?);
+        queue.kick(thread.machine())?;
         for _ in 0..sent {
             let used = rig.used(thread, 0)?;
             thread.expect("used length", used.len, VIRTIO_BLK_ID_BYTES + 1)?;

@@ -60,7 +60,7 @@ fn intx(thread: &mut TestThread<'_>) -> Outcome {
     /// ISR status: a queue has used buffers (§4.1.4.5).
     const ISR_QUEUE: u8 = 1;
     let mut rig = Rig::usual(thread)?;
-    let function = rig.device.function.clone();
+    let function = rig.device.function()?.clone();
     let bus = thread.machine().bus()?;
     // As firmware does; an earlier case may have reset the board.
     Chipset::set_up(bus)?;
@@ -76,7 +76,7 @@ fn intx(thread: &mut TestThread<'_>) -> Outcome {
     // With INTX_DISABLE the status is set and the pin stays (PCI 3.0 §6.2.2).
     one_read(thread, &mut rig, 0)?;
     silent(thread, "interrupts with INTX_DISABLE", &event)?;
-    rig.device.transport.isr(thread.machine().bus()?);
+    rig.device.transport.isr(thread.machine())?;
     function.command(thread.machine().bus()?, 0, COMMAND_INTX_DISABLE);
     for _ in 0..3 {
         one_read(thread, &mut rig, 0)?;
@@ -84,11 +84,11 @@ fn intx(thread: &mut TestThread<'_>) -> Outcome {
         thread.check(came, "an interrupt for a completion")?;
         let high = level(thread)?;
         thread.expect("level until ISR is read", high, true)?;
-        let isr = rig.device.transport.isr(thread.machine().bus()?);
+        let isr = rig.device.transport.isr(thread.machine())?;
         thread.expect("ISR status", isr, ISR_QUEUE)?;
         let high = level(thread)?;
         thread.expect("level afterwards", high, false)?;
-        let isr = rig.device.transport.isr(thread.machine().bus()?);
+        let isr = rig.device.transport.isr(thread.machine())?;
         thread.expect("ISR status read again", isr, 0)?;
     }
     rig.finish(thread)
@@ -153,7 +153,7 @@ fn event_idx(thread: &mut TestThread<'_>) -> Outcome {
     queue.ring.add_raw(&chain).ok_or_else(|| Error::machine("the ring is full"))?;
     let wanted = queue.ring.publish();
     thread.check(wanted, "an idle device wants to be rung")?;
-    queue.doorbell.ring(thread.machine().bus()?);
+    queue.doorbell.ring(thread.machine())?;
     rig.used(thread, 0)?;
     rig.finish(thread)
 }

@@ -171,13 +171,12 @@ fn gave_up(thread: &mut TestThread<'_>, rig: &mut Rig) -> Outcome {
     const ISR_CONFIG: u8 = 2;
     let asked = rig.needs_reset(thread)?;
     thread.check(asked, "DEVICE_NEEDS_RESET is set")?;
-    let isr = rig.device.transport.isr(thread.machine().bus()?);
+    let isr = rig.device.transport.isr(thread.machine())?;
     thread.expect("ISR status, configuration bit", isr & ISR_CONFIG, ISR_CONFIG)?;
     let used = rig.queue(0)?.ring.pop()?;
     thread.check(used.is_none(), "nothing is returned")?;
     // Until the reset it does nothing more.
-    let bus = thread.machine().bus()?;
-    rig.queue(0)?.doorbell.ring(bus);
+    rig.queue(0)?.doorbell.ring(thread.machine())?;
     thread.step(LOOK)?;
     let used = rig.queue(0)?.ring.pop()?;
     thread.check(used.is_none(), "nothing is returned when it is rung again")
@@ -198,7 +197,7 @@ fn bad_head(thread: &mut TestThread<'_>) -> Outcome {
     let mut rig = Rig::usual(thread)?;
     let queue = rig.queue(0)?;
     queue.ring.add_bogus_head(queue.ring.size());
-    queue.kick(thread.machine().bus()?);
+    queue.kick(thread.machine())?;
     gave_up(thread, &mut rig)?;
     recovers(thread, rig)
 }
@@ -210,7 +209,7 @@ fn bad_index(thread: &mut TestThread<'_>) -> Outcome {
     for _ in 0..=queue.ring.size() {
         queue.ring.add_bogus_head(0);
     }
-    queue.kick(thread.machine().bus()?);
+    queue.kick(thread.machine())?;
     gave_up(thread, &mut rig)?;
     recovers(thread, rig)
 }
@@ -222,7 +221,7 @@ fn after_good(thread: &mut TestThread<'_>) -> Outcome {
     let queue = rig.queue(0)?;
     let head = queue.ring.add_raw(&good).ok_or_else(|| Error::machine("the ring is full"))?;
     queue.ring.add_bogus_head(queue.ring.size());
-    queue.kick(thread.machine().bus()?);
+    queue.kick(thread.machine())?;
     let asked = rig.needs_reset(thread)?;
     thread.check(asked, "DEVICE_NEEDS_RESET is set")?;
     // "The driver can't assume requests in flight will be completed if DEVICE_NEEDS_RESET is set,
@@ -291,8 +290,8 @@ fn rings_outside(thread: &mut TestThread<'_>) -> Outcome {
         let mut rig = Rig::usual(thread)?;
         prepare(&rig);
         rig.reset(thread)?;
-        let bus = thread.machine().bus()?;
-        rig.device.negotiate(bus, USUAL)?;
+        let machine = thread.machine();
+        rig.device.negotiate(machine, USUAL)?;
         let mut layout = *rig.queue(0)?.ring.layout();
         let outside = GuestAddr(end.max(1 << 40));
         match part {
@@ -301,10 +300,10 @@ fn rings_outside(thread: &mut TestThread<'_>) -> Outcome {
             _ => layout.used = outside,
         }
         // The device may refuse at once or when it looks; it must not touch what is not there.
-        let doorbell = rig.device.transport.queue_setup(bus, 0, &layout, None);
-        let _ = rig.device.driver_ok(bus);
+        let doorbell = rig.device.transport.queue_setup(machine, 0, &layout, None);
+        let _ = rig.device.driver_ok(machine);
         if let Ok(doorbell) = doorbell {
-            doorbell.ring(bus);
+            doorbell.ring(machine)?;
         }
         thread.step(LOOK)?;
         thread.expect("data", rig.bytes(DATA, 512), vec![0xdd; 512])?;

@@ -76,8 +76,7 @@ pub(super) fn field(
     offset: u64,
     size: u8,
 ) -> Outcome<u64> {
-    let bus = thread.machine().bus()?;
-    Ok(rig.device.read_config(bus, |reader| match size {
+    Ok(rig.device.read_config(thread.machine(), |reader| match size {
         2 => reader.u16(offset).into(),
         4 => reader.u32(offset).into(),
         _ => reader.u64(offset),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::base::{Error, GuestAddr, Nanos, Result};
 use crate::driver::alloc::PageAllocator;
 use crate::driver::pci::{ConfigAccess, Function, enumerate};
-use crate::driver::virtio::device::VirtioDevice;
+use crate::driver::virtio::device::{VirtioDevice, Wanted};
 use crate::driver::virtio::queue::{RawDescriptor, SplitQueue, Used};
 use crate::driver::virtio::spec::*;
 use crate::driver::virtio::transport::Doorbell;
 use crate::driver::virtio::{CompletionMode, Transport};
-use crate::machine::{Bus, GuestRam, IrqEvent};
+use crate::machine::{Capabilities, GuestRam, IrqEvent, Machine};
 use crate::suite::outcome::Outcome;
 use crate::suite::thread::TestThread;
 
@@ -47,7 +47,11 @@ const IDS: [u16; 2] = [VIRTIO_PCI_DEVICE_BLOCK_TRANSITIONAL, VIRTIO_PCI_DEVICE_B
 
 /// How many virtio disks the machine has.
 pub(super) fn disks(thread: &mut TestThread<'_>) -> Outcome<usize> {
-    let found = enumerate(thread.machine().bus()?, ConfigAccess::Ports)?;
+    let machine = thread.machine();
+    if machine.capabilities().contains(Capabilities::VRINGS) {
+        return Ok(machine.vrings()?.devices());
+    }
+    let found = enumerate(machine.bus()?, ConfigAccess::Ports)?;
     let ours = |f: &&Function| f.vendor == VIRTIO_PCI_VENDOR && IDS.contains(&f.device);
     Ok(found.iter().filter(ours).count())
 }
@@ -88,9 +92,9 @@ pub(super) struct Queue {
 
 impl Queue {
     /// Shows the device what was added, and rings whether it wants that or not.
-    pub fn kick(&mut self, bus: &mut dyn Bus) {
+    pub fn kick(&mut self, machine: &mut dyn Machine) -> Result<()> {
         self.ring.publish();
-        self.doorbell.ring(bus);
+        self.doorbell.ring(machine)
     }
 }
 
@@ -131,10 +135,10 @@ impl Rig {
         let machine = thread.machine();
         let mut pool = PageAllocator::new(machine.ram()?, 4096)?;
         let area = pool.permanent(AREA_BYTES)?;
-        let which = (&IDS[..], start.disk);
-        let vectors = start.queues.saturating_add(start.more_vectors);
-        let device =
-            VirtioDevice::open(machine, which, start.transport, start.completion, vectors)?;
+        let Start { disk: index, transport, completion, .. } = start;
+        let queues = start.queues.saturating_add(start.more_vectors);
+        let wanted = Wanted { ids: &IDS, index, transport, completion, queues };
+        let device = VirtioDevice::open(machine, wanted)?;
         let ram = Arc::clone(pool.ram());
         let mut rig = Self { device, queues: Vec::new(), ram, pool, area, start };
         rig.set_up(thread)?;
@@ -148,15 +152,15 @@ impl Rig {
 
     /// Steps 2 to 8 of virtio 1.2 §3.1.1.
     fn set_up(&mut self, thread: &mut TestThread<'_>) -> Outcome {
-        let bus = thread.machine().bus()?;
-        self.device.negotiate(bus, self.start.features)?;
+        let machine = thread.machine();
+        self.device.negotiate(machine, self.start.features)?;
         self.queues.clear();
         for index in 0..self.start.queues {
             let size = self.start.queue_size;
-            let (ring, doorbell) = self.device.queue(bus, &mut self.pool, index, size)?;
+            let (ring, doorbell) = self.device.queue(machine, &mut self.pool, index, size)?;
             self.queues.push(Queue { ring, doorbell });
         }
-        Ok(self.device.driver_ok(bus)?)
+        Ok(self.device.driver_ok(machine)?)
     }
 
     /// Resets the device and brings it up again, with rings in other places.
@@ -167,9 +171,9 @@ impl Rig {
 
     /// Writes status 0 and waits until it reads back (§4.1.4.3.2).
     pub fn reset(&mut self, thread: &mut TestThread<'_>) -> Outcome {
-        self.device.transport.set_status(thread.machine().bus()?, 0);
+        self.device.transport.set_status(thread.machine(), 0)?;
         let done = settled(thread, |thread| {
-            let status = self.device.transport.status(thread.machine().bus()?);
+            let status = self.device.transport.status(thread.machine())?;
             Ok((status == 0).then_some(()))
         })?;
         match done {
@@ -185,7 +189,7 @@ impl Rig {
 
     /// The device status.
     pub fn status(&mut self, thread: &mut TestThread<'_>) -> Outcome<u8> {
-        Ok(self.device.transport.status(thread.machine().bus()?))
+        Ok(self.device.transport.status(thread.machine())?)
     }
 
     /// The address of a place in the rig's memory.
@@ -259,7 +263,7 @@ impl Rig {
     ) -> Outcome<u16> {
         let queue = self.queue(index)?;
         let head = queue.ring.add_raw(chain).ok_or_else(|| Error::machine("the ring is full"))?;
-        queue.kick(thread.machine().bus()?);
+        queue.kick(thread.machine())?;
         Ok(head)
     }
 
@@ -364,7 +368,7 @@ impl Rig {
     /// Whether the device gets into need of a reset.
     pub fn needs_reset(&mut self, thread: &mut TestThread<'_>) -> Outcome<bool> {
         let came = settled(thread, |thread| {
-            let status = self.device.transport.status(thread.machine().bus()?);
+            let status = self.device.transport.status(thread.machine())?;
             Ok((status & DEVICE_NEEDS_RESET != 0).then_some(()))
         })?;
         Ok(came.is_some())

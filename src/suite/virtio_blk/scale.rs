@@ -167,7 +167,7 @@ impl Lane {
             added.ok_or_else(|| Error::machine("the ring is full"))?;
         }
         if self.queue.ring.publish() {
-            self.queue.doorbell.ring(thread.machine().bus()?);
+            self.queue.doorbell.ring(thread.machine())?;
         }
         self.collect(thread, count)?;
         for (slot, sector) in sectors.iter().enumerate().take(count as usize) {

@@ -75,16 +75,16 @@ fn reset(thread: &mut TestThread<'_>) -> Outcome {
 
 fn nonexistent_queue(thread: &mut TestThread<'_>) -> Outcome {
     let mut rig = Rig::usual(thread)?;
-    let bus = thread.machine().bus()?;
-    let queues = rig.device.transport.queues(bus);
+    let machine = thread.machine();
+    let queues = rig.device.transport.queues(machine)?;
     for index in [queues, queues.saturating_add(1), 0x7fff, 0xffff] {
-        let size = rig.device.transport.queue_size_max(bus, index);
+        let size = rig.device.transport.queue_size_max(machine, index)?;
         if size != 0 {
             return thread.failed(format!("queue_size of queue {index}"), "0", size.to_string());
         }
         // Setting it up is for nothing; refusing it is as well.
         let layout = QueueLayout::new(GuestAddr(0x10_0000), 8);
-        let _ = rig.device.transport.queue_setup(bus, index, &layout, None);
+        let _ = rig.device.transport.queue_setup(machine, index, &layout, None);
     }
     works(thread, &mut rig, "a read by a queue that exists")?;
     rig.finish(thread)
@@ -97,7 +97,7 @@ fn nonexistent_legacy_queue(thread: &mut TestThread<'_>) -> Outcome {
     const QUEUE_SELECT: u64 = 14;
     const QUEUE_NOTIFY: u64 = 16;
     let mut rig = Rig::start(thread, Start { transport: Transport::Legacy, ..Start::default() })?;
-    let registers = rig.device.function.window(0, 0, 20)?;
+    let registers = rig.device.function()?.window(0, 0, 20)?;
     let bus = thread.machine().bus()?;
     for index in [1, 2, 0xffff] {
         registers.write(bus, QUEUE_SELECT, 2, index);
@@ -119,11 +119,11 @@ fn resize(thread: &mut TestThread<'_>) -> Outcome {
     let mut rig = Rig::usual(thread)?;
     let full = DISK_BYTES / 512;
     for sectors in [SCRATCH, SCRATCH + 8, full] {
-        let generation = rig.device.transport.config_generation(thread.machine().bus()?);
+        let generation = rig.device.transport.config_generation(thread.machine())?;
         thread.machine().resize_disk(PLAIN, sectors * 512)?;
-        let isr = rig.device.transport.isr(thread.machine().bus()?);
+        let isr = rig.device.transport.isr(thread.machine())?;
         thread.expect("ISR status, configuration bit", isr & ISR_CONFIG, ISR_CONFIG)?;
-        let now = rig.device.transport.config_generation(thread.machine().bus()?);
+        let now = rig.device.transport.config_generation(thread.machine())?;
         thread.check(now != generation, "config_generation changes")?;
         let capacity = field(thread, &mut rig, CONFIG_CAPACITY, 8)?;
         thread.expect("capacity", capacity, sectors)?;
@@ -138,8 +138,7 @@ fn resize_msix(thread: &mut TestThread<'_>) -> Outcome {
     const CONFIG_VECTOR: u16 = 1;
     let start = Start { more_vectors: 1, ..Start::default() };
     let (mut rig, events) = interrupts::with_msix(thread, start)?;
-    let bus = thread.machine().bus()?;
-    let taken = rig.device.transport.set_config_vector(bus, CONFIG_VECTOR);
+    let taken = rig.device.transport.set_config_vector(thread.machine(), CONFIG_VECTOR)?;
     thread.expect("config_msix_vector reads back", taken, CONFIG_VECTOR)?;
     let (queue, config) = (interrupts::event(&events, 0)?, interrupts::event(&events, 1)?);
     for bytes in [DISK_BYTES / 2, DISK_BYTES] {

@@ -1,4 +1,4 @@
-//! QEMU as a child process: started with a few inherited descriptors, always reaped, never left
+//! A child process: started with a few inherited descriptors, always reaped, never left
 //! behind, and its last words kept.
 
 use std::collections::VecDeque;
@@ -17,12 +17,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::base::child::{pidfd_open, spawn_from_lasting_thread};
 use crate::base::{Error, Result};
 
-/// Of what QEMU writes to stderr, the first bytes kept: why it did not start.
+/// Of what it writes to stderr, the first bytes kept: why it did not start.
 const HEAD_BYTES: usize = 8 << 10;
 /// And the last: why it died.
 const TAIL_BYTES: usize = 16 << 10;
 
-/// How long stderr is read on once QEMU has ended; something it started may hold the pipe open.
+/// How long stderr is read on once it has ended; something it started may hold the pipe open.
 const STDERR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to start.
@@ -74,11 +74,11 @@ impl Process {
         let (end, stderr_end) = channel();
         if let Some(stderr) = child.stderr.take() {
             let kept = Arc::clone(&kept);
-            let name = "qemu-stderr".to_owned();
+            let name = "child-stderr".to_owned();
             let read = move || read_stderr(stderr, &kept, &end);
             if let Err(e) = std::thread::Builder::new().name(name).spawn(read) {
                 let _ = child.kill().and_then(|()| child.wait());
-                return Err(Error::machine("no thread for QEMU's messages").source(e));
+                return Err(Error::machine("no thread for a child's messages").source(e));
             }
         }
         let pidfd = pidfd_open(child.id());
@@ -143,7 +143,7 @@ impl Process {
         poll(&mut list, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Ends what it started and left: a script around QEMU may not be QEMU itself.
+    /// Ends what it started and left: a script around a program may not be the program itself.
     fn kill_group(&self) {
         if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
             // SAFETY: a plain system call on a number.
@@ -163,7 +163,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs in the child, before it becomes QEMU.
+/// Runs in the child, before it becomes the program.
 fn prepare_child(inherited: &[RawFd], parent: u32) -> std::io::Result<()> {
     for fd in inherited {
         // SAFETY: a plain system call on a number.
@@ -172,7 +172,7 @@ fn prepare_child(inherited: &[RawFd], parent: u32) -> std::io::Result<()> {
         }
     }
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: plain system calls; `none` lives through its call. A QEMU that aborts is told of by
+    // SAFETY: plain system calls; `none` lives through its call. One that aborts is told of by
     // its signal, and leaves no core behind in the user's folder.
     unsafe {
         libc::setrlimit(libc::RLIMIT_CORE, &none);

@@ -1,8 +1,8 @@
-//! What became of a QEMU that is lost.
+//! What became of a process that is lost.
 
 use std::time::Duration;
 
-use super::client::Lost;
+use super::Lost;
 use super::process::Process;
 use crate::machine::obituary::End;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use super::client::Lost;
+use super::Lost;
 use crate::base::{Error, Result};
 
 /// The longest message taken.
