@@ -26,6 +26,22 @@ impl Progress {
         Self(bar, std::time::Instant::now(), std::io::stderr().is_terminal())
     }
 
+    /// A line of text, for what has no end to be measured against.
+    pub fn of_text() -> Self {
+        let progress = Self::new("", None, false);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            progress.0.set_style(style);
+        }
+        progress
+    }
+
+    /// Shows `text`. Call it now and then.
+    pub fn text(&mut self, text: String) {
+        self.0.set_message(text);
+        let moved = self.0.position() + 1;
+        self.set(moved);
+    }
+
     /// Moves to `position`. Call it now and then, not for every item.
     pub fn set(&mut self, position: u64) {
         if self.2 && self.1.elapsed() >= Duration::from_secs(1) {

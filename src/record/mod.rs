@@ -4,11 +4,12 @@
 //!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run; [`tap_file`]: of one;
 //! - [`recording`]: what the taps on real systems write through, live;
 //!   [`command`]: the program that uses such a tap, run and ended with it;
-//! - [`qemu`]: taps in a QEMU that the user starts.
+//! - [`nbd`]: an NBD server in front of an image; [`qemu`]: taps in a QEMU that the user starts.
 
 pub mod command;
 pub mod machine;
 pub mod memory;
+pub mod nbd;
 pub mod qemu;
 pub mod recording;
 pub mod tap_dir;

@@ -1,6 +1,8 @@
-//! `qtrace record`: one file per source.
+//! `qtrace record`: one file per source, and what those that run a command have in common.
 
+pub mod common;
 mod machine;
+mod nbd;
 
 use clap::Subcommand;
 
@@ -8,6 +10,8 @@ use crate::base::Result;
 
 const EXAMPLES: &str = "\
 Examples:
+  qtrace record nbd --image d.qcow2 -o t.qtrace -- qemu-img bench -f raw {uri}
+  qtrace record nbd --image d.raw -o t.qtrace --socket /tmp/d.sock
   qtrace record machine -o rtc.qtrace --test rtc/drift hz=1024
   qtrace record machine -o blk.qtrace --machine qemu --test virtio-blk/resize";
 
@@ -32,6 +36,8 @@ impl Args {
 pub enum Source {
     /// What a device test does to its machine, and what the machine answers.
     Machine(machine::Args),
+    /// An NBD server in front of an image: whatever its clients do.
+    Nbd(nbd::Args),
 }
 
 /// Runs the command; returns the exit code.
@@ -41,5 +47,6 @@ pub enum Source {
 pub fn run(args: &Args) -> Result<u8> {
     match &args.source {
         Source::Machine(args) => machine::run(args),
+        Source::Nbd(args) => nbd::run(args),
     }
 }

@@ -1,7 +1,9 @@
 //! Signals that end a recording, taken one by one from a descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -47,6 +49,14 @@ impl Signals {
         let info = self.fd.read_signal().ok().flatten()?;
         let signal = i32::try_from(info.ssi_signo).ok()?;
         Some(Received { signal, by_terminal: info.ssi_code == libc::SI_KERNEL })
+    }
+}
+
+impl Signals {
+    /// Waits for one, at most `patience`.
+    pub fn wait(&self, patience: Duration) {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! - [`Recording`]: begins and ends it, tells how it goes; [`Tap`]: the handle of one stream;
 //! - `queue`: what lies between the two, bounded in bytes and in age; `writer`: the thread, and
-//!   the one that makes what it wrote durable.
+//!   the one that makes what it wrote durable; `repeats`: data that came before.
 //!
 //! What a tap says is told in the order in which it is said, with times of CLOCK_MONOTONIC since
 //! the recording's origin. An event reaches the file when it is [`LINGER`] old, so that a file
@@ -11,6 +11,7 @@
 //! when it is less than a second old, if the disk takes it.
 
 mod queue;
+mod repeats;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::queue::{Item, Queue};
+pub use self::repeats::zeros;
 pub use self::tap::{BlockIssue, Bytes, Stopped, Tag, Tap};
 use crate::base::limits::RECORD_QUEUE_BYTES;
 use crate::base::{Error, Result};

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::queue::{Entry, Item, Queue};
-use super::tap::set_payload;
+use super::repeats::Repeats;
+use super::tap::{Bytes, set_payload};
 use super::{FLUSH_EVERY, LINGER, SYNC_EVERY};
 use crate::base::error::IoContext;
 use crate::base::{Error, Nanos, Result};
@@ -71,6 +72,7 @@ pub(super) struct Writer {
     trace: TraceWriter,
     queue: Arc<Queue>,
     syncer: Syncer,
+    repeats: Repeats,
     summary: TraceSummary,
     /// Events too young to be written, and when each was said.
     held: VecDeque<(Nanos, Event)>,
@@ -96,6 +98,7 @@ impl Writer {
             trace,
             queue,
             syncer,
+            repeats: Repeats::default(),
             summary: TraceSummary { not_recorded, ..TraceSummary::default() },
             held: VecDeque::new(),
             next_flush: now + FLUSH_EVERY,
@@ -165,7 +168,7 @@ impl Writer {
             }
             Item::Event { mut event, data, .. } => {
                 if let Some(data) = data {
-                    set_payload(&mut event, self.trace.payload((*data).as_ref())?);
+                    set_payload(&mut event, self.payload(data)?);
                 }
                 self.held.push_back((at, event));
             }
@@ -174,6 +177,15 @@ impl Writer {
             Item::Lacks(what) => self.summary.not_recorded |= what,
         }
         Ok(())
+    }
+
+    fn payload(&mut self, data: Bytes) -> Result<PayloadRef> {
+        if let Some(known) = self.repeats.find(&data) {
+            return Ok(known);
+        }
+        let payload = self.trace.payload((*data).as_ref())?;
+        self.repeats.remember(data, payload);
+        Ok(payload)
     }
 
     /// Writes what is due.

@@ -1,0 +1,171 @@
+//! `qtrace record nbd`.
+
+use std::path::PathBuf;
+
+use super::common::{EXIT_CODES, RecordArgs, finish, give_up, places, say, until_the_end};
+use crate::base::{Error, Result};
+use crate::image::{self, CacheMode, OpenOptions};
+use crate::record::command::Signals;
+use crate::record::nbd::{Counts, Export, ExportOptions, Listen, Server, header};
+use crate::record::recording::Recording;
+use crate::trace::StreamInfo;
+
+const EXAMPLES: &str = "\
+Examples:
+  qtrace record nbd --image d.qcow2 -o t.qtrace -- qemu-img bench -w -f raw {uri}
+  qtrace record nbd --image d.qcow2 -o t.qtrace --socket /tmp/d.sock
+      then: qemu-system-x86_64 … -drive driver=nbd,server.type=unix,server.path=/tmp/d.sock
+  qtrace record nbd --image d.raw -o t.qtrace -- nbdcopy new.img {uri}
+  qtrace record nbd --image d.raw -o t.qtrace -- sh -c 'nbdinfo \"$uri\" && fio job.fio'
+  qtrace record nbd --image d.raw -o t.qtrace --listen 127.0.0.1:10809
+  qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=new.raw";
+
+/// Arguments of `qtrace record nbd`.
+#[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
+pub struct Args {
+    /// The image that is served: its clients change it.
+    #[arg(long, value_name = "D")]
+    image: PathBuf,
+
+    /// Its format: raw, qcow2, or another that qemu-nbd has [default: by its content].
+    #[arg(long, value_name = "F")]
+    format: Option<String>,
+
+    /// Refuse writes.
+    #[arg(long)]
+    read_only: bool,
+
+    /// How the image reaches the disk: writeback, none (O_DIRECT) or unsafe (no flushes).
+    #[arg(long, value_name = "MODE", default_value = "writeback", value_parser = cache_mode)]
+    cache: CacheMode,
+
+    /// Open backing and data files outside the image's folder too.
+    #[arg(long)]
+    allow_backing: bool,
+
+    /// Listen on this Unix socket, which only you may use [default: one in a folder of its own].
+    #[arg(long, value_name = "S", conflicts_with = "listen")]
+    socket: Option<PathBuf>,
+
+    /// Listen on TCP; :PORT is the loopback, port 0 a free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+
+    /// The export's name.
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = export_name)]
+    export_name: String,
+
+    /// Do not record what reads return: the trace is smaller, and a replay checks its reads against
+    /// what was written only.
+    #[arg(long)]
+    no_read_data: bool,
+
+    #[command(flatten)]
+    record: RecordArgs,
+}
+
+fn cache_mode(text: &str) -> std::result::Result<CacheMode, String> {
+    match text {
+        "none" => Ok(CacheMode::None),
+        "writeback" => Ok(CacheMode::Writeback),
+        "unsafe" => Ok(CacheMode::Unsafe),
+        _ => Err("one of none, writeback, unsafe".to_owned()),
+    }
+}
+
+/// The protocol's longest string ("String values").
+const NAME_BYTES_MAX: usize = 4096;
+
+fn export_name(text: &str) -> std::result::Result<String, String> {
+    match text.len() <= NAME_BYTES_MAX {
+        true => Ok(text.to_owned()),
+        false => Err(format!("a name has at most {NAME_BYTES_MAX} bytes")),
+    }
+}
+
+/// Runs the command; returns the exit code.
+///
+/// # Errors
+/// Whatever kept the recording from being made, or from being whole.
+pub fn run(args: &Args) -> Result<u8> {
+    // Before any thread is there.
+    let signals = Signals::take_over()?;
+    let options = OpenOptions {
+        format: args.format.clone(),
+        writable: !args.read_only,
+        cache: args.cache,
+        allow_backing: args.allow_backing,
+        ..OpenOptions::default()
+    };
+    refuse_same_file(args)?;
+    let image = image::open(&args.image, &options)?;
+    let info = image.info();
+    let name =
+        args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let header = header(&name, &info.format, !args.no_read_data);
+    let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    let tap = recording.stream(StreamInfo {
+        device: name,
+        queue: None,
+        device_bytes: Some(image.size()),
+        block_bytes: Some(512),
+    });
+    let options = ExportOptions { name: args.export_name.clone(), read_data: !args.no_read_data };
+    let export = Export::new(image, tap, &options);
+    let listen = match (&args.socket, &args.listen) {
+        (Some(path), _) => Listen::Socket(path.clone()),
+        (None, Some(address)) => Listen::Tcp(address.clone()),
+        (None, None) => Listen::Private,
+    };
+    match Server::start(export, &listen) {
+        Ok(server) => serve(args, server, recording, signals),
+        Err(error) => give_up(recording, error),
+    }
+}
+
+fn serve(args: &Args, server: Server, recording: Recording, signals: Signals) -> Result<u8> {
+    if let Some(address) = server.exposed() {
+        say(&format!("warning: {address} can be reached from other machines, without a password"));
+    }
+    if args.record.command.is_empty() {
+        say(&format!("serving {} at {}", args.image.display(), server.uri()));
+    }
+    let uri = server.uri().to_owned();
+    let socket = server.socket().map(|path| path.as_os_str().to_owned());
+    let places = places(&uri, socket.as_deref());
+    let code = match until_the_end(&args.record, &recording, &signals, &places) {
+        Ok(code) => code,
+        Err(error) => return give_up(recording, error),
+    };
+    // From here on a second signal ends us at once.
+    drop(signals);
+    let stopped = server.stop();
+    tell(&recording, stopped.as_ref().ok());
+    let finished = finish(&args.record, recording, code);
+    stopped?;
+    finished
+}
+
+/// What is in no event.
+fn tell(recording: &Recording, counts: Option<&Counts>) {
+    let Some(Counts { connections, broken, refused, unsaid }) = counts.copied() else { return };
+    recording.note(format!("connections: {connections}"));
+    let rows = [
+        (broken, "connections closed for what came on them"),
+        (refused, "requests refused, and not recorded"),
+        (unsaid, "block status and cache requests, not recorded"),
+    ];
+    for (count, what) in rows.into_iter().filter(|(count, _)| *count > 0) {
+        recording.note(format!("{what}: {count}"));
+    }
+}
+
+/// A trace on top of the image that it is of would be the end of both.
+fn refuse_same_file(args: &Args) -> Result<()> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).ok();
+    if real(&args.record.output).is_some_and(|output| Some(output) == real(&args.image)) {
+        return Err(Error::usage("the trace would replace the image").path(&args.image));
+    }
+    Ok(())
+}
