@@ -1,6 +1,7 @@
 //! How a QEMU machine waits: for what its process says, for words in guest RAM, for time.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::command::Command;
@@ -34,11 +35,16 @@ enum UnderWay {
 
 /// The longest step that is not waited for: QEMU runs all timers of it before it answers.
 const POSTED_STEP_NS_MAX: u64 = 1_000_000_000;
+/// A longer one is waited for: QEMU may have an idle century before it, or a kilohertz of timers.
+/// Steps that take less of the host's time than this get longer.
+const STRIDE_TIME: Duration = Duration::from_millis(20);
 
 /// The virtual clock's progress.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     under_way: UnderWay,
+    /// How far a step goes that is waited for and has no other end.
+    stride_ns: u64,
     /// The host's time when QEMU's clock was last brought up to it.
     followed: Nanos,
 }
@@ -68,8 +74,14 @@ impl Inner {
     /// Moves it towards `to` without waiting for the answer: QEMU's clock stops nowhere else.
     pub fn post_step(&mut self, to: Nanos) -> Result<()> {
         let now = crate::base::Clock::now(&*self.stepped);
-        let step = (to - now).min(POSTED_STEP_NS_MAX);
-        if step > 0 {
+        let step = to - now;
+        if step > POSTED_STEP_NS_MAX {
+            let start = Instant::now();
+            let stride = self.pace.stride_ns.max(POSTED_STEP_NS_MAX);
+            self.step(step.min(stride))?;
+            let slow = start.elapsed() > STRIDE_TIME;
+            self.pace.stride_ns = if slow { stride / 2 } else { stride.saturating_mul(2) };
+        } else if step > 0 {
             self.with(|client| client.post(&Command::ClockStep(Some(step))))?;
             self.stepped.set(Nanos(now.0.saturating_add(step)));
         }
