@@ -22,7 +22,7 @@ use crate::machine::{
 };
 use crate::replay::bus::command::{COMMANDS, Command};
 use crate::replay::bus::interrupts::IrqKind;
-use crate::replay::bus::options::{TAP_FORMAT, TAP_MACHINE};
+use crate::replay::bus::options::{TAP_CASE, TAP_FORMAT, TAP_MACHINE};
 use crate::replay::bus::regions::{REGIONS, by_address};
 use crate::suite::spec::MachineSpec;
 use crate::trace::{
@@ -36,7 +36,7 @@ const NEVER: NotRecorded = NotRecorded::CPUS;
 /// The header of a tap's recording. `name` says what is recorded; `spec`, where it is known, which
 /// machine a replay is to build.
 pub fn header(name: &str, spec: Option<&MachineSpec>) -> TraceHeader {
-    let mut interpretation = vec![format!("recorded: {name}")];
+    let mut interpretation = vec![format!("{TAP_CASE}{name}")];
     interpretation.extend(spec.map(|spec| format!("{TAP_MACHINE}{}", spec.text())));
     TraceHeader {
         tool: concat!("qtrace ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -1,5 +1,9 @@
 //! What whoever runs a machine did to it from outside, as marks of a tap's recording say it.
 
+use super::options::TAP_FORMAT;
+use crate::base::{Error, Result};
+use crate::trace::{Mark, Trace};
+
 /// The stream of such marks.
 pub const COMMANDS: &str = "command";
 
@@ -35,6 +39,24 @@ impl Command {
             }
             _ => None,
         }
+    }
+}
+
+/// The command that a mark is, if it is one: those of a tap are.
+///
+/// # Errors
+/// A text that cannot be read, or a command that is not known.
+pub fn of(trace: &Trace, mark: &Mark) -> Result<Option<Command>> {
+    let stream = trace.streams().get(mark.stream.0 as usize);
+    let taps = trace.header().source_format == TAP_FORMAT;
+    if !taps || stream.is_none_or(|stream| stream.device != COMMANDS) {
+        return Ok(None);
+    }
+    let mut text = vec![0; mark.text_len.min(COMMAND_BYTES_MAX) as usize];
+    trace.read_payload(mark.text, mark.text_len, 0, &mut text)?;
+    match Command::parse(&String::from_utf8_lossy(&text)) {
+        Some(command) => Ok(Some(command)),
+        None => Err(Error::input("a command that this version does not know")),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::command::{COMMAND_BYTES_MAX, COMMANDS, Command};
+use super::command::{self, Command};
 use super::interrupts::{Expected, IrqMismatch};
 use super::memory::{Done, Memory};
-use super::options::{Pace, Plan, TAP_FORMAT};
+use super::options::{Pace, Plan};
 use super::policy::Policy;
 use super::regions::{Indexes, Register, may_reset};
 use super::tally::{Answer, Found, Has, Tally};
@@ -23,7 +23,7 @@ use crate::trace::{
 const POLLS_MAX: u64 = 1024;
 
 /// Events between two looks at whether the user wants to stop.
-const EVENTS_PER_LOOK: u64 = 1024;
+pub(super) const EVENTS_PER_LOOK: u64 = 1024;
 
 /// What is no region, as rules and mismatches call it.
 const MEMORY: &str = "memory";
@@ -57,7 +57,7 @@ struct LeftOut {
 }
 
 /// Whether a stream tells what devices do of themselves.
-fn tells_of_devices(totals: &StreamTotals) -> bool {
+pub(super) fn tells_of_devices(totals: &StreamTotals) -> bool {
     totals.bus.memory.iter().chain(&totals.bus.irqs).any(|count| *count > 0)
 }
 
@@ -200,6 +200,8 @@ impl<'a> Engine<'a> {
     fn run_until(&mut self, to: Nanos) -> Result<()> {
         if self.clock.now() < to {
             self.catch_up()?;
+            // Interrupts of a step that the machine was only told of are to be waited for.
+            self.begun = self.watches;
             self.machine.advance(to)?;
             // What timers do on the way is looked for, and a machine may be on its way yet.
             self.begun |= self.watches;
@@ -233,10 +235,10 @@ impl<'a> Engine<'a> {
     fn access(&mut self, number: u64, bus: &BusEvent) -> Result<()> {
         self.pass(bus.time)?;
         let access = &bus.access;
-        let (place, region) = self.tally.locate(bus.stream, access);
+        let (place, region) = self.tally.locate(bus.stream, access, &mut self.indexes.functions);
         if access.write {
             self.indexes.written(access);
-            self.write(access)?;
+            write(self.machine, access)?;
             self.begun |= self.tally.write(region) || self.watches;
             self.done.writes += 1;
             return Ok(());
@@ -246,6 +248,7 @@ impl<'a> Engine<'a> {
             return Err(Error::machine("the machine is gone"));
         }
         self.done.reads += 1;
+        self.indexes.read(access, got);
         if !self.values {
             return Ok(());
         }
@@ -263,23 +266,7 @@ impl<'a> Engine<'a> {
     }
 
     fn read(&mut self, access: &BusAccess) -> Result<u64> {
-        let BusAccess { space, addr, size, .. } = *access;
-        let bus = self.machine.bus()?;
-        Ok(match space {
-            BusSpace::Pio => u64::from(bus.pio_read(addr as u16, size)),
-            BusSpace::Mmio => bus.mmio_read(GuestAddr(addr), size),
-        })
-    }
-
-    fn write(&mut self, access: &BusAccess) -> Result<()> {
-        let BusAccess { space, addr, size, value, .. } = *access;
-        let bus = self.machine.bus()?;
-        match space {
-            BusSpace::Pio if may_reset(access) => bus.pio_write(addr as u16, size, value as u32),
-            BusSpace::Pio => bus.pio_post(addr as u16, size, value as u32),
-            BusSpace::Mmio => bus.mmio_post(GuestAddr(addr), size, value),
-        }
-        Ok(())
+        read(self.machine, access)
     }
 
     fn judge(&mut self, access: &BusAccess, got: u64, policy: Policy) -> Result<Answer> {
@@ -288,9 +275,9 @@ impl<'a> Engine<'a> {
         }
         Ok(match policy {
             Policy::Ignore => Answer::Ignored,
-            Policy::Mask(mask) if (got ^ access.value) & mask == 0 => Answer::Within,
             Policy::Poll(limit) if self.poll(access, limit)? => Answer::Within,
-            Policy::Exact | Policy::Mask(_) | Policy::Poll(_) => Answer::Different,
+            policy if policy.allows(access.value, got, access.size) => Answer::Within,
+            _ => Answer::Different,
         })
     }
 
@@ -428,19 +415,12 @@ impl<'a> Engine<'a> {
 
     /// A mark of a tap that is a command; any other says nothing to a machine.
     fn command(&mut self, mark: &Mark) -> Result<()> {
-        let stream = self.trace.streams().get(mark.stream.0 as usize);
-        let taps = self.trace.header().source_format == TAP_FORMAT;
-        if !taps || stream.is_none_or(|stream| stream.device != COMMANDS) {
-            return Ok(());
-        }
-        let mut text = vec![0; mark.text_len.min(COMMAND_BYTES_MAX) as usize];
-        self.trace.read_payload(mark.text, mark.text_len, 0, &mut text)?;
-        match Command::parse(&String::from_utf8_lossy(&text)) {
+        match command::of(self.trace, mark)? {
+            None => Ok(()),
             Some(Command::ResizeDisk { disk, bytes }) => {
                 self.pass(mark.time)?;
                 self.machine.resize_disk(disk, bytes)
             }
-            None => Err(Error::input("a command that this version does not know")),
         }
     }
 
@@ -463,4 +443,32 @@ impl<'a> Engine<'a> {
         notes.extend(counted.map(|(count, what)| format!("{count} {what}")));
         notes
     }
+}
+
+/// Makes a read.
+///
+/// # Errors
+/// The machine is gone.
+pub(super) fn read(machine: &mut dyn Machine, access: &BusAccess) -> Result<u64> {
+    let BusAccess { space, addr, size, .. } = *access;
+    let bus = machine.bus()?;
+    Ok(match space {
+        BusSpace::Pio => u64::from(bus.pio_read(addr as u16, size)),
+        BusSpace::Mmio => bus.mmio_read(GuestAddr(addr), size),
+    })
+}
+
+/// Makes a write, and waits for its effect only where the next access may depend on more than that.
+///
+/// # Errors
+/// The machine is gone.
+pub(super) fn write(machine: &mut dyn Machine, access: &BusAccess) -> Result<()> {
+    let BusAccess { space, addr, size, value, .. } = *access;
+    let bus = machine.bus()?;
+    match space {
+        BusSpace::Pio if may_reset(access) => bus.pio_write(addr as u16, size, value as u32),
+        BusSpace::Pio => bus.pio_post(addr as u16, size, value as u32),
+        BusSpace::Mmio => bus.mmio_post(GuestAddr(addr), size, value),
+    }
+    Ok(())
 }

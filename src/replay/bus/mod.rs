@@ -13,6 +13,7 @@
 
 pub mod command;
 pub mod engine;
+pub mod functions;
 pub mod interrupts;
 pub mod memory;
 pub mod options;

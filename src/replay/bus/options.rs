@@ -10,7 +10,7 @@ use crate::base::{Error, Nanos, Result};
 use crate::machine::builtin::Reference;
 use crate::suite::machines::MachineChoice;
 use crate::suite::spec::{MACHINE_OPTIONS, MachineSpec};
-use crate::trace::{NotRecorded, Trace};
+use crate::trace::{NotRecorded, Trace, TraceHeader};
 
 /// The test that replays ports only.
 pub const PORT_TEST: &str = "port-trace";
@@ -23,6 +23,15 @@ pub const TAP_FORMAT: &str = "machine-tap";
 
 /// The line of such a header that says which machine it was.
 pub const TAP_MACHINE: &str = "replay options: ";
+
+/// The line of such a header that says which case it was.
+pub const TAP_CASE: &str = "recorded: ";
+
+/// The case that a tap recorded.
+pub fn tapped(header: &TraceHeader) -> Option<&str> {
+    let taps = header.source_format == TAP_FORMAT;
+    header.interpretation.iter().filter(|_| taps).find_map(|line| line.strip_prefix(TAP_CASE))
+}
 
 /// Formats of recordings that QEMU's devices made.
 const FROM_QEMU: &[&str] = &["qemu", "qtest"];
@@ -270,9 +279,9 @@ pub fn help(test: &str) -> String {
         text.push_str(&format!("  {form:width$}  {}{default}\n", spec.help));
     }
     text.push_str(
-        "\nPolicies: exact; mask=HEX, those bits; ignore; poll=TIME, read again until equal, so\n\
-         long at most. Regions as the trace names them, or devices; * at the end stands for\n\
-         anything. Of several rules the last that fits counts:\n  \
+        "\nPolicies: exact; mask=HEX, those bits; near=N, at most N apart; ignore;\n\
+         poll=TIME, read again until equal, so long at most. Regions as the trace names them, or\n\
+         devices; * at the end stands for anything. Of several rules the last that fits counts:\n  \
          policy=rtc[0-9]:poll=1s,,hpet+f0:ignore,,pci-conf-data[00:02.0]:ignore,,intx[8]:ignore\n\
          \nOf free-running counters, unless defaults=off; everything else is exact:\n",
     );

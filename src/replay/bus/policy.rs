@@ -8,8 +8,9 @@
 //! REGION  = a region's or device's name: rtc, hpet, virtio-*, *; interrupts and memory too
 //! REGISTER= +A or +A-B            bytes from the region's start (hexadecimal)
 //!         | [A] or [A-B]          behind an index register: CMOS, fw_cfg key, IOAPIC
-//!         | [BB:DD.F]             of a PCI function
-//! WHAT    = exact | ignore | mask=HEX | poll | poll=TIME
+//!         | [A-B/N]               every Nth of these
+//!         | [BB:DD.F]             of a PCI function; [BB:DD.F+A] one register, [*+A] of any
+//! WHAT    = exact | ignore | mask=HEX | near=N | poll | poll=TIME
 //! ```
 //!
 //! `rtc[0-9]:poll=1s,,hpet+f0:ignore,,pci-conf-data[00:02.0]:ignore,,serial+5:mask=1`
@@ -17,7 +18,7 @@
 use super::regions::Register;
 use crate::base::options::OptionSpec;
 use crate::base::units::parse_nanos;
-use crate::base::{Error, Nanos, Result};
+use crate::base::{BusAccess, Error, Nanos, Result};
 
 /// How long `poll` repeats a read, in the machine's time, unless told.
 const POLL_DEFAULT: Nanos = Nanos(1_000_000_000);
@@ -29,6 +30,8 @@ pub enum Policy {
     Exact,
     /// The recorded value in these bits.
     Mask(u64),
+    /// The recorded value or one of so many on either side of it, as counters go round.
+    Near(u64),
     /// Nothing: the read is made, and its value is not looked at.
     Ignore,
     /// The recorded value within so long, the read being repeated.
@@ -45,8 +48,24 @@ impl Policy {
                 _ => None,
             },
             Some(("mask", mask)) => hex(mask).map(Self::Mask),
+            Some(("near", most)) => most.parse().ok().map(Self::Near),
             Some(("poll", time)) => parse_nanos(time, 1).map(|time| Self::Poll(Nanos(time))),
             Some(_) => None,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether a read of `size` bytes that is not `wanted` may be `got`, without another read.
+    pub fn allows(self, wanted: u64, got: u64, size: u8) -> bool {
+        match self {
+            Self::Ignore => true,
+            Self::Mask(mask) => (wanted ^ got) & mask == 0,
+            Self::Near(most) => {
+                let apart = |a: u64, b: u64| a.wrapping_sub(b) & BusAccess::ones(size);
+                apart(wanted, got) <= most || apart(got, wanted) <= most
+            }
+            Self::Exact | Self::Poll(_) => wanted == got,
         }
     }
 }
@@ -56,8 +75,10 @@ impl Policy {
 enum Which {
     All,
     Offsets(u64, u64),
-    Indexes(u64, u64),
-    Function(u16),
+    /// First, last, and from one to the next.
+    Indexes(u64, u64, u64),
+    /// A PCI function, or any; one of its registers, or all.
+    Function(Option<u16>, Option<u64>),
 }
 
 impl Which {
@@ -68,10 +89,14 @@ impl Which {
             (Self::Offsets(first, last), Register::Offset(at)) => {
                 at <= last && at.saturating_add(u64::from(size).max(1) - 1) >= first
             }
-            (Self::Indexes(first, last), Register::Index(at)) => {
-                (first..=last).contains(&u64::from(at))
+            (Self::Indexes(first, last, every), Register::Index(at)) => {
+                let at = u64::from(at);
+                (first..=last).contains(&at) && (at - first) % every == 0
             }
-            (Self::Function(function), Register::Pci(bdf, _)) => function == bdf,
+            (Self::Function(function, register), Register::Pci(bdf, at)) => {
+                function.is_none_or(|function| function == bdf)
+                    && register.is_none_or(|register| register == u64::from(at))
+            }
             _ => false,
         }
     }
@@ -83,6 +108,8 @@ pub struct Rule {
     region: String,
     which: Which,
     policy: Policy,
+    /// Its number among all, in the order of their texts.
+    number: usize,
 }
 
 impl Rule {
@@ -101,15 +128,26 @@ impl Rule {
             _ => {
                 let inside = register.strip_prefix('[')?.strip_suffix(']')?;
                 match function(inside) {
-                    Some(bdf) => Which::Function(bdf),
+                    Some(which) => which,
                     None => {
+                        let (inside, every) = inside.split_once('/').unwrap_or((inside, "1"));
                         let (first, last) = range(inside)?;
-                        Which::Indexes(first, last)
+                        Which::Indexes(first, last, hex(every).filter(|every| *every > 0)?)
                     }
                 }
             }
         };
-        (!region.is_empty()).then(|| Self { region: region.to_owned(), which, policy })
+        (!region.is_empty()).then(|| Self { region: region.to_owned(), which, policy, number: 0 })
+    }
+
+    /// What it asks.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Its number among all rules in force, those that a table has before the user's.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Whether the rule is for what is called `name`.
@@ -133,8 +171,17 @@ fn range(text: &str) -> Option<(u64, u64)> {
     (first <= last).then_some((first, last))
 }
 
+/// `BB:DD.F`, `BB:DD.F+A`, `*+A`.
+fn function(text: &str) -> Option<Which> {
+    let Some((function, register)) = text.split_once('+') else {
+        return Some(Which::Function(Some(address(text)?), None));
+    };
+    let function = if function == "*" { None } else { Some(address(function)?) };
+    Some(Which::Function(function, Some(hex(register)?)))
+}
+
 /// `BB:DD.F`.
-fn function(text: &str) -> Option<u16> {
+fn address(text: &str) -> Option<u16> {
     let (bus, rest) = text.split_once(':')?;
     let (slot, function) = rest.split_once('.')?;
     let (bus, slot, function) = (hex(bus)?, hex(slot)?, hex(function)?);
@@ -173,6 +220,8 @@ pub const FREE_RUNNING: &[FreeRunning] = &[
 pub struct Rules {
     /// The last one that fits counts.
     rules: Vec<Rule>,
+    /// How many of them, at the front, no user named.
+    table: usize,
 }
 
 impl Rules {
@@ -181,15 +230,35 @@ impl Rules {
     /// # Errors
     /// A usage error that quotes the rule.
     pub fn parse(text: &str, with_defaults: bool) -> Result<Self> {
+        let defaults = FREE_RUNNING.iter().filter(|_| with_defaults).map(|default| default.rule);
+        Self::behind(defaults, text)
+    }
+
+    /// The rules of a table, and behind them those of a `policy=` option.
+    ///
+    /// # Errors
+    /// A usage error that quotes the rule.
+    pub fn behind<'t>(table: impl Iterator<Item = &'t str>, text: &'t str) -> Result<Self> {
         let mut rules = Vec::new();
-        for default in FREE_RUNNING.iter().filter(|_| with_defaults) {
-            rules.extend(Rule::parse(default.rule));
-        }
-        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let mut add = |item: &str| -> Result<()> {
             let rule = Rule::parse(item).ok_or_else(|| bad_rule(item))?;
-            rules.push(rule);
+            rules.push(Rule { number: rules.len(), ..rule });
+            Ok(())
+        };
+        let mut in_table = 0;
+        for item in table {
+            add(item)?;
+            in_table += 1;
         }
-        Ok(Self { rules })
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).try_for_each(add)?;
+        Ok(Self { rules, table: in_table })
+    }
+
+    /// The regions of the user's rules that are none of `names`: each of them does nothing.
+    pub fn idle(&self, names: &[&str]) -> Vec<&str> {
+        let users = self.rules.iter().filter(|rule| rule.number >= self.table);
+        let idle = users.filter(|rule| !names.iter().any(|name| rule.is_for(name)));
+        idle.map(|rule| rule.region.as_str()).collect()
     }
 
     /// Those that may concern a region that has these names and device: looked up once for each.
@@ -201,13 +270,17 @@ impl Rules {
 
 /// The policy of `register` among [`Rules::for_region`].
 pub fn policy_of(rules: &[Rule], register: Register, size: u8) -> Policy {
-    let fitting = rules.iter().find(|rule| rule.which.holds(register, size));
-    fitting.map_or(Policy::Exact, |rule| rule.policy)
+    rule_of(rules, register, size).map_or(Policy::Exact, |rule| rule.policy)
+}
+
+/// The rule for `register` among [`Rules::for_region`].
+pub fn rule_of(rules: &[Rule], register: Register, size: u8) -> Option<&Rule> {
+    rules.iter().find(|rule| rule.which.holds(register, size))
 }
 
 fn bad_rule(item: &str) -> Error {
     Error::usage(format!("policy={item}: expected REGION[+OFFSET or [INDEX]]:POLICY")).hint(
-        "policies: exact, ignore, mask=HEX, poll, poll=TIME; as in \
+        "policies: exact, ignore, mask=HEX, near=N, poll, poll=TIME; as in \
          policy=rtc[0-9]:poll=1s,,hpet+f0:ignore",
     )
 }
@@ -217,7 +290,7 @@ pub const SPEC: OptionSpec = OptionSpec {
     name: "policy",
     value: "RULES",
     default: "",
-    help: "REGION[+OFFSET or [INDEX]]:exact|ignore|mask=HEX|poll[=TIME], joined by ,,",
+    help: "REGION[+OFFSET or [INDEX]]:exact|ignore|mask=HEX|near=N|poll[=TIME], joined by ,,",
 };
 
 #[cfg(test)]
@@ -248,6 +321,16 @@ mod tests {
     }
 
     #[test]
+    fn counters_are_near_each_other_as_they_go_round() {
+        let allows = |wanted, got, size| Policy::Near(2).allows(wanted, got, size);
+        assert!(allows(7, 9, 1) && allows(9, 7, 1) && !allows(7, 10, 1));
+        assert!(allows(0xff, 1, 1) && allows(1, 0xff, 1) && !allows(0xff, 1, 2));
+        assert!(allows(u64::MAX, 1, 8) && !allows(u64::MAX, 2, 8));
+        assert_eq!(Policy::parse("near=2"), Some(Policy::Near(2)));
+        assert!(["near", "near=", "near=-1", "near=x"].iter().all(|t| Policy::parse(t).is_none()));
+    }
+
+    #[test]
     fn regions_are_named_or_globbed_and_devices_too() {
         let common = ("virtio-pci-common-virtio-blk", "virtio-blk");
         let at = Register::Offset(0x18);
@@ -273,11 +356,32 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_the_users_that_are_for_no_region_are_told() {
+        let rules = Rules::parse("rtc:ignore,hept+f0:ignore,virtio-*:exact", true).unwrap();
+        assert_eq!(rules.idle(&["rtc", "virtio-pci-common"]), ["hept"]);
+        assert_eq!(rules.idle(&[]), ["rtc", "hept", "virtio-*"], "and none of the table's");
+    }
+
+    #[test]
+    fn every_nth_of_a_range_is_meant() {
+        let ioapic = ("ioapic", "ioapic");
+        let policy = |at| policy("ioapic[10-3e/2]:ignore", ioapic, Register::Index(at), 4);
+        assert!([0x10, 0x12, 0x3e].iter().all(|at| policy(*at) == Policy::Ignore));
+        assert!([0xf, 0x11, 0x3f, 0x40].iter().all(|at| policy(*at) == Policy::Exact));
+    }
+
+    #[test]
     fn a_pci_function_is_chosen_by_its_address() {
         let text = "pci-conf-data[00:02.0]:ignore";
         let data = ("pci-conf-data", "pci");
         assert_eq!(policy(text, data, Register::Pci(0x10, 4), 4), Policy::Ignore);
         assert_eq!(policy(text, data, Register::Pci(0x11, 4), 4), Policy::Exact);
+        let one = "pci-conf-data[00:02.0+4]:ignore";
+        assert_eq!(policy(one, data, Register::Pci(0x10, 4), 4), Policy::Ignore);
+        assert_eq!(policy(one, data, Register::Pci(0x10, 8), 4), Policy::Exact);
+        let any = "pci-conf-data[*+4]:ignore";
+        assert_eq!(policy(any, data, Register::Pci(0x88, 4), 2), Policy::Ignore);
+        assert_eq!(policy(any, data, Register::Pci(0x88, 8), 2), Policy::Exact);
     }
 
     #[test]
@@ -294,8 +398,12 @@ mod tests {
             "rtc:poll=soon",
             "rtc[4:ignore",
             "rtc[9-0]:ignore",
+            "ioapic[10-3e/0]:ignore",
+            "ioapic[10-3e/]:ignore",
             "hpet+:ignore",
             "pci[00:20.0]:ignore",
+            "pci[00:02.0+]:ignore",
+            "pci[+4]:ignore",
             "rtc[é]:ignore",
         ] {
             let error = Rules::parse(bad, false).unwrap_err();

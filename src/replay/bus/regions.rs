@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::functions::Functions;
 use crate::base::{BusAccess, BusSpace};
 use crate::machine::builtin::Chips;
 
@@ -21,6 +22,8 @@ pub struct Region {
     /// Where it is, when that is fixed: space, first byte, length. PCI's base address registers
     /// and the power management block are where firmware puts them.
     pub place: Option<(BusSpace, u64, u64)>,
+    /// It begins at a multiple of this, wherever that is: 1 where it may be anywhere.
+    pub aligned: u64,
 }
 
 const fn at(
@@ -31,7 +34,7 @@ const fn at(
     base: u64,
     len: u64,
 ) -> Region {
-    Region { name, device, chips, place: Some((space, base, len)) }
+    Region { name, device, chips, place: Some((space, base, len)), aligned: 1 }
 }
 
 const fn port(
@@ -45,8 +48,29 @@ const fn port(
 }
 
 const fn anywhere(name: &'static str, device: &'static str, chips: Chips) -> Region {
-    Region { name, device, chips, place: None }
+    Region { name, device, chips, place: None, aligned: 1 }
 }
+
+/// Part of a virtio block device, at a multiple of `aligned` bytes.
+const fn virtio(name: &'static str, aligned: u64) -> Region {
+    let (device, chips) = ("virtio-blk", Chips::empty());
+    Region { name, device, chips, place: None, aligned }
+}
+
+/// Structures of a virtio function, each in a page of its own (virtio 1.2 §4.1.4).
+pub const VIRTIO_COMMON: &str = "virtio-pci-common*";
+/// Its notification structure.
+pub const VIRTIO_NOTIFY: &str = "virtio-pci-notify*";
+/// Its interrupt status.
+pub const VIRTIO_ISR: &str = "virtio-pci-isr*";
+/// Its device-specific configuration.
+pub const VIRTIO_DEVICE: &str = "virtio-pci-device*";
+/// Its legacy interface (virtio 1.2 §4.1.4.10).
+pub const VIRTIO_LEGACY: &str = "virtio-pci*";
+/// Its MSI-X table.
+pub const MSIX_TABLE: &str = "msix-table";
+/// Its MSI-X pending bits.
+pub const MSIX_PBA: &str = "msix-pba";
 
 /// Everything that is modelled. The first entry that holds an address, or has a name, counts.
 pub const REGIONS: &[Region] = &[
@@ -76,9 +100,13 @@ pub const REGIONS: &[Region] = &[
     port("port92", "system", Chips::SYSTEM, 0x92, 1),
     port("apm-io", "system", Chips::SYSTEM, 0xb2, 2),
     port("ioport80", "system", Chips::SYSTEM, 0x80, 1),
-    anywhere("virtio-pci*", "virtio-blk", Chips::empty()),
-    anywhere("msix-table", "virtio-blk", Chips::empty()),
-    anywhere("msix-pba", "virtio-blk", Chips::empty()),
+    virtio(VIRTIO_COMMON, 0x1000),
+    virtio(VIRTIO_NOTIFY, 0x1000),
+    virtio(VIRTIO_ISR, 0x1000),
+    virtio(VIRTIO_DEVICE, 0x1000),
+    virtio(VIRTIO_LEGACY, 0x80),
+    virtio(MSIX_TABLE, 0x1000),
+    virtio(MSIX_PBA, 0x1000),
 ];
 
 /// Devices whose writes may begin I/O, which takes the host's time: so the names of their regions
@@ -86,9 +114,15 @@ pub const REGIONS: &[Region] = &[
 const DISKS: &[&str] =
     &["virtio-pci", "ide", "piix-bmdma", "ahci", "nvme", "fdc", "sdhci", "lsi", "megasas"];
 
+/// Parts of such devices where no write begins any: a virtio function's registers but for its
+/// doorbells.
+const CONTROL: &[&str] =
+    &["virtio-pci-common", "virtio-pci-isr", "virtio-pci-device", "msix-table", "msix-pba"];
+
 /// Whether a write to a region of that name may begin I/O.
 pub fn may_begin_io(name: &str) -> bool {
-    DISKS.iter().any(|disk| name.starts_with(disk))
+    let of = |list: &[&str]| list.iter().any(|known| name.starts_with(known));
+    of(DISKS) && !of(CONTROL)
 }
 
 /// Names that say nothing of a device: QEMU's ports behind which nothing is, and what sources
@@ -175,19 +209,38 @@ impl fmt::Display for Register {
 }
 
 /// Follows the index registers, so that an access to a data register has a name.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Indexes {
     /// PCI's CONFIG_ADDRESS.
     config: u32,
     cmos: u32,
     fw_cfg: u32,
     ioapic: u32,
+    /// Where PCI functions are.
+    pub functions: Functions,
 }
 
 impl Indexes {
+    /// Takes note of what a read of PCI's CONFIG_DATA returned.
+    pub fn read(&mut self, access: &BusAccess, value: u64) {
+        if let Some((function, register)) = self.configuration(access) {
+            self.functions.note(function, register, access.size, value);
+        }
+    }
+
+    /// The function and the register that an access of CONFIG_DATA is for (PCI 3.0 §3.2.2.3.2).
+    fn configuration(&self, access: &BusAccess) -> Option<(u16, usize)> {
+        let data = (access.space, access.addr & !3) == (BusSpace::Pio, 0xcfc);
+        let register = (self.config & 0xfc) as usize | (access.addr & 3) as usize;
+        (data && self.config >> 31 != 0).then_some(((self.config >> 8) as u16, register))
+    }
+
     /// Takes note of a write.
     pub fn written(&mut self, access: &BusAccess) {
         let value = access.value as u32;
+        if let Some((function, register)) = self.configuration(access) {
+            self.functions.written(function, register, access.size, access.value);
+        }
         match (access.space, access.addr) {
             (BusSpace::Pio, 0xcf8) if access.size == 4 => self.config = value,
             // Bit 7 of port 70h masks the NMI.
@@ -214,10 +267,14 @@ impl Indexes {
 }
 
 fn offset_in(place: Place, addr: u64) -> u64 {
-    let base = match place {
-        Place::Known(at) => REGIONS.get(at).and_then(|region| region.place),
+    let region = match place {
+        Place::Known(at) => REGIONS.get(at),
         Place::Nameless(_) | Place::Foreign => None,
     };
+    if let Some(unit) = region.map(|region| region.aligned).filter(|unit| *unit > 1) {
+        return addr % unit;
+    }
+    let base = region.and_then(|region| region.place);
     // The second place of a region with two (the pair of PICs) is shown by its address.
     match base {
         Some((_, base, len)) if addr.wrapping_sub(base) < len => addr - base,

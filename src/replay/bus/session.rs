@@ -50,8 +50,8 @@ pub fn run(
     Ok(report)
 }
 
-/// Why devices of the trace are not as they were, as far as it is the machine's.
-fn notes(machine: &MachineChoice, regions: &[RegionReport]) -> Vec<String> {
+/// Why a machine has not what the regions that are not modelled are of.
+pub(super) fn notes_of_lacks(machine: &MachineChoice, regions: &[RegionReport]) -> Vec<String> {
     let mut notes = Vec::new();
     for region in regions.iter().filter(|region| !region.modelled) {
         let known = REGIONS.iter().find(|known| known.device == region.device);
@@ -59,6 +59,12 @@ fn notes(machine: &MachineChoice, regions: &[RegionReport]) -> Vec<String> {
         let lack = machine.kind().lacks().iter().find(|lack| lack.chips.intersects(chips));
         notes.extend(lack.map(|lack| format!("{}: {}", region.name, lack.why)));
     }
+    notes
+}
+
+/// Why devices of the trace are not as they were, as far as it is the machine's.
+fn notes(machine: &MachineChoice, regions: &[RegionReport]) -> Vec<String> {
+    let mut notes = notes_of_lacks(machine, regions);
     let absent = |region: &&RegionReport| region.device.is_empty() && region.reads.different > 0;
     let absent: Vec<&str> =
         regions.iter().filter(absent).map(|region| region.name.as_str()).collect();
@@ -119,7 +125,7 @@ pub fn exit_code(report: &BusReport) -> u8 {
     }
 }
 
-fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
+pub(super) fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
     let bus = |totals: &crate::trace::StreamTotals| totals.bus.events() > 0;
     if trace.totals().iter().any(bus) {
         return Ok(());
@@ -137,7 +143,8 @@ fn check_trace(config: &Config, trace: &Trace) -> Result<()> {
 }
 
 fn fill(trace: &Trace, plan: &Plan, outcome: Outcome) -> BusReport {
-    let Outcome { tally, done, other_checks, interrupted, died, notes } = outcome;
+    let Outcome { tally, done, other_checks, interrupted, died, mut notes } = outcome;
+    notes.extend(tally.idle_rules());
     let (modelled, foreign) = tally.reads();
     let (regions, mismatches, mismatches_unlisted) = tally.finish();
     let died = died.map(|(event, obituary)| Death { event, obituary });

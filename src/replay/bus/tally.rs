@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::policy::{Policy, Rule, Rules, policy_of};
+use super::functions::Functions;
+use super::policy::{Policy, Rule, Rules, policy_of, rule_of};
 use super::regions::{Named, Place, REGIONS, Register, may_begin_io};
 use crate::base::limits::FINDINGS_MAX;
 use crate::base::{BusAccess, Nanos};
@@ -11,10 +12,13 @@ use crate::report::bus::{Mismatch, MismatchReport, ReadCounts, RegionReport};
 use crate::trace::{StreamId, StreamInfo};
 
 /// Mismatches of one register that are kept.
-const FIRST_KEPT: usize = 3;
+pub const FIRST_KEPT: usize = 3;
 
 /// Registers with mismatches that are listed: a report that somebody can read, ten times over.
 const GROUPS_MAX: usize = 10 * FINDINGS_MAX;
+
+/// What rules may be for and is no region of a trace.
+const NO_REGIONS: &[&str] = &["memory", "interrupts", "acknowledge", "intx", "intx-level"];
 
 /// A region of the trace as this machine sees it.
 #[derive(Debug)]
@@ -102,10 +106,20 @@ impl Tally {
     }
 
     /// Where an access of a stream belongs, and the number of its region.
-    pub fn locate(&mut self, stream: StreamId, access: &BusAccess) -> (Place, usize) {
+    pub fn locate(
+        &mut self,
+        stream: StreamId,
+        access: &BusAccess,
+        functions: &mut Functions,
+    ) -> (Place, usize) {
         let at = stream.0 as usize;
         let named = self.streams.get(at).map_or(Named::Nameless, |stream| stream.named);
-        let place = named.place(access);
+        let place = match named.place(access) {
+            Place::Nameless(space) => {
+                functions.find(access).map_or(Place::Nameless(space), Place::Known)
+            }
+            place => place,
+        };
         let known = self.streams.get(at).and_then(|stream| {
             stream.regions.iter().find(|(known, _)| *known == place).map(|(_, region)| *region)
         });
@@ -128,7 +142,8 @@ impl Tally {
                 let (known, device, chips) = REGIONS
                     .get(at)
                     .map_or(("", "", Chips::empty()), |r| (r.name, r.device, r.chips));
-                let name = if named == Named::Nameless { known } else { name };
+                let nameless = named == Named::Nameless;
+                let name = if nameless { known.trim_end_matches('*') } else { name };
                 let there =
                     self.has.chips.contains(chips) && (device != "virtio-blk" || self.has.disks);
                 (name, device, there, known)
@@ -156,9 +171,40 @@ impl Tally {
         policy_of(rules.unwrap_or_default(), register, size)
     }
 
+    /// The rule for a register, if there is one.
+    pub fn rule(&self, region: usize, register: Register, size: u8) -> Option<&Rule> {
+        let region = self.regions.get(region)?;
+        rule_of(&region.rules, register, size)
+    }
+
+    /// The name of a region.
+    pub fn name(&self, region: usize) -> &str {
+        self.regions.get(region).map_or("", |region| &region.name)
+    }
+
     /// The policy of what is no region.
     pub fn policy_of_other(&self, name: &'static str, kind: &str, register: Register) -> Policy {
         policy_of(&self.rules.for_region(&[name, kind], ""), register, 1)
+    }
+
+    /// The rule for what is no region, if there is one: its number and what it asks.
+    pub fn rule_of_other(
+        &self,
+        name: &'static str,
+        kind: &str,
+        register: Register,
+    ) -> Option<(usize, Policy)> {
+        let rules = self.rules.for_region(&[name, kind], "");
+        rule_of(&rules, register, 1).map(|rule| (rule.number(), rule.policy()))
+    }
+
+    /// What the user's rules are for and is not in the trace, in words.
+    pub fn idle_rules(&self) -> Vec<String> {
+        let mut names = NO_REGIONS.to_vec();
+        names.extend(self.streams.iter().map(|stream| stream.name.as_str()));
+        names.extend(self.regions.iter().flat_map(|r| [r.name.as_str(), r.device]));
+        let idle = self.rules.idle(&names).into_iter();
+        idle.map(|rule| format!("policy={rule}…: the trace has no such region or device")).collect()
     }
 
     /// Counts a write; whether it may have begun I/O.
