@@ -29,6 +29,7 @@ Examples:
   qtrace replay --test mmio-trace --machine qemu,defaults=on,'args=-nic none' \
                 tracefile=boot.qtrace,ram=256M,disks=16M,disk_slot=3
   qtrace replay --test port-trace tracefile=boot.qtrace,fail_below=97 --format json
+  qtrace replay --test mmio-trace --against qemu tracefile=boot.qtrace,ram=256M,disks=16M
   qtrace replay --machine qemu --test qtest-log tracefile=report.txt
   qtrace replay --test block-trace-virtio help        every option, with its default
   qtrace replay --machine qemu,type=q35 --test block-trace-virtio \
@@ -70,6 +71,11 @@ pub struct Args {
     /// The machine that has the device, with options: builtin,type=q35; '?' lists them.
     #[arg(long, value_name = "NAME[,OPTIONS]", default_value = "builtin")]
     pub machine: String,
+    /// Another machine that a bus trace is replayed on too: both are compared, access by access,
+    /// whatever the recording says. What may differ, and why, is listed by
+    /// `--test mmio-trace help`.
+    #[arg(long, value_name = "NAME[,OPTIONS]")]
+    pub against: Option<String>,
     /// How the report is printed on stdout.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -91,6 +97,10 @@ pub fn run(args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let (test, machine) = check_names(args)?;
+    if args.against.is_some() && ![PORT_TEST, MMIO_TEST].contains(&test) {
+        let what = format!("--against is for traces of a bus, and not for {test}");
+        return Err(Error::usage(what).hint(format!("{MMIO_TEST} or {PORT_TEST}")));
+    }
     let texts: Vec<String> = args.options.iter().chain(&args.test_opts).cloned().collect();
     if test == QTEST_LOG_TEST {
         return qtest_log::run(&machine, args, &texts);

@@ -1,5 +1,6 @@
 //! `qtrace test`.
 
+mod against;
 pub(super) mod list;
 
 use std::io::Write;
@@ -28,13 +29,14 @@ Examples:
   qtrace test clock=host 'hpet/*' '*/irq*'            globs; options before a name are for all
   qtrace test --machine builtin,type=q35 --seed 7 pci
   qtrace test --tap taps 'virtio-blk/*'               record what passes, as traces
+  qtrace test --against qemu rtc 'pci/*'              compare two machines, access by access
   qtrace test --format junit --artifacts failures > tests.xml
   qtrace test '?'                                     every test with its options";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  no case failed (some may be skipped)       5  the machine is not available
-  1  a case failed, panicked or hung            7  artifacts or reports cannot be written
+  1  a case failed, panicked, hung, differs     7  artifacts or reports cannot be written
   2  wrong usage                                130  interrupted; the report is partial
   4  every case was skipped";
 
@@ -51,6 +53,10 @@ pub struct Args {
     /// What they run on, with options; '?' lists the kinds.
     #[arg(long, value_name = "NAME[,KEY=VALUE]", default_value = "builtin")]
     pub machine: String,
+    /// Another machine: what each case does to the first is done to both, and compared access by
+    /// access. What may differ, and why, is listed by `qtrace replay --test mmio-trace help`.
+    #[arg(long, value_name = "NAME[,KEY=VALUE]", conflicts_with = "fail_fast")]
+    pub against: Option<String>,
     /// All randomness follows from it; a case draws the same whichever others run.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -135,6 +141,9 @@ fn list(modules: Modules, args: &Args) -> Result<String> {
 /// # Errors
 /// As [`run`].
 pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u8> {
+    if let Some(second) = &args.against {
+        return against::run(modules, args, second, stop);
+    }
     let plan = select::plan(modules, &args.words)?;
     let options = RunOptions {
         seed: args.seed,

@@ -40,7 +40,17 @@ impl TapDir {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let run = runs.entry(case.to_owned()).or_default();
         *run += 1;
-        match *run {
+        self.file_of_run(case, *run)
+    }
+
+    /// The file of the latest run of a case.
+    pub fn latest(&self, case: &str) -> PathBuf {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file_of_run(case, runs.get(case).copied().unwrap_or(1))
+    }
+
+    fn file_of_run(&self, case: &str, run: u32) -> PathBuf {
+        match run {
             1 => self.file(case),
             run => self.file(&format!("{case}-{run}")),
         }
@@ -73,5 +83,7 @@ mod tests {
         let names = ["rtc/ram", "rtc/ram", "rtc/drift"].map(|case| taps.next_file(case));
         let expected = ["rtc-ram.qtrace", "rtc-ram-2.qtrace", "rtc-drift.qtrace"];
         assert_eq!(names, expected.map(|name| dir.path().join(name)));
+        assert_eq!(taps.latest("rtc/ram"), names[1]);
+        assert_eq!(taps.latest("rtc/drift"), names[2]);
     }
 }

@@ -1,5 +1,8 @@
 //! A verdict as bytes: text, JSON.
 
+pub mod against;
+pub mod against_tests;
+pub mod against_text;
 pub mod bus;
 pub mod bus_text;
 pub mod histogram;

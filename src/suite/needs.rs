@@ -35,14 +35,14 @@ pub struct Lack {
 }
 
 /// What the best machine of a kind has.
-pub(super) fn best(lacks: &[Lack]) -> (Capabilities, Chips) {
+pub fn best(lacks: &[Lack]) -> (Capabilities, Chips) {
     let chips = lacks.iter().fold(Chips::all(), |chips, lack| chips - lack.chips);
     (Capabilities::all(), chips)
 }
 
 /// Why a machine cannot run a case, if it cannot: `qemu lacks a virtual clock`, or in the words of
 /// its kind `qemu: no CPU runs`.
-pub(super) fn missing(
+pub fn missing(
     (machine, why): (&str, &[Lack]),
     (has, chips): (Capabilities, Chips),
     (needs, needs_chips): (Capabilities, Chips),

@@ -472,3 +472,17 @@ pub(super) fn write(machine: &mut dyn Machine, access: &BusAccess) -> Result<()>
     }
     Ok(())
 }
+
+/// Makes a write that begins no I/O, and waits for its effect.
+///
+/// # Errors
+/// The machine is gone.
+pub(super) fn write_through(machine: &mut dyn Machine, access: &BusAccess) -> Result<()> {
+    let BusAccess { space, addr, size, value, .. } = *access;
+    let bus = machine.bus()?;
+    match space {
+        BusSpace::Pio => bus.pio_write(addr as u16, size, value as u32),
+        BusSpace::Mmio => bus.mmio_write(GuestAddr(addr), size, value),
+    }
+    Ok(())
+}

@@ -75,7 +75,7 @@ impl IrqKind {
     }
 
     /// What to watch for a line of the kind; `None` where that is nothing.
-    fn source(self, line: u32) -> Option<IrqSource> {
+    pub fn source(self, line: u32) -> Option<IrqSource> {
         match self {
             Self::Intx | Self::Lines => Some(IrqSource::Intx(line)),
             Self::Intr => line.try_into().ok().map(|cpu| IrqSource::Intr { cpu }),

@@ -76,6 +76,41 @@ impl Memory {
         Ok(Done::Right)
     }
 
+    /// Compares the range of an event in two machines; what they hold is shown, the first's first.
+    ///
+    /// # Errors
+    /// A machine without memory.
+    pub fn compare(
+        &mut self,
+        event: &MemoryEvent,
+        first: &mut dyn Machine,
+        second: &mut dyn Machine,
+    ) -> Result<Done> {
+        let rams = [first.ram()?, second.ram()?];
+        let end = event.addr.saturating_add(event.len);
+        let least = rams.iter().map(|ram| ram.size()).min().unwrap_or(0);
+        if end.saturating_sub(event.addr.max(least)) > OUTSIDE_BYTES_MAX {
+            return Ok(Done::LeftOut);
+        }
+        let [ours, theirs] = rams;
+        let mut at = 0;
+        while at < event.len {
+            let len = (event.len - at).min(CHUNK_BYTES);
+            let addr = event.addr.saturating_add(at);
+            for buf in [&mut self.recorded, &mut self.found] {
+                buf.clear();
+                buf.resize(len as usize, 0);
+            }
+            load(&ours, first, addr, &mut self.recorded)?;
+            load(&theirs, second, addr, &mut self.found)?;
+            if let Some(different) = self.difference(addr) {
+                return Ok(different);
+            }
+            at += len;
+        }
+        Ok(Done::Right)
+    }
+
     fn difference(&self, addr: u64) -> Option<Done> {
         let mut pairs = self.recorded.iter().zip(&self.found);
         let at = pairs.position(|(recorded, found)| recorded != found)?;

@@ -11,6 +11,7 @@
 //!
 //! A mismatch in a port changes nothing in what is replayed after it: a recording has no branches.
 
+pub mod against;
 pub mod command;
 pub mod engine;
 pub mod functions;

@@ -8,6 +8,7 @@ use crate::base::options::{OptionSpec, Options};
 use crate::base::units::parse_nanos;
 use crate::base::{Error, Nanos, Result};
 use crate::machine::builtin::Reference;
+use crate::replay::bus::against::accepted;
 use crate::suite::machines::MachineChoice;
 use crate::suite::spec::{MACHINE_OPTIONS, MachineSpec};
 use crate::trace::{NotRecorded, Trace, TraceHeader};
@@ -197,6 +198,19 @@ impl Config {
         Ok(plan)
     }
 
+    /// Whether the tables of what is excused are in force.
+    pub fn accepts(&self) -> bool {
+        self.options.switch("defaults", true).unwrap_or(true)
+    }
+
+    /// Rules for comparing machines: those of a table, and the user's.
+    ///
+    /// # Errors
+    /// A usage error that quotes a rule.
+    pub fn rules_against<'a>(&'a self, table: impl Iterator<Item = &'a str>) -> Result<Rules> {
+        Rules::behind(table, self.options.get("policy").unwrap_or_default())
+    }
+
     fn resolve(&self, machine: MachineSpec, pace: Pace, defaults: bool) -> Result<Plan> {
         let options = &self.options;
         let defaults = options.switch("defaults", defaults)?;
@@ -289,6 +303,11 @@ pub fn help(test: &str) -> String {
     for FreeRunning { rule, why } in FREE_RUNNING {
         text.push_str(&format!("  {rule:width$}  {why}\n"));
     }
+    text.push_str(
+        "\nWith --against these count instead, unless defaults=off, each for the recordings of some\n\
+         cases or for every trace:\n",
+    );
+    text.push_str(&accepted::help());
     text
 }
 
