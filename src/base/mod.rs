@@ -13,6 +13,7 @@ pub mod prng;
 pub mod processors;
 pub mod shell;
 pub mod stamp;
+pub mod stop;
 pub mod ticks;
 pub mod units;
 

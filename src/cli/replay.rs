@@ -11,7 +11,7 @@ use super::Format;
 use super::progress::Progress;
 use super::test::list::machines;
 use crate::base::options::nearest;
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, stop};
 use crate::replay::bus::options::{MMIO_TEST, PORT_TEST};
 use crate::replay::options::{self, Config};
 use crate::replay::qtest_log::config::QTEST_LOG_TEST;
@@ -147,6 +147,7 @@ pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raise = Arc::clone(&stop);
     ctrlc::set_handler(move || {
+        stop::want();
         if raise.swap(true, Ordering::Relaxed) {
             std::process::exit(ErrorKind::Interrupted.exit_code().into());
         }

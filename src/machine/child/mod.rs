@@ -9,6 +9,7 @@ pub mod process;
 pub mod qmp;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::base::Error;
@@ -27,8 +28,8 @@ pub enum Lost {
     Io(std::io::Error),
 }
 
-/// Once a connection is closed the process is about to end.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process that closed its connections may take to be gone.
+pub const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of stderr in an error.
 const STDERR_LINES: usize = 3;
 
@@ -44,12 +45,16 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Why `binary`, which people call `name`, did not start: what it said is worth more than what we
-/// saw of it.
-pub fn why_not_started((name, binary): (&str, &Path), process: &mut Process, seen: Error) -> Error {
-    let ended = process.wait(END_PATIENCE);
+/// Why `binary`, which people call `name`, did not start: how it `ended` by itself, if it did. What
+/// it said is worth more than what we saw of it.
+pub fn why_not_started(
+    (name, binary): (&str, &Path),
+    process: &mut Process,
+    ended: Option<ExitStatus>,
+    seen: Error,
+) -> Error {
     process.kill();
-    let stderr = process.stderr();
+    let stderr = process.said();
     let said: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     let first: Vec<String> = said.iter().take(STDERR_LINES).map(|line| shortened(line)).collect();
     let first = first.join(" / ");

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ const HEAD_BYTES: usize = 8 << 10;
 /// And the last: why it died.
 const TAIL_BYTES: usize = 16 << 10;
 
-/// How long stderr is read on once it has ended; something it started may hold the pipe open.
-const STDERR_PATIENCE: Duration = Duration::from_secs(1);
+/// How long its words are read on once it has ended; something it started may hold a pipe open.
+const SAID_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to start.
 #[derive(Debug, Default)]
@@ -45,8 +45,10 @@ pub struct Launch {
 pub struct Process {
     child: Child,
     pidfd: Option<OwnedFd>,
+    stdout: Arc<Mutex<Kept>>,
     stderr: Arc<Mutex<Kept>>,
-    stderr_end: Receiver<()>,
+    /// Closed when both are read to their ends.
+    said_all: Receiver<Never>,
     status: Option<ExitStatus>,
 }
 
@@ -60,7 +62,7 @@ impl Process {
         let numbers: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let parent = std::process::id();
         let mut command = Command::new(&binary);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).envs(variables);
         if let Some(folder) = folder {
             command.current_dir(folder);
@@ -70,19 +72,17 @@ impl Process {
         let mut child = spawn_from_lasting_thread(command)
             .map_err(|e| Error::machine("cannot be started").path(&binary).source(e))?;
         drop(fds);
-        let kept = Arc::new(Mutex::new(Kept::default()));
-        let (end, stderr_end) = channel();
-        if let Some(stderr) = child.stderr.take() {
-            let kept = Arc::clone(&kept);
-            let name = "child-stderr".to_owned();
-            let read = move || read_stderr(stderr, &kept, &end);
-            if let Err(e) = std::thread::Builder::new().name(name).spawn(read) {
-                let _ = child.kill().and_then(|()| child.wait());
-                return Err(Error::machine("no thread for a child's messages").source(e));
-            }
+        let (end, said_all) = channel();
+        let kept = || Arc::new(Mutex::new(Kept::default()));
+        let (stdout, stderr) = (kept(), kept());
+        let read = keep(child.stdout.take(), &stdout, end.clone())
+            .and_then(|()| keep(child.stderr.take(), &stderr, end));
+        if let Err(e) = read {
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(Error::machine("no thread for a child's messages").source(e));
         }
         let pidfd = pidfd_open(child.id());
-        Ok(Self { child, pidfd, stderr: kept, stderr_end, status: None })
+        Ok(Self { child, pidfd, stdout, stderr, said_all, status: None })
     }
 
     /// Its number.
@@ -99,7 +99,7 @@ impl Process {
             }
             self.status = self.child.try_wait().unwrap_or(None);
             if self.status.is_some() {
-                let _ = self.stderr_end.recv_timeout(STDERR_PATIENCE);
+                let _ = self.said_all.recv_timeout(SAID_PATIENCE);
             }
         }
         self.status
@@ -132,7 +132,7 @@ impl Process {
             self.kill_group();
             let _ = self.child.kill();
             self.status = self.child.wait().ok();
-            let _ = self.stderr_end.recv_timeout(STDERR_PATIENCE);
+            let _ = self.said_all.recv_timeout(SAID_PATIENCE);
         }
         self.status
     }
@@ -154,6 +154,15 @@ impl Process {
     /// What it has written to stderr: the beginning and the end, where that is long.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).text()
+    }
+
+    /// What it has said: on stderr, or else on stdout, where what is no QEMU may speak.
+    pub fn said(&self) -> String {
+        let stderr = self.stderr();
+        if !stderr.trim().is_empty() {
+            return stderr;
+        }
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 }
 
@@ -217,10 +226,28 @@ impl Kept {
     }
 }
 
-fn read_stderr(mut stderr: ChildStderr, kept: &Mutex<Kept>, end: &Sender<()>) {
+/// Nothing is ever sent: what is waited for is that nobody could any more.
+#[derive(Debug)]
+enum Never {}
+
+/// Reads what is said to its end, in a thread of its own.
+fn keep(
+    from: Option<impl Read + Send + 'static>,
+    kept: &Arc<Mutex<Kept>>,
+    end: Sender<Never>,
+) -> std::io::Result<()> {
+    let (Some(from), kept) = (from, Arc::clone(kept)) else { return Ok(()) };
+    let read = move || {
+        read_to_end(from, &kept);
+        drop(end);
+    };
+    std::thread::Builder::new().name("qemu-says".to_owned()).spawn(read).map(drop)
+}
+
+fn read_to_end(mut from: impl Read, kept: &Mutex<Kept>) {
     let mut buf = [0; 4096];
     loop {
-        match stderr.read(&mut buf) {
+        match from.read(&mut buf) {
             Ok(0) => break,
             Ok(len) => {
                 let part = buf.get(..len).unwrap_or_default();
@@ -230,7 +257,6 @@ fn read_stderr(mut stderr: ChildStderr, kept: &Mutex<Kept>, end: &Sender<()>) {
             Err(_) => break,
         }
     }
-    let _ = end.send(());
 }
 
 /// How a process ended, in words: `signal 6 (SIGABRT)`, `exit status 1`.
@@ -293,7 +319,10 @@ mod tests {
     fn messages_are_whole_when_the_end_is_known() {
         let mut process = shell("echo one >&2; echo two >&2; exit 1");
         process.wait(LONG).unwrap();
-        assert_eq!(process.stderr(), "one\ntwo\n");
+        assert_eq!((process.stderr(), process.said()), ("one\ntwo\n".into(), "one\ntwo\n".into()));
+        let mut process = shell("echo out; exit 1");
+        process.wait(LONG).unwrap();
+        assert_eq!((process.stderr(), process.said()), (String::new(), "out\n".into()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::Lost;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 
 /// The longest message taken.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -27,6 +27,7 @@ pub struct Qmp {
     events: VecDeque<Event>,
     version: String,
     lost: Option<Lost>,
+    heeds_stop: bool,
 }
 
 /// Something that happened in QEMU.
@@ -39,7 +40,8 @@ pub struct Event {
 }
 
 impl Qmp {
-    /// Over a connected socket: waits for the greeting and takes up no further capability.
+    /// Over a connected socket: waits for the greeting and takes up no further capability. Until
+    /// told otherwise it waits no longer once the user wants to stop.
     ///
     /// # Errors
     /// A machine error: the other end is no QMP server, has gone, or is silent for `patience`.
@@ -49,7 +51,9 @@ impl Qmp {
             .map_err(|e| Error::machine("the QMP socket cannot be set up").source(e))?;
         let (input, events) = (Vec::new(), VecDeque::new());
         let version = String::new();
-        let mut qmp = Self { stream, patience, input, next_id: 0, events, version, lost: None };
+        let (lost, heeds_stop) = (None, true);
+        let mut qmp =
+            Self { stream, patience, input, next_id: 0, events, version, lost, heeds_stop };
         let greeting = qmp.message()?;
         let version = greeting.pointer("/QMP/version/qemu");
         let Some(version) = version else {
@@ -64,6 +68,11 @@ impl Qmp {
     /// QEMU's version: `7.2.22`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether the user's wish to stop ends a wait as silence does.
+    pub fn heed_stop(&mut self, heeds: bool) {
+        self.heeds_stop = heeds;
     }
 
     /// The socket's number.
@@ -212,7 +221,10 @@ impl Qmp {
     }
 
     fn wait(&mut self, flags: PollFlags, end: Instant) -> Result<()> {
-        let left = end.saturating_duration_since(Instant::now());
+        let mut left = end.saturating_duration_since(Instant::now());
+        if self.heeds_stop {
+            left = if stop::is_wanted() { Duration::ZERO } else { left.min(stop::LOOK) };
+        }
         if left.is_zero() {
             self.lost = Some(Lost::Silent(self.patience));
             let seconds = self.patience.as_secs_f64();

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::command::{Command, Name, Size, TRANSFER_BYTES_MAX};
 use super::lines::IrqLines;
 use super::reply::{self, Answer, Line};
-use crate::base::Error;
+use crate::base::{Error, stop};
 use crate::machine::child::Lost;
 
 /// Commands without their answers: QEMU's answers must fit its socket's buffer, or it blocks.
@@ -44,6 +44,7 @@ pub struct Client {
     lines: IrqLines,
     log: Option<Log>,
     history: VecDeque<Vec<u8>>,
+    heeds_stop: bool,
 }
 
 /// A log in the form of QEMU's: `[R +1.234567] inb 0x71`, seconds of the host.
@@ -102,7 +103,8 @@ impl From<Failure> for Error {
 }
 
 impl Client {
-    /// Over a connected socket. No answer within `patience` means that QEMU hangs.
+    /// Over a connected socket. No answer within `patience` means that QEMU hangs. Until told
+    /// otherwise it waits no longer once the user wants to stop.
     ///
     /// # Errors
     /// The socket cannot be made nonblocking.
@@ -121,6 +123,7 @@ impl Client {
             lines: IrqLines::default(),
             log: None,
             history: VecDeque::with_capacity(HISTORY),
+            heeds_stop: true,
         })
     }
 
@@ -163,6 +166,11 @@ impl Client {
     /// Changes how long an answer may take.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// Whether the user's wish to stop ends a wait as silence does.
+    pub fn heed_stop(&mut self, heeds: bool) {
+        self.heeds_stop = heeds;
     }
 
     /// The last commands sent, oldest first, each with whether it was answered.
@@ -368,7 +376,10 @@ impl Client {
         if !self.out.is_empty() {
             flags |= PollFlags::POLLOUT;
         }
-        let left = self.patience.saturating_sub(start.elapsed());
+        let mut left = self.patience.saturating_sub(start.elapsed());
+        if self.heeds_stop {
+            left = if stop::is_wanted() { Duration::ZERO } else { left.min(stop::LOOK) };
+        }
         if left.is_zero() {
             return Err(Lost::Silent(self.patience).into());
         }

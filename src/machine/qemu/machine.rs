@@ -17,9 +17,9 @@ use super::controllers::{self, Controllers};
 use super::messages::Messages;
 use super::probe::{self, Mode};
 use super::rom;
-use super::start::{Start, start};
+use super::start::{Start, start, stopped};
 use super::waiting::Pace;
-use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell};
+use crate::base::{Clock, Error, GuestAddr, HostClock, Nanos, Result, shell, stop};
 use crate::machine::child::qmp::{Event, Qmp};
 use crate::machine::child::{Lost, Process, ending};
 use crate::machine::obituary::Obituary;
@@ -195,7 +195,11 @@ impl QemuMachine {
             ram,
         };
         let machine = Self { shared: Arc::new(shared) };
-        machine.lock().prepare()?;
+        let mut inner = machine.lock();
+        inner.prepare().map_err(|error| if stop::is_wanted() { stopped() } else { error })?;
+        inner.client.heed_stop(false);
+        inner.qmp.heed_stop(false);
+        drop(inner);
         Ok(machine)
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::start::{self, Start};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, stop};
 use crate::machine::child::is_program;
 
 /// The variable that names a QEMU to be tried before all others.
@@ -82,7 +82,7 @@ pub struct Found {
     /// The program.
     pub binary: PathBuf,
     /// Each mode: the version that started in it, or why it did not.
-    pub modes: Vec<(Mode, std::result::Result<String, String>)>,
+    pub modes: Vec<(Mode, Probed)>,
 }
 
 /// The QEMUs that are here, in the order in which they are tried.
@@ -102,51 +102,95 @@ pub fn candidates() -> Vec<PathBuf> {
     found
 }
 
+/// What a probe found: the version, or why there is none.
+pub type Probed = std::result::Result<String, String>;
+
 /// Tries a mode by starting an empty machine: what QEMU says of itself leaves qtest out. The
 /// version, or why not; asked once in a process.
-pub fn probe(binary: &Path, mode: Mode) -> std::result::Result<String, String> {
-    type Known = BTreeMap<(PathBuf, Mode), std::result::Result<String, String>>;
+pub fn probe(binary: &Path, mode: Mode) -> Probed {
+    type Known = BTreeMap<(PathBuf, Mode), (Probed, Answers)>;
     static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (binary.to_path_buf(), mode);
-    known.entry(key).or_insert_with(|| try_mode(binary, mode)).clone()
+    let of = |mode| (binary.to_path_buf(), mode);
+    if let Some((probed, _)) = known.get(&of(mode)) {
+        return probed.clone();
+    }
+    // What is silent in one mode is so in all, and each costs the whole patience.
+    let mut others = Mode::ALL.iter().filter_map(|other| known.get(&of(*other)));
+    let silent = others.find(|(_, answers)| *answers == Answers::Nothing).cloned();
+    let (probed, answers) = silent.unwrap_or_else(|| try_mode(binary, mode));
+    if !stop::is_wanted() {
+        known.insert(of(mode), (probed.clone(), answers));
+    }
+    probed
 }
 
-fn try_mode(binary: &Path, mode: Mode) -> std::result::Result<String, String> {
+/// Whether a program answers at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    /// It does, or it ends.
+    Something,
+    /// It neither speaks nor ends.
+    Nothing,
+}
+
+fn try_mode(binary: &Path, mode: Mode) -> (Probed, Answers) {
     let args = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-accel"];
     let mut args: Vec<String> = args.map(str::to_owned).to_vec();
     args.push(mode.accelerator().to_owned());
-    let start = Start::new(binary, args, PROBE_PATIENCE);
-    match start::start(start) {
-        Ok(started) => Ok(started.qmp.version().to_owned()),
-        Err(error) => Err(error.to_string()),
+    match start::start(Start::new(binary, args, PROBE_PATIENCE)) {
+        Ok(started) => (Ok(started.qmp.version().to_owned()), Answers::Something),
+        Err(not) => {
+            let answers = if not.is_silent { Answers::Nothing } else { Answers::Something };
+            (Err(not.error.to_string()), answers)
+        }
     }
 }
 
 /// A binary that has the mode (or the best there is), and the mode.
 ///
 /// # Errors
-/// A machine error that says what was tried, and what to install.
+/// A machine error that says what was tried, and what to install. Interrupted, when the user wants
+/// to stop.
 pub fn choose(binary: Option<&Path>, mode: Option<Mode>) -> Result<(PathBuf, Mode)> {
     let binaries = binary.map_or_else(candidates, |path| vec![path.to_path_buf()]);
     let modes = mode.map_or(Mode::ALL.to_vec(), |mode| vec![mode]);
-    let mut tried = Vec::new();
+    let mut failures = Vec::new();
     for mode in modes {
         for binary in &binaries {
             match probe(binary, mode) {
                 Ok(_) => return Ok((binary.clone(), mode)),
-                Err(why) => tried.push(format!("{} ({mode}): {why}", binary.display())),
+                Err(_) if stop::is_wanted() => return Err(start::stopped().path(binary)),
+                Err(why) => failures.push((binary.as_path(), mode, why)),
             }
         }
     }
-    let error = match tried.is_empty() {
+    let error = match failures.is_empty() {
         true => Error::machine("machine 'qemu' is not available: no QEMU was found"),
-        false => Error::machine(format!("machine 'qemu' is not available: {}", tried.join("; "))),
+        false => Error::machine(format!("machine 'qemu' is not available: {}", tried(&failures))),
     };
     Err(error.hint(
         "install one with the qtest accelerator (Debian: qemu-system-xen), or name it: \
          --machine qemu,binary=PATH; `qtrace doctor` tells what is here",
     ))
+}
+
+/// What failed, with what is the same in several modes said once.
+fn tried(failures: &[(&Path, Mode, String)]) -> String {
+    let mut said: Vec<(&Path, &str, Vec<&str>)> = Vec::new();
+    for (binary, mode, why) in failures {
+        match said.iter_mut().find(|(path, before, _)| path == binary && before == why) {
+            Some((.., modes)) => modes.push(mode.name()),
+            None => said.push((binary, why, vec![mode.name()])),
+        }
+    }
+    let line = |(binary, why, modes): &(&Path, &str, Vec<&str>)| {
+        // Errors of a start name the program themselves.
+        let binary = binary.display().to_string();
+        let why = why.strip_prefix(&format!("{binary}: ")).unwrap_or(why);
+        format!("{binary} ({}): {why}", modes.join(", "))
+    };
+    said.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
 /// Every QEMU that is here with every mode tried.
@@ -167,8 +211,16 @@ mod tests {
         let error = choose(Some(Path::new("/nonexistent/qemu")), None).unwrap_err();
         assert_eq!(error.kind().exit_code(), 5);
         let text = error.to_string();
-        assert!(text.contains("/nonexistent/qemu") && text.contains("tcg-halted"), "{text}");
+        assert!(text.contains("/nonexistent/qemu (qtest, tcg-paused, tcg-halted): "), "{text}");
+        assert_eq!(text.matches("/nonexistent/qemu").count(), 1, "{text}");
+        assert_eq!(text.matches("cannot be started").count(), 1, "{text}");
         assert!(error.hint_text().unwrap().contains("qemu-system-xen"));
+    }
+
+    #[test]
+    fn what_a_program_says_on_stdout_is_told() {
+        let why = probe(Path::new("/bin/echo"), Mode::Qtest).unwrap_err();
+        assert!(why.contains("exit status 0") && why.contains("-nodefaults"), "{why}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::command::Command;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result, stop};
 use crate::machine::child::qmp::Qmp;
 use crate::machine::child::{self, Launch, Process};
 
@@ -36,6 +36,27 @@ pub struct Started {
     pub qmp: Qmp,
     /// The arguments it was given.
     pub args: Vec<String>,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub struct NotStarted {
+    /// In words.
+    pub error: Error,
+    /// It neither answered nor ended: with other arguments it would hardly do better.
+    pub is_silent: bool,
+}
+
+impl From<Error> for NotStarted {
+    fn from(error: Error) -> Self {
+        Self { error, is_silent: false }
+    }
+}
+
+impl From<NotStarted> for Error {
+    fn from(not: NotStarted) -> Self {
+        not.error
+    }
 }
 
 impl<'a> Start<'a> {
@@ -72,11 +93,12 @@ fn pair() -> Result<(UnixStream, OwnedFd)> {
     Ok((ours, theirs.into()))
 }
 
-/// Starts it, and waits until both its ends answer.
+/// Starts it, and waits until both its ends answer; these go on to heed the user's wish to stop.
 ///
 /// # Errors
 /// A machine error: it cannot be started, ended at once (with what it said), or is silent.
-pub fn start(start: Start<'_>) -> Result<Started> {
+/// Interrupted, when the user wants to stop.
+pub fn start(start: Start<'_>) -> Result<Started, NotStarted> {
     let Start { binary, mut args, mut fds, folder, variables, patience } = start;
     let (qtest, qtest_end) = pair()?;
     let (qmp, qmp_end) = pair()?;
@@ -108,6 +130,17 @@ pub fn start(start: Start<'_>) -> Result<Started> {
     });
     match connected {
         Ok((client, qmp)) => Ok(Started { process, client, qmp, args }),
-        Err(error) => Err(child::why_not_started(("QEMU", binary), &mut process, error)),
+        Err(_) if stop::is_wanted() => Err(stopped().path(binary).into()),
+        Err(error) => {
+            // Once a connection is closed the process is about to end; one that is silent is not.
+            let ended = process.wait(left().min(child::END_PATIENCE));
+            let error = child::why_not_started(("QEMU", binary), &mut process, ended, error);
+            Err(NotStarted { error, is_silent: ended.is_none() })
+        }
     }
+}
+
+/// The user did not want to wait for it any longer.
+pub(super) fn stopped() -> Error {
+    Error::new(ErrorKind::Interrupted, "stopped while QEMU was starting")
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::base::{Error, Result, shell};
+use crate::base::{Error, ErrorKind, Result, shell, stop};
 use crate::machine::child::qmp::Qmp;
 use crate::machine::child::{self, Launch, Lost, Process, ending, in_path};
 use crate::machine::obituary::End;
@@ -115,8 +115,18 @@ impl StorageDaemon {
         let mut process = Process::spawn(launch)?;
         // Its greeting comes when all that the arguments ask for is done.
         match Qmp::new(monitor, patience) {
-            Ok(qmp) => Ok((Self { process, qmp, command }, streams)),
-            Err(error) => Err(child::why_not_started((PROGRAM, binary), &mut process, error)),
+            Ok(mut qmp) => {
+                qmp.heed_stop(false);
+                Ok((Self { process, qmp, command }, streams))
+            }
+            Err(_) if stop::is_wanted() => {
+                let what = "stopped while it was starting";
+                Err(Error::new(ErrorKind::Interrupted, what).path(binary))
+            }
+            Err(error) => {
+                let ended = process.wait(child::END_PATIENCE);
+                Err(child::why_not_started((PROGRAM, binary), &mut process, ended, error))
+            }
         }
     }
 

@@ -117,7 +117,9 @@ impl Engine {
             sent += 1;
             progress(sent);
             if let Err(lost) = self.send(command)? {
-                break Stop::Lost(lost);
+                // Its connections heed the user's wish, so that this is how a hang looks then.
+                let stopped = stop.load(Ordering::Relaxed);
+                break if stopped { Stop::Interrupted } else { Stop::Lost(lost) };
             }
         };
         let ended = match ended {

@@ -55,7 +55,7 @@ pub fn run(
         // sound of the host's, which old QEMUs take unless told.
         launch = launch.folder(folder.path()).variable("QEMU_AUDIO_DRV", "none");
     }
-    let started = start(launch).map_err(|error| cannot_start(error, &report, line))?;
+    let started = start(launch).map_err(|not| cannot_start(not.error, &report, line))?;
     let version = started.qmp.version().to_owned();
     let played = play(config, &report, &survey, started, stop, progress)?;
     let machine = QtestMachine {
