@@ -218,6 +218,7 @@ fn a_qemu_that_hangs() {
     let last = report["finding"]["last"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["line"], &last["answered"]), (&6.into(), &false.into()));
     assert_eq!(report["done"]["answered"], 4);
+    assert!(report["notes"].to_string().contains("longer deadline="), "{report:#}");
 }
 
 /// A finding names the first command without an answer, however many came behind it.
@@ -340,6 +341,8 @@ fn wrong_ways_to_ask() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     assert!(refused(path, 4, "It crashes.\n", "").contains("no qtest command"));
+    let none = refused(path, 4, "outl 0xcf8\noutb 0x10000 1\n", "");
+    assert!(none.contains("2 begin as one") && none.contains("line 1: "), "{none}");
     assert!(refused(path, 2, "inb 1\n", "").contains("which machine"));
     assert!(refused(path, 2, "inb 1\n", ",args='-M").contains("unclosed quote"));
     assert!(refused(path, 2, "inb 1\n", ",window=0").contains("window=0"));

@@ -12,7 +12,7 @@ use super::Format;
 use super::progress::Progress;
 use crate::base::limits::DISK_BYTES_MAX;
 use crate::base::units::{human_bytes, parse_size};
-use crate::base::{BlockOp, Error, ErrorKind, Result, SECTOR_SIZE};
+use crate::base::{BlockOp, Error, ErrorKind, Result, SECTOR_SIZE, stop};
 use crate::import::{ImportOptions, ImportReport, Stage, WaitUnit, import, registry};
 use crate::trace::BusTotals;
 
@@ -156,9 +156,11 @@ fn total_bytes(inputs: &[PathBuf]) -> Option<u64> {
 fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(|error| {
-        Error::new(ErrorKind::Incomplete, "cannot watch for Ctrl-C").source(error)
-    })?;
+    ctrlc::set_handler(move || {
+        stop::want();
+        flag.store(true, Ordering::Relaxed);
+    })
+    .map_err(|error| Error::new(ErrorKind::Incomplete, "cannot watch for Ctrl-C").source(error))?;
     Ok(stop)
 }
 

@@ -86,6 +86,13 @@ fn checked_size(size: u64) -> Result<u64> {
 }
 
 fn refuse_existing(path: &Path) -> Result<()> {
+    let folder = home_of(path);
+    if !folder.is_dir() {
+        let what = if folder.exists() { "is no folder" } else { "there is no such folder" };
+        return Err(Error::usage(format!("{what} to create the image in"))
+            .path(folder)
+            .hint("make it first, or name another target_img="));
+    }
     match path.symlink_metadata() {
         Ok(_) => Err(Error::usage("the image to be created exists already").path(path)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -258,7 +265,8 @@ mod tests {
         }
         let nowhere = dir.path().join("no/such/folder/disk");
         let error = create(&nowhere, "raw", 4096, &defaults).map(drop).unwrap_err();
-        assert_eq!(error.kind().exit_code(), 7, "{error}");
+        assert_eq!(error.kind().exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("no/such/folder: "), "{error}");
         assert_eq!(names(dir.path()), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::decompress::{self, Condition};
 use crate::base::error::IoContext;
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, stop};
 
 /// Bytes that a probe may look at.
 pub const PROBE_BYTES: usize = 8 << 10;
@@ -63,13 +64,18 @@ struct Raw {
 }
 
 impl Raw {
-    /// Waits until a pipe has something, so that a stop is noticed while it has nothing.
+    fn is_stopped(&self) -> bool {
+        self.meter.stopped() || stop::is_wanted()
+    }
+
+    /// Waits until a pipe has something, so that a stop is noticed while it has nothing; until
+    /// somebody writes to a FIFO, too.
     fn wait_readable(&self) -> io::Result<()> {
         use nix::poll::{PollFd, PollFlags, poll};
         loop {
             let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, STOP_POLL_MS) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) if !self.meter.stopped() => {}
+                Ok(0) | Err(nix::errno::Errno::EINTR) if !self.is_stopped() => {}
                 Ok(0) | Err(nix::errno::Errno::EINTR) => return Err(io::Error::other("stopped")),
                 Ok(_) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
@@ -107,7 +113,7 @@ impl Source {
         let (file, path) = if path.as_os_str() == "-" {
             (open_stdin()?, PathBuf::from("(standard input)"))
         } else {
-            (File::open(path).reading(path, "cannot open")?, path.to_path_buf())
+            (open_file(path)?, path.to_path_buf())
         };
         let meta = file.metadata().reading(&path, "cannot look at")?;
         if meta.is_dir() {
@@ -214,6 +220,17 @@ impl BufRead for Source {
         self.offset += amount as u64;
         self.reader.consume(amount);
     }
+}
+
+/// Opening a FIFO would wait for its writer, and nothing else: that is left to the first read.
+fn open_file(path: &Path) -> Result<File> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let options = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = options.reading(path, "cannot open")?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
+        .map_err(io::Error::from)
+        .reading(path, "cannot open")?;
+    Ok(file)
 }
 
 fn open_stdin() -> Result<File> {

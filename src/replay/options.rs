@@ -156,7 +156,10 @@ impl Config {
             iodepth: between(options, "iodepth", 1, IODEPTH_MAX as u64, 32)? as usize,
             queues: between(options, "num_queues", 1, 256, 1)? as u16,
             queue_size: queue_size(options)?,
-            iothread: options.choice("iothread", IOTHREADS, None)?,
+            iothread: match options.get("iothread") {
+                None | Some("auto") => None,
+                Some(_) => Some(options.switch("iothread", false)?),
+            },
             pacing: pacing(options)?,
             clock: options.choice("clock", CLOCKS, ClockKind::Host)?,
             loops: between(options, "loops", 1, u64::MAX, 1)?,
@@ -332,8 +335,6 @@ const AIOS: &[(&str, AioChoice)] = &[
     ("io_uring", AioChoice::IoUring),
 ];
 const CLOCKS: &[(&str, ClockKind)] = &[("host", ClockKind::Host), ("virtual", ClockKind::Virtual)];
-const IOTHREADS: &[(&str, Option<bool>)] =
-    &[("auto", None), ("on", Some(true)), ("off", Some(false))];
 const OFFSETS: &[(&str, OffsetPolicy)] =
     &[("error", OffsetPolicy::Error), ("wrap", OffsetPolicy::Wrap), ("clip", OffsetPolicy::Clip)];
 const UNALIGNED: &[(&str, UnalignedPolicy)] =

@@ -63,7 +63,7 @@ const MODES: &[(&str, Option<Mode>)] = &[
 ];
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("type", "pc|q35|TYPE", "pc", "the chipset; or a QEMU type such as pc-q35-5.0"),
+    OptionSpec::new("type", "pc|q35|TYPE", "pc", "the chipset; or a version such as pc-q35-5.0"),
     OptionSpec::new("binary", "FILE", "", "the QEMU to run, instead of the first that will do"),
     OptionSpec::new(
         "accel",
@@ -109,24 +109,20 @@ impl Qemu {
     pub(super) fn config(options: &Options) -> Result<QemuConfig> {
         let ram_bytes = options.parse_with("ram", "a size such as 256M", parse_size)?;
         let args = options.parse_with("args", "words with closed quotes", shell::split)?;
-        if args.iter().flatten().any(|arg| arg.trim_start_matches('-') == "daemonize") {
-            return Err(Error::usage(
-                "args=-daemonize: a QEMU that leaves its parent would be lost",
-            )
-            .hint("qtrace ends the QEMUs that it starts"));
-        }
-        let board = board(options)?;
-        let exact = options.get("type").filter(|name| TYPES.iter().all(|(known, _)| known != name));
+        let args = args.unwrap_or_default();
+        refuse_args(&args)?;
+        let (board, machine_type) = machine_type(options, &args)?;
+        let cpus = options.parse_with("cpus", "1 to 255", |v| v.parse().ok().filter(|n| *n > 0))?;
         json_option(options, "device")?;
         json_option(options, "blockdev")?;
         Ok(QemuConfig {
             binary: options.get("binary").map(PathBuf::from),
             board,
-            machine_type: exact.map(str::to_owned),
+            machine_type,
             mode: options.choice("accel", MODES, None)?,
             ram_bytes: ram_bytes.unwrap_or(RAM_BYTES_DEFAULT),
-            cpus: options.number("cpus", 1)?,
-            args: args.unwrap_or_default(),
+            cpus: cpus.unwrap_or(1),
+            args,
             defaults: options.switch("defaults", false)?.then_some(Defaults { serial: true }),
             keep: match options.get("keep") {
                 None | Some("off") => None,
@@ -150,16 +146,73 @@ impl Qemu {
     }
 }
 
+/// Arguments by which no machine would stand there to be driven, with what helps.
+const REFUSED_ARGS: &[(&str, &str, &str)] = &[
+    ("daemonize", "a QEMU that leaves its parent would be lost", "qtrace ends what it starts"),
+    ("incoming", "a machine that waits for another's state runs nothing", "leave it out"),
+    ("preconfig", "a machine that is not yet made runs nothing", "leave it out"),
+    ("m", "guest RAM is shared with QEMU, which needs its size", "say it by ram=, such as ram=1G"),
+];
+
+fn refuse_args(args: &[String]) -> Result<()> {
+    let names = args.iter().filter_map(|arg| arg.strip_prefix('-'));
+    let names = names.map(|name| name.strip_prefix('-').unwrap_or(name));
+    for name in names {
+        if let Some((_, why, hint)) = REFUSED_ARGS.iter().find(|(known, ..)| *known == name) {
+            return Err(Error::usage(format!("args=-{name}: {why}")).hint(*hint));
+        }
+    }
+    Ok(())
+}
+
+/// Chipset and exact machine type: by `type=`, or by a `-machine` in `args=`.
+fn machine_type(options: &Options, args: &[String]) -> Result<(Board, Option<String>)> {
+    let is_machine = |arg: &String| matches!(arg.trim_start_matches('-'), "machine" | "M");
+    let in_args = args.windows(2).filter(|two| two[0].starts_with('-') && is_machine(&two[0]));
+    let mut in_args = in_args.filter_map(|two| {
+        // `-machine TYPE,…`, `-machine type=TYPE,…`; properties alone name no type.
+        let mut items = two[1].split(',');
+        let first = items.next().filter(|item| !item.contains('=')).map(str::to_owned);
+        first.or_else(|| {
+            two[1].split(',').find_map(|item| item.strip_prefix("type=")).map(str::to_owned)
+        })
+    });
+    let (given, in_args) = (options.get("type"), in_args.next_back());
+    if let (Some(given), Some(in_args)) = (given, &in_args)
+        && given != in_args
+    {
+        return Err(Error::usage(format!("type={given}, and args=-machine {in_args}"))
+            .hint("say the machine's type once: type="));
+    }
+    let name = given.or(in_args.as_deref()).unwrap_or("pc");
+    let exact = TYPES.iter().all(|(known, _)| *known != name).then(|| name.to_owned());
+    Ok((board(name)?, exact))
+}
+
 /// The chipset of a machine type: QEMU's names of versions hold it.
-fn board(options: &Options) -> Result<Board> {
-    let Some(name) = options.get("type") else { return Ok(Board::Pc) };
+fn board(name: &str) -> Result<Board> {
     match name {
         "q35" => Ok(Board::Q35),
         "pc" => Ok(Board::Pc),
         _ if name.starts_with("pc-q35-") => Ok(Board::Q35),
         _ if name.starts_with("pc-i440fx-") => Ok(Board::Pc),
-        _ => options.choice("type", TYPES, Board::Pc),
+        _ => Err(Error::usage(format!("machine type '{name}' is no PC of QEMU's with a PCI bus"))
+            .hint(
+                "type=pc or q35, or one of their versions such as pc-i440fx-6.2 or pc-q35-5.0; \
+             microvm, isapc and machines of other processors lack what tests and drivers use",
+            )),
     }
+}
+
+/// A QEMU may be built without some formats.
+fn without_format(error: Error) -> Error {
+    if !error.to_string().contains("Unknown driver '") {
+        return error;
+    }
+    error.hint(
+        "this QEMU was built without that format: another may have it (binary=FILE), and \
+         `qemu-img convert -O qcow2` makes an image that all have",
+    )
 }
 
 fn json_option(options: &Options, name: &str) -> Result<Value> {
@@ -347,7 +400,7 @@ impl MachineKind for Qemu {
             given.in_thread(disk.depth);
         }
         config.disks.push(given);
-        let machine = Self::start(config)?;
+        let machine = Self::start(config).map_err(without_format)?;
         let details = BTreeMap::from([("qemu".to_owned(), machine.describe())]);
         Ok(DiskMachine { machine: Box::new(machine), details })
     }
@@ -371,7 +424,32 @@ mod tests {
         assert_eq!(made.args, ["-device", "edu", "-name", "a b"]);
         let made = config("type=pc-q35-5.0").unwrap();
         assert_eq!((made.board, made.machine_type.as_deref()), (Board::Q35, Some("pc-q35-5.0")));
-        for bad in ["type=microvm", "accel=kvm", "args='a", "device=x", "blockdev=[]", "ram=x"] {
+        let made = config("args=-machine q35 -nodefaults").unwrap();
+        assert_eq!((made.board, made.machine_type), (Board::Q35, None));
+        let made = config("args=-M hpet=off,,type=pc-i440fx-6.2").unwrap();
+        assert_eq!(made.machine_type.as_deref(), Some("pc-i440fx-6.2"));
+        assert_eq!(config("args=-machine hpet=off").unwrap().board, Board::Pc);
+        for (bad, hint) in [
+            ("type=microvm", "isapc"),
+            ("type=zzz", "pc-q35-5.0"),
+            ("type=pc,args=-M q35", "once"),
+            ("args=-m 1G", "ram=1G"),
+            ("args=--incoming defer", "leave it out"),
+            ("args=-preconfig", "leave it out"),
+        ] {
+            let error = config(bad).unwrap_err();
+            assert!(error.hint_text().unwrap().contains(hint), "{bad}: {error}");
+        }
+        for bad in [
+            "cpus=0",
+            "cpus=256",
+            "type=microvm",
+            "accel=kvm",
+            "args='a",
+            "device=x",
+            "blockdev=[]",
+            "ram=x",
+        ] {
             assert_eq!(config(bad).unwrap_err().kind().exit_code(), 2, "{bad}");
         }
     }

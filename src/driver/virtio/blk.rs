@@ -230,9 +230,23 @@ impl VirtioBlk {
         if !self.live {
             return self.device.error("was shut down");
         }
+        let BlockRequest { op, sector, sectors, .. } = *request;
+        let limits = &self.limits;
+        let writes = matches!(op, BlockOp::Write | BlockOp::Discard | BlockOp::WriteZeroes);
+        if limits.read_only && writes {
+            return self.device.error(format_args!(
+                "is read-only: {op} of {sectors} sectors at {sector} is outside what the device takes"
+            ));
+        }
         self.device.error(format_args!(
-            "{} of {} sectors at {} with a buffer of {room} bytes is outside what the device takes: {:?}",
-            request.op, request.sectors, request.sector, self.limits
+            "{op} of {sectors} sectors at {sector} with a buffer of {room} bytes is outside what \
+             the device takes: {} sectors in all, {} bytes at once; discard of {} and write-zeroes \
+             of {} sectors; flush {}",
+            limits.capacity_sectors,
+            limits.transfer_bytes_max,
+            limits.discard_sectors_max,
+            limits.write_zeroes_sectors_max,
+            if limits.flush { "offered" } else { "not offered" },
         ))
     }
 

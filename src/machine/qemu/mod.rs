@@ -6,7 +6,7 @@
 //! - `command`, `reply`, `client`, `lines`: the qtest protocol.
 //! - `controllers`: what interrupt controllers do, on a machine that shows that instead of lines.
 //! - `messages`: MSI-X as words of guest RAM; `clock`: virtual time by steps.
-//! - `machine`: all of it as a [`Machine`](super::Machine); `prepare`: what comes before its first
+//! - `launch`: all of it put together; `machine`: as a [`Machine`](super::Machine); `prepare`: what comes before its first
 //!   use; `waiting`: how it waits.
 //!
 //! Guest RAM is a memory file that both processes map, so that rings and data are written in place
@@ -21,6 +21,7 @@ pub mod start;
 
 mod clock;
 mod controllers;
+mod launch;
 mod lines;
 mod machine;
 mod messages;

@@ -197,6 +197,10 @@ impl Drives {
         if !path.starts_with(&home) {
             return Err(format!("'{file}' leads out of the report's folder"));
         }
+        // A device's node reaches the host's disks from any folder.
+        if !path.metadata().is_ok_and(|meta| meta.is_file()) {
+            return Err(format!("'{file}' is no regular file"));
+        }
         Ok(path)
     }
 }
@@ -303,6 +307,12 @@ mod tests {
             "{\"driver\":\"null-co\"}",
         ] {
             assert!(drives(&folder).drive(text).is_err(), "{text}");
+        }
+        let fifo = folder.path().join("home/fifo.img");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for text in ["file=fifo.img,format=raw", "file=sub,format=raw"] {
+            let error = drives(&folder).drive(text).unwrap_err();
+            assert!(error.contains("is no regular file"), "{error}");
         }
         for text in [
             "node-name=x",

@@ -103,6 +103,12 @@ impl Rejected {
         self.0.get(&why).map_or(0, |lines| lines.count)
     }
 
+    /// Lines that begin as a command and are none.
+    pub fn malformed(&self) -> u64 {
+        let malformed = self.0.iter().filter(|(why, _)| matches!(why, Why::Malformed(_)));
+        malformed.map(|(_, lines)| lines.count).sum()
+    }
+
     /// The first line that begins as a command and is none, with what is wrong.
     pub fn first_malformed(&self) -> Option<String> {
         let malformed = |(why, lines): (&Why, &RejectedLines)| match why {

@@ -440,10 +440,16 @@ fn nothing(reproducers: u64, rejected: &Rejected) -> Error {
         let what = format!("there are {reproducers} reproducers in the report");
         return Error::usage(what).hint(format!("pick=1 to pick={reproducers}"));
     }
-    let error = Error::new(ErrorKind::Nothing, "no qtest command in it");
+    let error = |what: String| Error::new(ErrorKind::Nothing, what);
     match rejected.first_malformed() {
-        Some(line) => error.hint(line),
-        None => error.hint("commands are lines such as: outl 0xcf8 0x80001010"),
+        Some(line) => error(format!(
+            "no qtest command in it that can be sent: {} begin as one and would make QEMU abort \
+             or are out of range",
+            rejected.malformed()
+        ))
+        .hint(format!("the first, {line}")),
+        None => error("no qtest command in it".to_owned())
+            .hint("commands are lines such as: outl 0xcf8 0x80001010"),
     }
 }
 

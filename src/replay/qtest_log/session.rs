@@ -18,12 +18,15 @@ use crate::machine::qemu::probe;
 use crate::machine::qemu::start::{Start, Started, start};
 use crate::replay::output::{Output, OutputKind};
 use crate::report::qtest_log::{
-    Outcome, QTEST_LOG_SCHEMA, QtestFinding, QtestLogReport, QtestMachine,
+    Outcome, QTEST_LOG_SCHEMA, QtestFinding, QtestLogReport, QtestMachine, SentCommand,
 };
 use crate::report::{WallReport, json};
 
 /// How long QEMU may take to start; a big machine builds its tables.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// From so many on it matters that they go one at a time.
+const MANY_COMMANDS: u64 = 100_000;
 
 /// Replays a report as `config` says. `stop` ends it early; `progress` gets the commands sent and
 /// how many there are.
@@ -161,6 +164,21 @@ fn tell(
 ) -> QtestLogReport {
     let mut notes = survey.notes;
     notes.extend(played.notes);
+    if config.window == 1 && survey.commands >= MANY_COMMANDS {
+        notes.push(format!(
+            "{} commands went one at a time; window=64 sends them ahead of their answers, many \
+             times faster, but what QEMU puts off may then happen later among them",
+            survey.commands
+        ));
+    }
+    let stepped = |last: &SentCommand| !last.answered && last.text.starts_with("clock_s");
+    if played.outcome == Outcome::Hung && played.last.iter().any(stepped) {
+        notes.push(
+            "it was stepping its clock: a long step runs every timer within it, and ends with a \
+             longer deadline= unless QEMU hangs"
+                .to_owned(),
+        );
+    }
     if played.end.is_some() && reproduce.is_none() {
         notes.push("no short line reproduces it: run this replay again".to_owned());
     }
