@@ -216,6 +216,18 @@ pub struct OpenOptions {
     pub allow_backing: bool,
 }
 
+/// The backing file that a qcow2 image names; other formats' are not looked at.
+///
+/// # Errors
+/// Input: it cannot be read, or is damaged.
+pub fn backing_name(path: &std::path::Path) -> crate::base::Result<Option<String>> {
+    let host = host::HostFile::open(path, false)?;
+    match probe::format_of_file(&host)? {
+        "qcow2" => Ok(qcow2_header::read(&host)?.backing),
+        _ => Ok(None),
+    }
+}
+
 /// The folder an image's implicit references are confined to.
 pub fn home_of(path: &Path) -> &Path {
     match path.parent() {

@@ -77,6 +77,22 @@ pub fn blktrace(seq: u32, time: u64, sector: u64, bytes: u32, action: u32, cpu: 
     record
 }
 
+/// A disk of 1 MiB with a boot sector that copies 4 KiB of it and powers off:
+/// `tests/guest/bootsector.S`, assembled.
+pub fn boot_disk() -> Vec<u8> {
+    const CODE: [u8; 0x4c] = [
+        0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xbe, 0x3c, 0x7c, 0xb4, 0x42, 0xcd,
+        0x13, 0x72, 0x1e, 0xf7, 0x16, 0x10, 0x80, 0x66, 0xc7, 0x06, 0x44, 0x7c, 0x10, 0x00, 0x00,
+        0x00, 0xbe, 0x3c, 0x7c, 0xb8, 0x00, 0x43, 0xcd, 0x13, 0x72, 0x07, 0xbe, 0x3c, 0x7c, 0xb4,
+        0x42, 0xcd, 0x13, 0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd, 0x66, 0x90,
+        0x10, 0x00, 0x08, 0x00, 0x00, 0x80, 0x00, 0x00, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let mut disk = vec![0; DISK_BYTES as usize];
+    disk[..CODE.len()].copy_from_slice(&CODE);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
 /// Everything that the README's recipes take as given.
 pub fn write_all(dir: &Path) {
     let entries = recipe_entries();
@@ -84,6 +100,7 @@ pub fn write_all(dir: &Path) {
     let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
     gz.write_all(&log_writes(&entries)).and_then(|()| gz.finish().map(drop)).expect("written");
     std::fs::write(dir.join("want.raw"), disk_after(&entries)).expect("written");
+    std::fs::write(dir.join("boot.raw"), boot_disk()).expect("written");
 
     // A disk that is found and named, with a command line as reports have it.
     let report = "cat << EOF | qemu-system-x86_64 -M q35 -nodefaults -device virtio-blk,drive=d \\\n\

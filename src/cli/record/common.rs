@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(200);
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(16 << 30);
 
 /// Arguments of every tap.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct RecordArgs {
     /// The trace to write. It can be opened from the start, and is whole when the recording ends.
     #[arg(short, long, value_name = "T.qtrace")]

@@ -3,6 +3,7 @@
 pub mod common;
 mod machine;
 mod nbd;
+mod qemu;
 
 use clap::Subcommand;
 
@@ -12,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   qtrace record nbd --image d.qcow2 -o t.qtrace -- qemu-img bench -f raw {uri}
   qtrace record nbd --image d.raw -o t.qtrace --socket /tmp/d.sock
+  qtrace record qemu -o t.qtrace --block --bus -- qemu-system-x86_64 -drive file=d.qcow2,if=virtio
   qtrace record machine -o rtc.qtrace --test rtc/drift hz=1024
   qtrace record machine -o blk.qtrace --machine qemu --test virtio-blk/resize";
 
@@ -38,6 +40,8 @@ pub enum Source {
     Machine(machine::Args),
     /// An NBD server in front of an image: whatever its clients do.
     Nbd(nbd::Args),
+    /// A QEMU of yours: requests to its drives, accesses to its devices.
+    Qemu(qemu::Args),
 }
 
 /// Runs the command; returns the exit code.
@@ -48,5 +52,6 @@ pub fn run(args: &Args) -> Result<u8> {
     match &args.source {
         Source::Machine(args) => machine::run(args),
         Source::Nbd(args) => nbd::run(args),
+        Source::Qemu(args) => qemu::run(args),
     }
 }

@@ -148,7 +148,7 @@ fn serve(args: &Args, server: Server, recording: Recording, signals: Signals) ->
 }
 
 /// What is in no event.
-fn tell(recording: &Recording, counts: Option<&Counts>) {
+pub(super) fn tell(recording: &Recording, counts: Option<&Counts>) {
     let Some(Counts { connections, broken, refused, unsaid }) = counts.copied() else { return };
     recording.note(format!("connections: {connections}"));
     let rows = [

@@ -113,11 +113,19 @@ const EVENT_NAME_BYTES_SHOWN: usize = 64;
 /// Region reads that one `cpu_in` may repeat: 4 bytes, one by one.
 const SPLIT_MAX: usize = 4;
 
+/// What the log of a bus cannot say.
+pub const LACKS: NotRecorded = NotRecorded::MEMORY.union(NotRecorded::IRQS);
+
+/// How it is read.
+pub const INTERPRETATION: [&str; 3] = [
+    "addresses: absolute; below 0x10000: ports, except regions known as memory",
+    "value: cut to the access's size",
+    "cpu -1 (accesses that devices make): left out",
+];
+
 fn say_what_lacks(job: &mut Job<'_>) {
-    job.lacks(NotRecorded::MEMORY | NotRecorded::IRQS);
-    job.interpret("addresses: absolute; below 0x10000: ports, except regions known as memory");
-    job.interpret("value: cut to the access's size");
-    job.interpret("cpu -1 (accesses that devices make): left out");
+    job.lacks(LACKS);
+    INTERPRETATION.into_iter().for_each(|line| job.interpret(line));
 }
 
 /// An access with its place and time.

@@ -118,7 +118,8 @@ impl Graph {
             (false, true) => Access::Auto,
             (false, false) => Access::ReadWrite,
         };
-        Ok(Disk { name, file: file.into(), format: Some(driver), access, alone })
+        let direct = on("cache.direct");
+        Ok(Disk { name, file: file.into(), format: Some(driver), access, alone, direct })
     }
 
     /// The node right above the one at `prefix` of the `number`th: where its format is.

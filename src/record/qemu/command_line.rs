@@ -57,6 +57,25 @@ pub fn stays(words: &[String]) -> Result<()> {
     }
 }
 
+/// Whether `words` let QEMU run its guest on kvm.
+pub fn may_use_kvm(words: &[String]) -> bool {
+    let program = words.get(start(words) - 1).map(String::as_str).unwrap_or_default();
+    let mut options = words.iter().skip(start(words)).peekable();
+    let mut found = program.ends_with("kvm");
+    while let Some(word) = options.next() {
+        let value = options.peek().map(|value| value.as_str()).unwrap_or_default();
+        found |= match option(word) {
+            Some("enable-kvm") => true,
+            Some("accel") => value.split(',').next().is_some_and(|accel| accel == "kvm"),
+            Some("machine" | "M") => {
+                value.split(',').any(|part| part.starts_with("accel=") && part.contains("kvm"))
+            }
+            _ => false,
+        };
+    }
+    found
+}
+
 /// The name of an option, without its hyphens.
 pub fn option(word: &str) -> Option<&str> {
     let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;

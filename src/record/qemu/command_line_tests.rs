@@ -46,7 +46,7 @@ fn drives_keep_all_but_their_file() {
             "qemu-system-x86_64 -m 2G -drive if=virtio,format=raw,id=sys,cache=none,aio=native,discard=unmap,{NBD} -nographic"
         ),
     );
-    assert_eq!(got.disks[0].name, "sys");
+    assert_eq!((got.disks[0].name.as_str(), got.disks[0].direct), ("sys", true));
     one(
         "/usr/bin/qemu-system-aarch64 -M virt -drive if=none,file=rootfs.img,format=raw,id=hd0,readonly=on -device virtio-blk-device,drive=hd0",
         "rootfs.img",
@@ -132,6 +132,7 @@ fn blockdevs_keep_their_names() {
         -device virtio-blk-pci,drive=libvirt-1-format"#,
     );
     assert_eq!((got.disks[0].name.as_str(), got.disks[0].alone), ("libvirt-1-format", true));
+    assert!(got.disks[0].direct);
     // In one, in both forms.
     one(
         "qemu-system-x86_64 -blockdev qcow2,node-name=d,discard=unmap,file.driver=file,file.filename=d.qcow2,file.aio=io_uring,lazy-refcounts=on -device nvme,serial=1,drive=d",

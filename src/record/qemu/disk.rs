@@ -32,6 +32,8 @@ pub struct Disk {
     pub access: Access,
     /// The command line says that it has no backing file (`"backing": null`).
     pub alone: bool,
+    /// Past the host's page cache (`cache=none`).
+    pub direct: bool,
 }
 
 /// Why there is no tap under a drive.

@@ -123,5 +123,7 @@ fn disk_of(node: &Node, name: &str, file: Option<String>) -> Result<Disk, Why> {
     };
     // `driver=file` is the file's bytes, whatever they are.
     let format = if direct { Some("raw".to_owned()) } else { format };
-    Ok(Disk { name: name.to_owned(), file, format, access, alone })
+    let direct = matches!(node.get("cache").as_deref(), Some("none" | "off" | "directsync"))
+        || node.is_on("cache.direct");
+    Ok(Disk { name: name.to_owned(), file, format, access, alone, direct })
 }

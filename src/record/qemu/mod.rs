@@ -3,6 +3,7 @@
 //! - [`command_line`]: which drives get a tap, and the command line that has them; [`drive`],
 //!   [`blockdev`]: what the two kinds of options say; [`disk`]: what they have in common; `node`:
 //!   their settings;
+//! - [`taps`]: the servers that the drives become clients of;
 //! - [`bus`]: accesses from QEMU's trace log; [`probe`]: whether a QEMU has one.
 //!
 //! A command line that is not understood is refused: a drive without its tap would be a recording
@@ -15,3 +16,4 @@ pub mod disk;
 pub mod drive;
 mod node;
 pub mod probe;
+pub mod taps;

@@ -50,10 +50,10 @@ pub fn bus_events(words: &[String]) -> Result<String> {
             );
         }
     }
-    // This command is there with the `simple` backend only.
+    // This command is there with the `simple` backend only; else the answer is that it is unknown.
     let help = json!({ "command-line": "help trace-file" });
     let help = qemu.qmp.execute("human-monitor-command", help).unwrap_or_default();
-    let simple = help.as_str().is_some_and(|text| text.contains("trace-file"));
+    let simple = help.as_str().is_some_and(|text| text.contains("trace-file on|off"));
     let version = qemu.qmp.version().to_owned();
     qemu.process.kill();
     let mut said = String::new();
