@@ -219,6 +219,94 @@ fn samples() -> Option<PathBuf> {
     found
 }
 
+/// Every public sample of a data set, found by content: format, requests, reads, completions.
+#[test]
+fn samples_of_data_sets_come_in_whole() {
+    let Some(samples) = samples() else { return };
+    let dir = folder(&[]);
+    for (input, format, requests, reads, completions) in [
+        ("msr-cambridge/msr-cambridge1-sample.csv", "msr-csv", 1000, None, 1000),
+        ("spc-umass-documented/spec-example.spc", "spc", 8, Some(2), 0),
+        ("systor17/systor17-additional-sample.csv.gz", "systor17", 999, Some(700), 999),
+        ("systor17/systor17-traces-sample.csv.gz", "systor17", 999, Some(826), 999),
+        ("alibaba-block-documented/rows.csv", "alibaba", 7, Some(2), 0),
+        ("tencent-cbs/cloud_storage-sample.bz2", "tencent", 50_000, None, 0),
+        ("cloudphysics-vscsi/cloudPhysicsIO.head10000.vscsi1", "vscsi", 10_000, Some(1424), 0),
+        ("fiu-documented/rows.txt", "fiu", 1, Some(1), 0),
+        ("blkreplay-load/windows-shared-server.load.gz", "blkreplay", 1371, None, 0),
+        ("hfplayer-netapp/sampleTrace.csv", "hfplayer", 19, Some(19), 19),
+        ("hfplayer-netapp/sample_raw.head.trace", "hfplayer", 299, Some(167), 0),
+        ("disksim/ascii.head2000.trace", "disksim", 2000, Some(1615), 0),
+        ("disksim/cheetah9LP.validate.head500.trace", "disksim-validate", 500, Some(317), 500),
+        ("mqsim/wsrch-small.head.trace", "mqsim", 2000, None, 0),
+    ] {
+        let path = samples.join("traces").join(input).display().to_string();
+        let args = [&path, "-o", "t.qtrace", "--force", "--format", "json"];
+        let output = qtrace(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{input}: {}", stderr(&output));
+        let document = json(&output);
+        assert_eq!(document["format"], format, "{input}");
+        let count = |op: &str| document["ops"][op].as_u64().unwrap_or(0);
+        assert_eq!(count("read") + count("write"), requests, "{input}");
+        assert!(reads.is_none_or(|reads| count("read") == reads), "{input}: {document}");
+        assert_eq!(document["completions"], completions, "{input}");
+        assert_eq!(document["losses"], serde_json::json!([]), "{input}");
+        let lacks = document["not_recorded"].to_string().contains("completions");
+        assert_eq!(lacks, completions == 0, "{input}");
+    }
+    // btrecord's packets without bytes are flushes or other commands: it does not say.
+    for (input, packets, empty) in [("vdc.replay.0", 457, 9), ("vdc.replay.1", 548, 5)] {
+        let path = samples.join("traces/btrecord").join(input).display().to_string();
+        let args = [&path, "-o", "t.qtrace", "--force", "--format", "json"];
+        let document = json(&qtrace(dir.path(), &args));
+        assert_eq!(document["format"], "btrecord");
+        assert_eq!(document["events"], packets - empty);
+        assert_eq!(document["losses"][0]["count"], empty);
+    }
+    // The one format that says neither what is read and written nor what an address counts.
+    let name = "traces/oraclegeneral/cloudPhysicsIO.head10000.oracleGeneral.bin";
+    let path = samples.join(name).display().to_string();
+    let output = qtrace(dir.path(), &[&path, "-o", "t.qtrace", "--force"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--op read --unit sector"), "{}", stderr(&output));
+    let args = [&path, "-o", "t.qtrace", "--force", "--op", "write", "--unit", "sector"];
+    assert_eq!(qtrace(dir.path(), &args).status.code(), Some(0));
+    let trace = qtrace::trace::Trace::open(&dir.path().join("t.qtrace")).expect("a trace");
+    assert_eq!(trace.events(), 10_000);
+}
+
+#[test]
+fn data_sets_are_merged_picked_from_and_told_units() {
+    let a = "1577808000000001,x\n7,R,0,512,1577808000000009\n7,R,512,512,1577808000000003\n";
+    let b = "9,W,0,512,1577808000000005\n";
+    let dir = folder(&[("a.csv", a.as_bytes()), ("b.csv", b.as_bytes())]);
+    let from = ["--from", "alibaba", "-o", "t.qtrace", "--force", "--format", "json"];
+    let import = |args: &[&str]| qtrace(dir.path(), &[args, &from].concat());
+    let output = import(&["a.csv", "b.csv"]);
+    let document = json(&output);
+    assert_eq!(document["ops"], serde_json::json!({"read": 2, "write": 1}));
+    assert_eq!(document["losses"][0]["first"], "line 1");
+    let trace = qtrace::trace::Trace::open(&dir.path().join("t.qtrace")).expect("a trace");
+    let mut cursor = trace.cursor(0);
+    let next = || cursor.next().expect("events").map(|(_, event)| event.time().0);
+    let times: Vec<_> = std::iter::from_fn(next).collect();
+    assert_eq!(times, [0, 2000, 6000]);
+    let output = import(&["a.csv", "b.csv", "--device", "9"]);
+    assert_eq!(json(&output)["ops"], serde_json::json!({"write": 1}));
+    let output = import(&["a.csv", "--time-unit", "us"]);
+    assert!(json(&output)["interpretation"].to_string().contains("as told"));
+    for (args, says) in [
+        (&["a.csv", "--unit", "byte"][..], "it is for spc, tencent"),
+        (&["a.csv", "--op", "read"], "it is for oracle-general"),
+        (&["a.csv", "--op", "flush"], "read or write"),
+        (&["a.csv", "--unit", "0"], "sector, byte, or a size"),
+    ] {
+        let output = import(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+    }
+}
+
 #[test]
 fn per_cpu_files_and_their_merge_give_the_same_bytes() {
     let Some(samples) = samples() else { return };
@@ -400,4 +488,33 @@ fn exit_codes_of_bus_traces() {
         assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
         assert_eq!(names(dir.path()), before, "{args:?} leaves nothing");
     }
+}
+
+/// Far more disorder than any window holds: the whole is sorted on disk, and its time counts from
+/// the earliest event, which comes last.
+#[test]
+fn what_no_window_can_mend_is_sorted_on_disk() {
+    let rows = 400_000u64;
+    let mut text = String::new();
+    for n in (0..rows).rev() {
+        let us = 1_577_808_000_000_000 + n / 2;
+        text.push_str(&format!("{},W,{},4096,{us}\n", n % 3, n * 4096));
+    }
+    let dir = folder(&[("reversed.csv", text.as_bytes())]);
+    let args = ["reversed.csv", "-o", "t.qtrace", "--format", "json"];
+    let output = qtrace(dir.path(), &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(json(&output)["notes"].to_string().contains("sorted on disk"));
+    let trace = qtrace::trace::Trace::open(&dir.path().join("t.qtrace")).expect("a trace");
+    assert_eq!(trace.events(), rows);
+    assert_eq!(trace.header().origin_unix_ns, Some(1_577_808_000_000_000_000));
+    let mut last = 0;
+    let mut cursor = trace.cursor(0);
+    while let Some((n, event)) = cursor.next().expect("an event") {
+        let time = event.time().0;
+        assert_eq!(time, n / 2 * 1000);
+        assert!(time >= last);
+        last = time;
+    }
+    assert_eq!(names(dir.path()), ["reversed.csv", "t.qtrace"]);
 }

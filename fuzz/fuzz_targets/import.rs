@@ -5,7 +5,7 @@
 use std::io::{Cursor, Read, copy, sink};
 
 use libfuzzer_sys::fuzz_target;
-use qtrace::base::{Error, Result};
+use qtrace::base::{BlockOp, Error, Nanos, Result};
 use qtrace::import::job::Sink;
 use qtrace::import::registry::IMPORTERS;
 use qtrace::import::source::{Meter, Source};
@@ -58,6 +58,11 @@ impl Sink for Checker {
         }
         Ok(())
     }
+
+    fn earlier_origin(&mut self, _: Nanos) -> Result<()> {
+        assert!(self.begun);
+        Ok(())
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -65,7 +70,10 @@ fuzz_target!(|data: &[u8]| {
     let from = IMPORTERS.get(usize::from(*choice)).map(|importer| importer.name().to_owned());
     // An option that means nothing to a format is an error of usage.
     let uncounted = from.as_deref() == Some("dm-log-writes") && input.len().is_multiple_of(2);
-    let options = ImportOptions { from, uncounted, ..ImportOptions::default() };
+    // What libCacheSim's format does not say must be told.
+    let silent = from.as_deref() == Some("oracle-general");
+    let (op, unit_bytes) = (silent.then_some(BlockOp::Read), silent.then_some(512));
+    let options = ImportOptions { from, uncounted, op, unit_bytes, ..ImportOptions::default() };
     let Ok(source) = Source::from_read("fuzz".into(), Box::new(Cursor::new(input.to_vec()))) else {
         return;
     };

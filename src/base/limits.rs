@@ -44,6 +44,24 @@ pub const STREAMS_MAX: usize = 1 << 20;
 /// Events an importer holds to put a nearly sorted source into time order.
 pub const SORT_WINDOW_EVENTS: usize = 1 << 18;
 
+/// Rows of a data set that an importer may mend the order of, and half of those that it holds (48
+/// bytes each): more disorder than any of the public sets has.
+pub const SORT_WINDOW_ROWS: usize = 1 << 17;
+
+/// The same for each of many inputs, however many they are.
+pub const SORT_WINDOW_INPUT_ROWS_MIN: usize = 1 << 10;
+
+/// Requests in flight that an import remembers the ends of (24 bytes each): a response time of
+/// years must not hold every request.
+pub const IMPORT_IN_FLIGHT_MAX: usize = 1 << 20;
+
+/// Events too late for the window of an import that are sorted in memory (64 bytes each) before
+/// they go to a file.
+pub const LATE_EVENTS_HELD: usize = 1 << 18;
+
+/// What reading them back may take, all runs of them together.
+pub const LATE_MERGE_BYTES: usize = 32 << 20;
+
 /// Requests a replay keeps in flight at most; a virtqueue has at most 32,768 descriptors.
 pub const IODEPTH_MAX: usize = 4096;
 

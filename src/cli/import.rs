@@ -13,7 +13,7 @@ use super::progress::Progress;
 use crate::base::limits::DISK_BYTES_MAX;
 use crate::base::units::{human_bytes, parse_size};
 use crate::base::{BlockOp, Error, ErrorKind, Result, SECTOR_SIZE, stop};
-use crate::import::{ImportOptions, ImportReport, Stage, WaitUnit, import, registry};
+use crate::import::{ImportOptions, ImportReport, Stage, TimeUnit, WaitUnit, import, registry};
 use crate::trace::BusTotals;
 
 const EXAMPLES: &str = "\
@@ -28,7 +28,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES, after_help = formats())]
 pub struct Args {
-    /// The trace to read: a file (plain, gzip, xz or zstd), - for standard input, several
+    /// The trace to read: a file (plain, gzip, bzip2, xz or zstd), - for standard input, several
     /// per-CPU files of blktrace, or DEV for all of DEV.blktrace.N.
     #[arg(required = true, value_name = "IN")]
     inputs: Vec<PathBuf>,
@@ -63,6 +63,19 @@ pub struct Args {
     /// dm-log-writes: also read entries after the superblock's count (the log of a killed run).
     #[arg(long)]
     uncounted: bool,
+
+    /// What each access is, for a format that does not say: read or write.
+    #[arg(long, value_name = "read|write", value_parser = access)]
+    op: Option<BlockOp>,
+
+    /// What an address counts, where a format leaves it open or a copy of a data set differs:
+    /// sector, byte, or a size (4k).
+    #[arg(long, value_name = "sector|byte|SIZE", value_parser = unit)]
+    unit: Option<u64>,
+
+    /// What times count, where they are not as the format's documentation has it.
+    #[arg(long, value_name = "s|ms|us|ns", hide_possible_values = true)]
+    time_unit: Option<TimeUnit>,
 
     /// Replace OUT.qtrace when it exists.
     #[arg(long)]
@@ -102,6 +115,9 @@ pub fn run(args: &Args) -> Result<u8> {
         device_bytes: args.device_size,
         iolog_wait: args.iolog_wait,
         uncounted: args.uncounted,
+        op: args.op,
+        unit_bytes: args.unit,
+        time_unit: args.time_unit,
         stop: Some(stop_on_signal()?),
     };
     let mut progress = Progress::new("import", total_bytes(&args.inputs), true);
@@ -125,6 +141,23 @@ fn device_size(text: &str) -> std::result::Result<u64, String> {
         .filter(|bytes| (SECTOR_SIZE..=DISK_BYTES_MAX).contains(bytes))
         .filter(|bytes| bytes.is_multiple_of(SECTOR_SIZE))
         .ok_or_else(|| "a size is whole sectors of 512 bytes: 16M, 1.5G, 65536".to_owned())
+}
+
+fn access(text: &str) -> std::result::Result<BlockOp, String> {
+    let op = text.parse().ok().filter(|op| matches!(op, BlockOp::Read | BlockOp::Write));
+    op.ok_or_else(|| "read or write".to_owned())
+}
+
+/// The largest block that anything addresses by.
+const UNIT_BYTES_MAX: u64 = 1 << 30;
+
+fn unit(text: &str) -> std::result::Result<u64, String> {
+    let bytes = match text {
+        "sector" => Some(SECTOR_SIZE),
+        "byte" => Some(1),
+        size => parse_size(size).filter(|bytes| (1..=UNIT_BYTES_MAX).contains(bytes)),
+    };
+    bytes.ok_or_else(|| "sector, byte, or a size: 512, 4k".to_owned())
 }
 
 /// Refuses an output that would destroy something.

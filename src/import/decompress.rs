@@ -1,4 +1,4 @@
-//! gzip, xz and Zstandard input, found by magic and read as a stream.
+//! gzip, bzip2, xz and Zstandard input, found by magic and read as a stream.
 //!
 //! Several members or frames one after the other are one input, as the tools have it. A stream
 //! that ends early is *cut*: what stands before the cut is given out and [`Condition`] says so.
@@ -8,12 +8,14 @@ use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
+use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b]; // RFC 1952 §2.3.1
+const BZIP2_MAGIC: &[u8] = b"BZh"; // then the block size, '1' to '9'
 const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0]; // .xz format 1.1 §2.1.1.1
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd]; // RFC 8878 §3.1.1
 /// The first byte of a skippable frame (RFC 8878 §3.1.2): magic 0x184D2A50 to 0x184D2A5F.
@@ -29,7 +31,7 @@ const RAW_BUFFER_BYTES: usize = 64 << 10;
 /// What the end of a compressed input was like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// The compression, when there is one: `gzip`, `xz`, `zstd`.
+    /// The compression, when there is one: `gzip`, `bzip2`, `xz`, `zstd`.
     pub compression: Option<&'static str>,
     /// The compressed stream ends before its own end.
     pub cut: bool,
@@ -41,16 +43,18 @@ pub struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compression {
     Gzip,
+    Bzip2,
     Xz,
     Zstd,
 }
 
 impl Compression {
-    const ALL: [Self; 3] = [Self::Gzip, Self::Xz, Self::Zstd];
+    const ALL: [Self; 4] = [Self::Gzip, Self::Bzip2, Self::Xz, Self::Zstd];
 
     fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
             Self::Zstd => "zstd",
         }
@@ -59,6 +63,7 @@ impl Compression {
     fn magic(self) -> &'static [u8] {
         match self {
             Self::Gzip => GZIP_MAGIC,
+            Self::Bzip2 => BZIP2_MAGIC,
             Self::Xz => XZ_MAGIC,
             Self::Zstd => ZSTD_MAGIC,
         }
@@ -135,6 +140,7 @@ fn is_trailing(error: &io::Error) -> bool {
 /// The decoder of one member, stream or frame.
 enum Member<R: BufRead> {
     Gzip(GzDecoder<R>),
+    Bzip2(BzDecoder<R>),
     Xz(XzDecoder<R>),
     Zstd(ZstdDecoder<'static, R>),
 }
@@ -143,6 +149,7 @@ impl<R: BufRead> Member<R> {
     fn open(kind: Compression, input: R) -> io::Result<Self> {
         Ok(match kind {
             Compression::Gzip => Self::Gzip(GzDecoder::new(input)),
+            Compression::Bzip2 => Self::Bzip2(BzDecoder::new(input)),
             Compression::Xz => {
                 let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, 0)?;
                 Self::Xz(XzDecoder::new_stream(input, stream))
@@ -154,6 +161,7 @@ impl<R: BufRead> Member<R> {
     fn into_inner(self) -> R {
         match self {
             Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Bzip2(decoder) => decoder.into_inner(),
             Self::Xz(decoder) => decoder.into_inner(),
             Self::Zstd(decoder) => decoder.finish(),
         }
@@ -164,6 +172,7 @@ impl<R: BufRead> Read for Member<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Gzip(decoder) => decoder.read(buf),
+            Self::Bzip2(decoder) => decoder.read(buf),
             Self::Xz(decoder) => decoder.read(buf),
             Self::Zstd(decoder) => decoder.read(buf),
         }
@@ -236,6 +245,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn bz2(data: &[u8]) -> Vec<u8> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
     fn xz(data: &[u8]) -> Vec<u8> {
         let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
         encoder.write_all(data).unwrap();
@@ -266,7 +281,7 @@ mod tests {
 
     #[test]
     fn members_one_after_the_other_are_one_input() {
-        for pack in [gz, xz, zst] {
+        for pack in [gz, bz2, xz, zst] {
             let input = [pack(b"one "), pack(b""), pack(b"two")].concat();
             let (out, condition) = read(input);
             assert_eq!(out.unwrap(), b"one two", "{condition:?}");
@@ -279,7 +294,7 @@ mod tests {
     #[test]
     fn a_cut_anywhere_gives_a_true_prefix_and_says_so() {
         let data = sample();
-        for pack in [gz, xz, zst] {
+        for pack in [gz, bz2, xz, zst] {
             let whole = pack(&data);
             for len in 1..whole.len() {
                 let (out, condition) = read(whole[..len].to_vec());
@@ -293,7 +308,7 @@ mod tests {
     #[test]
     fn a_flipped_byte_is_never_taken_for_data() {
         let data = sample();
-        for pack in [gz, xz, zst] {
+        for pack in [gz, bz2, xz, zst] {
             let whole = pack(&data);
             for at in 0..whole.len() {
                 let mut bad = whole.clone();
@@ -309,7 +324,7 @@ mod tests {
 
     #[test]
     fn other_bytes_after_the_last_member_end_the_data() {
-        for pack in [gz, xz, zst] {
+        for pack in [gz, bz2, xz, zst] {
             for other in [&b"garbage"[..], b"\0\0\0\0garbage"] {
                 let (out, condition) = read([&pack(b"data"), other].concat());
                 assert_eq!(out.unwrap(), b"data", "{condition:?}");

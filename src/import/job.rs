@@ -28,6 +28,17 @@ pub trait Sink {
     fn payload_from(&mut self, len: u64, source: &mut dyn Read) -> Result<PayloadRef>;
     /// An event.
     fn event(&mut self, event: &Event) -> Result<()>;
+    /// An event whose time may be before that of events already given: a sink that can puts it
+    /// where it belongs.
+    fn event_anywhere(&mut self, event: &Event) -> Result<()> {
+        self.event(event)
+    }
+    /// Events to come count from `by` nanoseconds before those given so far, and may stand before
+    /// them. A sink that keeps events moves those that it has; only what an importer has said it
+    /// may give out of order ([`Job::put_in_order`]) comes with this.
+    fn earlier_origin(&mut self, _by: Nanos) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Issues by operation: how many and how many bytes.
@@ -101,6 +112,8 @@ pub struct Job<'a> {
     pub summary: Summary,
     counts: Counts,
     begun: bool,
+    /// Events may come out of order of time.
+    any_order: bool,
     /// Streams named before the first event: the header is written with that.
     waiting: Vec<StreamInfo>,
     devices: HashMap<Vec<u8>, StreamId>,
@@ -110,6 +123,8 @@ pub struct Job<'a> {
     yields: &'static str,
     /// The first names of devices that were not asked for, for the message when none was.
     devices_unwanted: Vec<String>,
+    /// The last of them.
+    unwanted_last: Vec<u8>,
     device_bytes: Option<u64>,
     /// Where the request that reaches furthest ends.
     end_bytes: u64,
@@ -154,12 +169,14 @@ impl<'a> Job<'a> {
             summary: Summary::default(),
             counts: Counts::default(),
             begun: false,
+            any_order: false,
             waiting: Vec::new(),
             devices: HashMap::new(),
             names_bytes: 0,
             device_wanted: device,
             yields: "block request",
             devices_unwanted: Vec::new(),
+            unwanted_last: Vec::new(),
             device_bytes: None,
             end_bytes: 0,
             unaligned: 0,
@@ -173,6 +190,11 @@ impl<'a> Job<'a> {
     pub fn yields(mut self, what: &'static str) -> Self {
         self.yields = what;
         self
+    }
+
+    /// Says that events may come out of order of time, and are to be put in order.
+    pub fn put_in_order(&mut self) {
+        self.any_order = true;
     }
 
     /// Adds an interpretation line, `key: value`.
@@ -234,12 +256,17 @@ impl<'a> Job<'a> {
         if let Some(id) = self.devices.get(device) {
             return Ok(Some(*id));
         }
-        let name = String::from_utf8_lossy(device).into_owned();
+        let name = String::from_utf8_lossy(device);
         if self.device_wanted.as_ref().is_some_and(|wanted| *wanted != name) {
             self.summary.lose("another device than the one asked for", place);
-            self.note_unwanted(&name);
+            if self.unwanted_last != device {
+                self.note_unwanted(&name);
+                self.unwanted_last.clear();
+                self.unwanted_last.extend_from_slice(device);
+            }
             return Ok(None);
         }
+        let name = name.into_owned();
         self.names_bytes += device.len();
         if device.len() > DEVICE_NAME_BYTES_MAX
             || self.names_bytes > DEVICE_NAMES_BYTES_MAX
@@ -262,9 +289,12 @@ impl<'a> Job<'a> {
 
     /// Remembers a device's name; one more than are shown tells that there are more.
     fn note_unwanted(&mut self, name: &str) {
+        if self.devices_unwanted.len() > DEVICES_SHOWN {
+            return;
+        }
         let name: String =
             name.chars().take(DEVICE_NAME_CHARS_SHOWN).flat_map(char::escape_debug).collect();
-        if self.devices_unwanted.len() <= DEVICES_SHOWN && !self.devices_unwanted.contains(&name) {
+        if !self.devices_unwanted.contains(&name) {
             self.devices_unwanted.push(name);
         }
     }
@@ -392,7 +422,18 @@ impl<'a> Job<'a> {
 
     fn event(&mut self, event: Event) -> Result<()> {
         self.begin()?;
-        self.sink.event(&event)
+        if self.any_order { self.sink.event_anywhere(&event) } else { self.sink.event(&event) }
+    }
+
+    /// An event came up that is `by` nanoseconds before all others: times count from it.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn earlier_origin(&mut self, by: Nanos) -> Result<()> {
+        if let Some(origin) = &mut self.header.origin_unix_ns {
+            *origin = origin.saturating_sub(by.0);
+        }
+        self.sink.earlier_origin(by)
     }
 
     /// Stores data; see [`Sink::payload`].

@@ -1,17 +1,26 @@
 //! Lines of a text trace, bounded: a line longer than [`LINE_BYTES_MAX`] is an error.
 //! And the numbers in them.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
+
+use memchr::memchr;
 
 use super::source::Source;
 use crate::base::error::Place;
 use crate::base::limits::LINE_BYTES_MAX;
 use crate::base::{Error, Result};
 
-/// Reads lines into one buffer; the line number is 1-based.
+/// Bytes read at a time.
+const BLOCK_BYTES: usize = 128 << 10;
+
+/// Finds lines in blocks of the input; the line number is 1-based.
 pub struct Lines {
     source: Source,
-    line: Vec<u8>,
+    buffer: Vec<u8>,
+    /// The next line begins here, and what was read ends there.
+    start: usize,
+    end: usize,
+    ended: bool,
     number: u64,
     limit: usize,
 }
@@ -24,7 +33,8 @@ impl Lines {
 
     /// Lines of `source`, each of at most `limit` bytes.
     pub fn with_limit(source: Source, limit: usize) -> Self {
-        Self { source, line: Vec::new(), number: 0, limit }
+        let buffer = vec![0; BLOCK_BYTES];
+        Self { source, buffer, start: 0, end: 0, ended: false, number: 0, limit }
     }
 
     /// The next line without its end (LF or CRLF) and its number.
@@ -32,18 +42,53 @@ impl Lines {
     /// # Errors
     /// Input errors: unreadable, or a line that is too long.
     pub fn read_line(&mut self) -> Result<Option<(u64, &[u8])>> {
-        self.line.clear();
-        let limit = self.limit as u64 + 1;
-        let read = self.source.by_ref().take(limit).read_until(b'\n', &mut self.line);
-        if read.map_err(|error| self.source.error(error))? == 0 {
+        let mut scanned = self.start;
+        let end = loop {
+            let rest = self.buffer.get(scanned..self.end).unwrap_or_default();
+            if let Some(at) = memchr(b'\n', rest) {
+                break scanned + at + 1;
+            }
+            // One byte more than a line may have tells that it is too long.
+            if self.ended || self.end - self.start > self.limit {
+                break self.end;
+            }
+            let begun = self.end - self.start;
+            self.fill()?;
+            scanned = begun;
+        };
+        let start = std::mem::replace(&mut self.start, end);
+        if end == start {
             return Ok(None);
         }
         self.number += 1;
-        if self.line.len() > self.limit {
+        if end - start > self.limit {
             return Err(too_long(self.number, self.limit).path(self.source.path()));
         }
-        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let line = self.buffer.get(start..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
         Ok(Some((self.number, line.strip_suffix(b"\r").unwrap_or(line))))
+    }
+
+    /// Reads a block behind the begun line, which moves to the front.
+    fn fill(&mut self) -> Result<()> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        loop {
+            match self.source.read(room) {
+                Ok(n) => {
+                    self.ended = n == 0;
+                    self.end += n;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.source.error(error)),
+            }
+        }
     }
 
     /// The input, to ask what its end was like.
@@ -54,42 +99,6 @@ impl Lines {
 
 fn too_long(line: u64, limit: usize) -> Error {
     Error::input(format!("line longer than {limit} bytes")).at(Place::Line(line))
-}
-
-/// Passes bytes through to a parser that would otherwise buffer a line of any length.
-pub struct LineLimit {
-    source: Source,
-    line: u64,
-    line_bytes: usize,
-}
-
-impl LineLimit {
-    /// A guard around `source`.
-    pub fn new(source: Source) -> Self {
-        Self { source, line: 1, line_bytes: 0 }
-    }
-
-    /// The input, to ask what its end was like.
-    pub fn source(&self) -> &Source {
-        &self.source
-    }
-}
-
-impl Read for LineLimit {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.source.read(buf)?;
-        for piece in buf[..n].split_inclusive(|byte| *byte == b'\n') {
-            self.line_bytes += piece.len();
-            if self.line_bytes > LINE_BYTES_MAX {
-                return Err(io::Error::other(too_long(self.line, LINE_BYTES_MAX)));
-            }
-            if piece.ends_with(b"\n") {
-                self.line += 1;
-                self.line_bytes = 0;
-            }
-        }
-        Ok(n)
-    }
 }
 
 /// An unsigned decimal number, and nothing else around it.
@@ -173,8 +182,38 @@ mod tests {
         assert!(lines.read_line().unwrap().is_some());
         let error = lines.read_line().unwrap_err();
         assert_eq!(error.to_string(), "t: line 2: line longer than 65536 bytes");
-        let error = LineLimit::new(source(&text)).read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.to_string(), "line 2: line longer than 65536 bytes");
+    }
+
+    /// Gives out a few bytes at a time.
+    struct Dripping(Vec<u8>, usize);
+
+    impl Read for Dripping {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(buf.len());
+            buf[..n].copy_from_slice(&self.0[..n]);
+            self.0.drain(..n);
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn lines_across_blocks_and_small_reads_are_whole() {
+        let text: Vec<u8> = (0..20_000u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let long = [vec![b'x'; LINE_BYTES_MAX - 1], b"\n".to_vec()].concat();
+        let text = [text, long.clone(), long].concat();
+        for step in [7, 4096, usize::MAX] {
+            let input = Box::new(Dripping(text.clone(), step));
+            let mut lines = Lines::new(Source::from_read("t".into(), input).unwrap());
+            for n in 0..20_000u32 {
+                let (number, line) = lines.read_line().unwrap().unwrap();
+                assert_eq!((number, line), (u64::from(n) + 1, n.to_string().as_bytes()));
+            }
+            for _ in 0..2 {
+                assert_eq!(lines.read_line().unwrap().unwrap().1.len(), LINE_BYTES_MAX - 1);
+            }
+            assert!(lines.read_line().unwrap().is_none());
+            assert!(lines.read_line().unwrap().is_none());
+        }
     }
 
     #[test]

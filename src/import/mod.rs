@@ -3,6 +3,8 @@
 //! - [`registry`]: what an importer is and the table of them; a new format is a file and a line;
 //! - [`job`]: the seam between importers and the trace that is written ([`job::Sink`]);
 //! - [`source`], [`decompress`], [`lines`]: inputs as bounded streams;
+//! - `dataset`: what the importers of research data sets share;
+//! - `external`: what comes too late for a window is sorted on disk;
 //! - [`sort`]: the window that puts nearly sorted sources in time order;
 //! - [`summary`]: what was lost, by reason, with the first place.
 //!
@@ -13,7 +15,9 @@
 //! the cut: the trace is written, the summary says where, and the command exits 7. A compressed
 //! stream whose checksum fails is refused whole: none of its content can be trusted.
 
+mod dataset;
 pub mod decompress;
+mod external;
 mod file;
 pub mod inputs;
 pub mod job;
@@ -23,13 +27,26 @@ pub mod sort;
 pub mod source;
 pub mod summary;
 
+pub mod alibaba;
+pub mod blkreplay;
 pub mod blktrace;
+pub mod btrecord;
+pub mod disksim_validate;
 pub mod dm_log_writes;
 pub mod fio_iolog;
+pub mod fiu;
+pub mod hfplayer;
+pub mod io_tracer;
 pub mod mmiotrace;
 pub mod msr_csv;
+pub mod oracle_general;
 pub mod qemu_log;
 pub mod qtest;
+pub mod simulator;
+pub mod spc;
+pub mod systor17;
+pub mod tencent;
+pub mod vscsi;
 
 #[cfg(test)]
 mod hostile;
@@ -39,12 +56,13 @@ mod testing;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use self::dataset::clock::TimeUnit;
 use self::decompress::Condition;
 pub use self::file::import;
 use self::job::{Counts, Job, Sink};
 use self::registry::{Importer, Probe};
 use self::source::{Meter, Source};
-use crate::base::{Error, Result};
+use crate::base::{BlockOp, Error, Result};
 use crate::trace::TraceSummary;
 
 /// The moment of a request's life that becomes its issue, for sources that have several.
@@ -84,6 +102,12 @@ pub struct ImportOptions {
     pub iolog_wait: Option<WaitUnit>,
     /// Also read dm-log-writes entries past the superblock's count.
     pub uncounted: bool,
+    /// What each access is, for a format that does not say.
+    pub op: Option<BlockOp>,
+    /// Bytes that an address counts, for a format that does not say, or not reliably.
+    pub unit_bytes: Option<u64>,
+    /// What times count, where that is not as the format's documentation has it.
+    pub time_unit: Option<TimeUnit>,
     /// Becomes true when the user wants to stop.
     pub stop: Option<Arc<AtomicBool>>,
 }
@@ -129,6 +153,9 @@ pub fn run(
         ("--stage", options.stage.is_some()),
         ("--iolog-wait", options.iolog_wait.is_some()),
         ("--uncounted", options.uncounted),
+        (registry::OP, options.op.is_some()),
+        (registry::UNIT, options.unit_bytes.is_some()),
+        (registry::TIME_UNIT, options.time_unit.is_some()),
     ] {
         if given {
             registry::check_option(importer, option).map_err(|error| error.path(&path))?;

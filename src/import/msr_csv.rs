@@ -8,25 +8,21 @@
 //! Timestamp is the issue time and ResponseTime the latency, both in Windows FILETIME ticks of
 //! 100 ns; the former counts from 1601-01-01 UTC. Offset and Size are bytes.
 
-use csv::ByteRecord;
-
-use super::job::{Job, Request, line_place};
-use super::lines::{LineLimit, number};
-use super::registry::{Confidence, Importer, Probe};
-use super::sort::Sorter;
+use super::ImportOptions;
+use super::dataset::clock::Clock;
+use super::dataset::fields::{Fields, Separator, scaled, whole};
+use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
 use super::source::Source;
-use super::summary::counted;
-use super::{ImportOptions, note_condition};
-use crate::base::limits::SORT_WINDOW_EVENTS;
-use crate::base::{BlockOp, Error, Nanos, OpFlags, Result};
-use crate::trace::{NotRecorded, PayloadRef, StreamId};
+use crate::base::{BlockOp, Result};
 
-const FIELDS: usize = 7;
+const COLUMNS: usize = 7;
 /// Nanoseconds of a FILETIME tick ([MS-DTYP] §2.3.3).
 const TICK_NS: u64 = 100;
-/// Ticks from 1601-01-01 to the Unix epoch.
-const UNIX_EPOCH_TICKS: u64 = 116_444_736_000_000_000;
-const FIRST_FIELD_OF_HEADER: &[u8] = b"timestamp";
+/// 1990-01-01 in ticks since 1601: the traces are of 2007, copies may have shifted dates.
+const TICKS_MIN: u64 = 122_756_256_000_000_000;
 
 /// The importer.
 pub struct MsrCsv;
@@ -40,231 +36,65 @@ impl Importer for MsrCsv {
         "MSR Cambridge traces: Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime"
     }
 
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[TIME_UNIT]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        // Of the first lines, one must be a row; a header line may stand before it.
-        let rows = probe.head.split(|byte| *byte == b'\n').take(2);
-        let fits = |line: &[u8]| {
-            let fields: Vec<_> = line.split(|byte| *byte == b',').collect();
-            let [ticks, host, disk, op, offset, size, response] = fields.as_slice() else {
-                return false;
-            };
-            let fields = [*ticks, *host, *disk, *op, *offset, *size, *response];
-            parse(fields).is_ok_and(|row| row.ticks > UNIX_EPOCH_TICKS)
-        };
-        rows.into_iter().any(fits).then_some(Confidence::Likely)
+        let looked = probe::look(probe.head, Rows, Clock::filetime(None), |_, parsed| {
+            parsed.time / TICK_NS >= TICKS_MIN
+        });
+        looked.fits().then_some(Confidence::Likely)
     }
 
     fn import(
         &self,
         sources: Vec<Source>,
-        _options: &ImportOptions,
+        options: &ImportOptions,
         job: &mut Job<'_>,
     ) -> Result<()> {
         job.lacks(lacks());
-        job.interpret("times: Windows FILETIME, ticks of 100 ns since 1601-01-01 UTC");
         job.interpret("response time: ticks of 100 ns, from issue to completion");
         job.interpret("offset and size: bytes");
         job.interpret("device: hostname_disknumber");
-        for source in sources {
-            Reader::new().read(source, job)?;
-        }
-        Ok(())
+        let clock = Clock::filetime(options.time_unit);
+        import_rows(TextRows::all(sources, || Rows), clock, job)
     }
 }
 
-fn lacks() -> NotRecorded {
-    use NotRecorded as N;
-    N::WRITE_DATA
-        | N::READ_DATA
-        | N::STATUS
-        | N::FLUSHES
-        | N::DISCARDS
-        | N::WRITE_ZEROES
-        | N::FUA
-        | N::PREFLUSH
-        | N::QUEUES
-        | N::CPUS
-        | N::DEVICE_SIZE
-        | N::UNMAP
-        | N::HINTS
-}
+struct Rows;
 
-/// A row, as it stands.
-#[derive(Clone, Copy, Debug)]
-struct Row<'r> {
-    ticks: u64,
-    host: &'r [u8],
-    disk: &'r [u8],
-    op: BlockOp,
-    offset: u64,
-    size: u64,
-    response_ticks: u64,
-}
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Byte(b',');
 
-fn parse(fields: [&[u8]; FIELDS]) -> Result<Row<'_>, &'static str> {
-    let [ticks, host, disk, op, offset, size, response] = fields.map(<[u8]>::trim_ascii);
-    let op = if op.eq_ignore_ascii_case(b"read") {
-        BlockOp::Read
-    } else if op.eq_ignore_ascii_case(b"write") {
-        BlockOp::Write
-    } else {
-        return Err("type is neither Read nor Write");
-    };
-    const BAD: &str = "field is not a number";
-    number(disk).ok_or(BAD)?;
-    Ok(Row {
-        ticks: number(ticks).filter(|t| *t <= u64::MAX / TICK_NS).ok_or(BAD)?,
-        host,
-        disk,
-        op,
-        offset: number(offset).ok_or(BAD)?,
-        size: number(size).ok_or(BAD)?,
-        response_ticks: number(response).ok_or(BAD)?,
-    })
-}
-
-/// Of events at one time, completions of earlier requests come first, then issues, then the
-/// completions of those issues that took no time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    Complete,
-    Issue,
-    CompleteAtOnce,
-}
-
-/// One side of a request waiting for its turn.
-struct Timed {
-    time: u64,
-    stream: StreamId,
-    tag: u64,
-    /// Operation, offset and length of an issue; `None` for a completion.
-    issue: Option<(BlockOp, u64, u64)>,
-}
-
-struct Reader {
-    sorter: Sorter<(u64, Class), Timed>,
-    origin: Option<u64>,
-    device: Vec<u8>,
-    requests: u64,
-}
-
-impl Reader {
-    fn new() -> Self {
-        Self {
-            sorter: Sorter::new(SORT_WINDOW_EVENTS),
-            origin: None,
-            device: Vec::new(),
-            requests: 0,
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        if fields.len() != COLUMNS {
+            return Err(Skip::Malformed("row does not have 7 fields"));
         }
-    }
-
-    fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
-        let path = source.path().to_path_buf();
-        // The traces quote nothing; quotes taken seriously would let one swallow lines.
-        let mut rows = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .quoting(false)
-            .from_reader(LineLimit::new(source));
-        let mut record = ByteRecord::new();
-        while rows.read_byte_record(&mut record).map_err(csv_error).map_err(|e| e.path(&path))? {
-            job.tick()?;
-            let line = record.position().map_or(0, csv::Position::line);
-            self.row(&record, line, job)?;
-        }
-        while let Some(timed) = self.sorter.pop() {
-            self.emit(timed, job)?;
-        }
-        note_condition(rows.get_ref().source(), job);
-        if self.sorter.late() > 0 {
-            let count = counted(self.sorter.late(), "event is", "events are");
-            job.summary.note(format!("{count} out of order of time"));
-        }
-        Ok(())
-    }
-
-    fn row(&mut self, record: &ByteRecord, line: u64, job: &mut Job<'_>) -> Result<()> {
-        let mut fields = [&[][..]; FIELDS];
-        let parsed = if record.len() == FIELDS {
-            for (field, value) in fields.iter_mut().zip(record) {
-                *field = value;
-            }
-            parse(fields)
-        } else {
-            Err("row does not have 7 fields")
+        let op = match fields.get(3) {
+            op if op.eq_ignore_ascii_case(b"read") => BlockOp::Read,
+            op if op.eq_ignore_ascii_case(b"write") => BlockOp::Write,
+            _ => return Err(Skip::Malformed("type is neither Read nor Write")),
         };
-        let row = match parsed {
-            Ok(row) => row,
-            Err(_) if line == 1 && is_header(record) => return Ok(()),
-            Err(reason) => {
-                job.summary.malformed(reason, || line_place(line));
-                return Ok(());
-            }
+        let disk = fields.get(2);
+        whole(disk).ok_or(NOT_A_NUMBER)?;
+        let offset = whole(fields.get(4)).ok_or(NOT_A_NUMBER)?;
+        let len = whole(fields.get(5)).ok_or(NOT_A_NUMBER)?;
+        let latency = match fields.get(6) {
+            b"" => None,
+            ticks => Some(scaled(ticks, TICK_NS).ok_or(NOT_A_NUMBER)?),
         };
-        self.device.clear();
-        self.device.extend_from_slice(row.host);
-        self.device.push(b'_');
-        self.device.extend_from_slice(row.disk);
-        let Some(stream) = job.stream(&self.device, None, || line_place(line))? else {
-            return Ok(());
-        };
-        if !job.accepts(row.op, row.offset, row.size, || line_place(line)) {
-            return Ok(());
-        }
-        let time = row.ticks * TICK_NS;
-        let latency = row.response_ticks.saturating_mul(TICK_NS);
-        let tag = self.requests;
-        self.requests += 1;
-        let issue = Some((row.op, row.offset, row.size));
-        self.push(Class::Issue, Timed { time, stream, tag, issue }, job)?;
-        let class = if latency == 0 { Class::CompleteAtOnce } else { Class::Complete };
-        let time = time.saturating_add(latency);
-        self.push(class, Timed { time, stream, tag, issue: None }, job)
+        let time = clock.read(fields.get(0)).ok_or(NOT_A_NUMBER)?;
+        let device = Device::Pair(fields.get(1), b'_', disk);
+        Ok(Parsed { device, latency, ..Parsed::request(time, op, offset, len) })
     }
 
-    fn push(&mut self, class: Class, timed: Timed, job: &mut Job<'_>) -> Result<()> {
-        match self.sorter.push((timed.time, class), timed) {
-            Some(timed) => self.emit(timed, job),
-            None => Ok(()),
-        }
-    }
-
-    fn emit(&mut self, timed: Timed, job: &mut Job<'_>) -> Result<()> {
-        let origin = *self.origin.get_or_insert_with(|| {
-            job.header.origin_unix_ns = timed.time.checked_sub(UNIX_EPOCH_TICKS * TICK_NS);
-            timed.time
-        });
-        let time = Nanos(timed.time.saturating_sub(origin));
-        let Timed { stream, tag, .. } = timed;
-        let Some((op, offset, len)) = timed.issue else {
-            return job.complete(time, stream, tag, 0);
-        };
-        job.issue(Request {
-            time,
-            tag,
-            stream,
-            op,
-            flags: OpFlags::empty(),
-            offset,
-            len,
-            payload: PayloadRef::Absent,
-            cpu: None,
-        })
-    }
-}
-
-fn is_header(record: &ByteRecord) -> bool {
-    record.get(0).is_some_and(|f| f.trim_ascii().eq_ignore_ascii_case(FIRST_FIELD_OF_HEADER))
-}
-
-/// Unpacks the error that [`LineLimit`] or the input gave, out of the csv crate's.
-fn csv_error(error: csv::Error) -> Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => match error.downcast::<Error>() {
-            Ok(ours) => ours,
-            Err(error) => Error::input("cannot read").source(error),
-        },
-        other => Error::input("cannot read as CSV").source(format!("{other:?}")),
+    fn is_header(&self, fields: Fields<'_>) -> bool {
+        fields.get(0).eq_ignore_ascii_case(b"timestamp")
     }
 }
 

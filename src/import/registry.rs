@@ -3,9 +3,18 @@
 use super::job::Job;
 use super::source::Source;
 use super::{
-    ImportOptions, blktrace, dm_log_writes, fio_iolog, mmiotrace, msr_csv, qemu_log, qtest,
+    ImportOptions, alibaba, blkreplay, blktrace, btrecord, disksim_validate, dm_log_writes,
+    fio_iolog, fiu, hfplayer, io_tracer, mmiotrace, msr_csv, oracle_general, qemu_log, qtest,
+    simulator, spc, systor17, tencent, vscsi,
 };
 use crate::base::{Error, Result};
+
+/// What each access is: for [`Importer::options`].
+pub const OP: &str = "--op";
+/// What an address counts.
+pub const UNIT: &str = "--unit";
+/// What times count.
+pub const TIME_UNIT: &str = "--time-unit";
 
 /// What a probe may look at.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +82,23 @@ pub const IMPORTERS: &[&dyn Importer] = &[
     &blktrace::Blktrace,
     &fio_iolog::FioIolog,
     &msr_csv::MsrCsv,
+    &spc::Spc,
+    &systor17::Systor17,
+    &alibaba::Alibaba,
+    &tencent::Tencent,
+    &vscsi::Vscsi,
+    &vscsi::VscsiCsv,
+    &oracle_general::OracleGeneral,
+    &fiu::Fiu,
+    &blkreplay::Blkreplay,
+    &btrecord::Btrecord,
+    &hfplayer::Hfplayer,
+    &io_tracer::IoTracer,
+    &simulator::DISKSIM,
+    &disksim_validate::DisksimValidate,
+    &simulator::MQSIM,
+    &simulator::HUAICHENG,
+    &simulator::SMREPLAY,
     &qemu_log::QemuLogBus,
     &mmiotrace::Mmiotrace,
     &qtest::Qtest,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::job::Sink;
 use super::source::{Meter, Source};
 use super::{ImportOptions, ImportReport, run};
-use crate::base::{BlockOp, BusAccess, Error, OpFlags, Result};
+use crate::base::{BlockOp, BusAccess, Error, Nanos, OpFlags, Result};
 use crate::trace::{Event, Issue, PayloadRef, StreamId, StreamInfo, TraceHeader};
 
 /// Keeps everything.
@@ -111,6 +111,15 @@ impl Sink for Memory {
     fn event(&mut self, event: &Event) -> Result<()> {
         assert!(self.header.is_some());
         self.events.push(*event);
+        Ok(())
+    }
+
+    fn earlier_origin(&mut self, by: Nanos) -> Result<()> {
+        let header = self.header.as_mut().unwrap();
+        header.origin_unix_ns = header.origin_unix_ns.map(|origin| origin - by.0);
+        for event in &mut self.events {
+            event.set_time(Nanos(event.time().0 + by.0));
+        }
         Ok(())
     }
 }

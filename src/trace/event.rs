@@ -130,6 +130,21 @@ impl Event {
         }
     }
 
+    /// Moves it in time.
+    pub fn set_time(&mut self, to: Nanos) {
+        let time = match self {
+            Self::Issue(issue) => &mut issue.time,
+            Self::Complete(complete) => &mut complete.time,
+            Self::Mark(mark) => &mut mark.time,
+            Self::Bus(bus) => &mut bus.time,
+            Self::Memory(memory) => &mut memory.time,
+            Self::Irq(irq) => &mut irq.time,
+            Self::Ack(ack) => &mut ack.time,
+            Self::Clock(step) => &mut step.time,
+        };
+        *time = to;
+    }
+
     /// The stream it belongs to.
     pub fn stream(&self) -> StreamId {
         match self {

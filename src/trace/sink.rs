@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempPath};
 use zerocopy::IntoBytes;
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, Preamble, padded};
@@ -141,6 +141,18 @@ impl Sink {
         self.broken = written.is_err();
         self.at += bytes.len() as u64;
         written
+    }
+
+    /// The file under its temporary name, which goes when it is dropped.
+    pub(super) fn into_temporary(self) -> Result<TempPath> {
+        self.check()?;
+        match self.target {
+            Target::Temporary(temporary) => Ok(temporary.into_temp_path()),
+            Target::Live(_) => {
+                Err(Error::incomplete("a recording has no other name than its own")
+                    .path(&self.path))
+            }
+        }
     }
 
     /// Makes everything durable, then visible under the final name.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use tempfile::TempPath;
 use zerocopy::IntoBytes;
 
 use super::dedup::Collector;
@@ -206,7 +207,22 @@ impl TraceWriter {
     ///
     /// # Errors
     /// `Incomplete` when that fails; nothing is left behind then.
-    pub fn finish(mut self, mut summary: TraceSummary) -> Result<()> {
+    pub fn finish(mut self, summary: TraceSummary) -> Result<()> {
+        self.close(summary)?;
+        self.sink.commit()
+    }
+
+    /// As [`TraceWriter::finish`], but the trace keeps its temporary name and goes when that is
+    /// dropped: for one that is to be written again in another order.
+    ///
+    /// # Errors
+    /// As [`TraceWriter::finish`].
+    pub fn finish_unnamed(mut self, summary: TraceSummary) -> Result<TempPath> {
+        self.close(summary)?;
+        self.sink.into_temporary()
+    }
+
+    fn close(&mut self, mut summary: TraceSummary) -> Result<()> {
         self.flush()?;
         summary.streams = std::mem::take(&mut self.totals);
         let streams = std::mem::take(&mut self.streams);
@@ -219,7 +235,7 @@ impl TraceWriter {
             file_len: (self.sink.at() + TRAILER_BYTES as u64).into(),
         };
         self.frame(FrameHeader::new(KIND_TRAILER, 1), trailer.as_bytes().to_vec())?;
-        self.sink.commit()
+        Ok(())
     }
 
     fn store(&mut self, kind: u32, data: &[u8]) -> Result<PayloadRef> {

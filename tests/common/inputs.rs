@@ -136,4 +136,15 @@ pub fn write_all(dir: &Path) {
         })
         .collect();
     std::fs::write(dir.join("msr.csv"), csv).expect("written");
+
+    let volumes = "7,R,4096,512,1577808000000046\n9,W,0,4096,1577808000000050\n";
+    std::fs::write(dir.join("volumes.csv"), volumes).expect("written");
+
+    // u32 time, u64 object, u32 size, i64 next access.
+    let access = |n: u32| {
+        let (time, size) = ((n / 4).to_le_bytes(), 4096u32.to_le_bytes());
+        [&time[..], &u64::from(n * 8).to_le_bytes(), &size, &(-1i64).to_le_bytes()].concat()
+    };
+    let accesses: Vec<u8> = (0..8).flat_map(access).collect();
+    std::fs::write(dir.join("w01.oracleGeneral.bin"), accesses).expect("written");
 }

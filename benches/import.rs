@@ -1,0 +1,162 @@
+//! `cargo bench --bench import`: how fast data sets come in.
+//!
+//! Rows as the public sets have them are written to a file, which is then read by a bare loop of
+//! the csv crate (`read_byte_record` into one record, nothing done with it) and imported, in turn
+//! and in one run. An import parses, sorts, makes completions and writes the trace, its sync
+//! included; of the same run is what writing alone takes: the events of the trace, read back from
+//! its pages in memory and written again.
+
+mod common;
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::process::Command;
+
+use common::{QTRACE, bench_dir, median, peak_memory, seconds};
+use qtrace::base::Prng;
+use qtrace::import::{ImportOptions, import};
+use qtrace::trace::{Trace, TraceWriter};
+
+/// Bytes of each file: `QTRACE_BENCH_MIB`, else this many MiB.
+const FILE_MIB: u64 = 128;
+const RUNS: usize = 5;
+
+/// A format's rows: number, random source, a request each.
+type Row = fn(u64, &mut Prng) -> String;
+
+fn main() {
+    let dir = bench_dir();
+    let mib = std::env::var("QTRACE_BENCH_MIB").ok().and_then(|text| text.parse().ok());
+    let bytes = mib.unwrap_or(FILE_MIB) << 20;
+    let formats: [(&str, Row); 5] = [
+        ("msr-csv", msr),
+        ("systor17", systor),
+        ("alibaba", alibaba),
+        ("tencent", tencent),
+        ("spc", spc),
+    ];
+    println!("{} MiB of rows a format, median of {RUNS} runs each, in turn\n", bytes >> 20);
+    for (name, row) in formats {
+        let (input, output) = (dir.path().join("rows.csv"), dir.path().join("t.qtrace"));
+        let rows = write_rows(&input, bytes, row);
+        compare(name, &input, &output, rows);
+        let mut command = Command::new(QTRACE);
+        command.args(["import", "--force", "-o"]).arg(&output).arg(&input);
+        println!("{:<10} peak memory {} MiB\n", "", peak_memory(&mut command) >> 20);
+    }
+}
+
+fn compare(name: &str, input: &Path, output: &Path, rows: u64) {
+    let mib = std::fs::metadata(input).expect("rows").len() as f64 / f64::from(1 << 20);
+    let (mut bare, mut ours, mut writing) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        bare.push(seconds(|| assert_eq!(bare_loop(input), rows)));
+        ours.push(seconds(|| {
+            let options = ImportOptions { from: Some(name.to_owned()), ..ImportOptions::default() };
+            let inputs = [input.to_path_buf()];
+            let report = import(&inputs, output, &options, &mut |_| {}).expect("import");
+            assert_eq!(report.ops.requests(), rows);
+        }));
+        writing.push(rewrite(output, &output.with_extension("copy")));
+    }
+    let take = |mut figures: Vec<f64>| {
+        let mut at = figures.drain(..);
+        median(RUNS, move || at.next().expect("a figure a run"))
+    };
+    let (bare, ours, writing) = (take(bare), take(ours), take(writing));
+    println!(
+        "{name:<10} bare csv loop {:>5.0} MiB/s, import {:>5.0} MiB/s: {:.2} of it; writing alone \
+         {:.0} % of the import ({:.1} M rows/s)",
+        mib / bare,
+        mib / ours,
+        bare / ours,
+        writing / ours * 100.0,
+        rows as f64 / ours / 1e6
+    );
+}
+
+fn bare_loop(input: &Path) -> u64 {
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).from_path(input).expect("rows opened");
+    let mut record = csv::ByteRecord::new();
+    let mut rows = 0;
+    while reader.read_byte_record(&mut record).expect("a row") {
+        rows += 1;
+    }
+    rows
+}
+
+/// Seconds to write the events of `from` again, sync included.
+fn rewrite(from: &Path, to: &Path) -> f64 {
+    let trace = Trace::open(from).expect("trace");
+    let mut cursor = trace.cursor(0);
+    let next = || cursor.next().expect("events").map(|(_, event)| event);
+    let events: Vec<_> = std::iter::from_fn(next).collect();
+    let secs = seconds(|| {
+        let mut writer = TraceWriter::create(to, trace.header().clone()).expect("trace");
+        for info in trace.streams() {
+            writer.stream(info.clone()).expect("stream");
+        }
+        for event in &events {
+            writer.event(event).expect("event");
+        }
+        writer.finish(trace.summary().clone()).expect("trace");
+    });
+    std::fs::remove_file(to).expect("removed");
+    secs
+}
+
+fn write_rows(path: &Path, bytes: u64, row: Row) -> u64 {
+    let mut prng = Prng::new(6);
+    let mut file = BufWriter::new(File::create(path).expect("rows"));
+    let (mut written, mut rows) = (0, 0);
+    while written < bytes {
+        let text = row(rows, &mut prng);
+        file.write_all(text.as_bytes()).expect("rows");
+        written += text.len() as u64;
+        rows += 1;
+    }
+    file.flush().expect("rows");
+    rows
+}
+
+fn letter(prng: &mut Prng) -> char {
+    if prng.below(3) == 0 { 'W' } else { 'R' }
+}
+
+fn offset(prng: &mut Prng) -> u64 {
+    prng.below(1 << 24) * 4096
+}
+
+fn msr(n: u64, prng: &mut Prng) -> String {
+    let word = if prng.below(3) == 0 { "Write" } else { "Read" };
+    let ticks = 128_166_372_003_061_629 + n * 1000 + prng.below(900);
+    let response = 100 + prng.below(100_000);
+    format!("{ticks},hm,{},{word},{},{},{response}\n", prng.below(2), offset(prng), 4096)
+}
+
+fn systor(n: u64, prng: &mut Prng) -> String {
+    // Answers, not issues, are in order: within a few milliseconds.
+    let us = 1_455_591_804_000_000 + n * 40 + prng.below(5_000);
+    let response = 100 + prng.below(5_000);
+    let (s, us) = (us / 1_000_000, us % 1_000_000);
+    format!("{s}.{us:06}000,0.{response:06}000,{},0,{},4096\n", letter(prng), offset(prng))
+}
+
+fn alibaba(n: u64, prng: &mut Prng) -> String {
+    let us = 1_577_808_000_000_000 + n * 7;
+    format!("{},{},{},4096,{us}\n", prng.below(1000), letter(prng), offset(prng))
+}
+
+fn tencent(n: u64, prng: &mut Prng) -> String {
+    let seconds = 1_538_323_200 + n / 50_000 - u64::from(prng.below(300) == 0);
+    let (sector, op) = (prng.below(1 << 30), prng.below(2));
+    format!("{seconds},{sector},{},{op},{}\n", 1 + prng.below(128), 1000 + prng.below(2000))
+}
+
+fn spc(n: u64, prng: &mut Prng) -> String {
+    let us = n * 250 + prng.below(250);
+    let (s, us) = (us / 1_000_000, us % 1_000_000);
+    format!("{},{},8192,{},{s}.{us:06}\n", prng.below(24), prng.below(1 << 25), letter(prng))
+}

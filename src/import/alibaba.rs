@@ -1,0 +1,148 @@
+//! The Alibaba block traces of 2020: no header, a row a request, all volumes in one file.
+//!
+//! ```text
+//! device_id,opcode,offset,length,timestamp
+//! 0,R,126703661056,4096,1577808000000046
+//! ```
+//!
+//! The timestamp is Unix time in microseconds, offset and length are bytes, the opcode is R or W.
+//! (The volumes' sizes stand in a file of their own, `device_size.csv`, which is not read.)
+//!
+//! Source: <https://github.com/alibaba/block-traces>.
+
+use super::ImportOptions;
+use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::fields::{Fields, Separator, whole};
+use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::source::Source;
+use crate::base::{BlockOp, Result};
+use crate::trace::NotRecorded;
+
+const COLUMNS: usize = 5;
+
+/// The importer.
+pub struct Alibaba;
+
+impl Importer for Alibaba {
+    fn name(&self) -> &'static str {
+        "alibaba"
+    }
+
+    fn description(&self) -> &'static str {
+        "Alibaba block traces: device_id,opcode,offset,length,timestamp"
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[TIME_UNIT]
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let looked = probe::look(probe.head, Rows, clock(None), |_, _| true);
+        looked.fits().then_some(Confidence::Likely)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        job.lacks(lacks() | NotRecorded::COMPLETIONS);
+        job.interpret("offset and length: bytes");
+        job.interpret("device: device_id");
+        import_rows(TextRows::all(sources, || Rows), clock(options.time_unit), job)
+    }
+}
+
+fn clock(told: Option<TimeUnit>) -> Clock {
+    Clock::new(Epoch::Unix, TimeUnit::Us, told)
+}
+
+struct Rows;
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Byte(b',');
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        if fields.len() != COLUMNS {
+            return Err(Skip::Malformed("row does not have 5 fields"));
+        }
+        let op = match fields.get(1) {
+            b"R" | b"r" => BlockOp::Read,
+            b"W" | b"w" => BlockOp::Write,
+            _ => return Err(Skip::Malformed("opcode is neither R nor W")),
+        };
+        let device = fields.get(0);
+        whole(device).ok_or(NOT_A_NUMBER)?;
+        let offset = whole(fields.get(2)).ok_or(NOT_A_NUMBER)?;
+        let len = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
+        let time = clock.read(fields.get(4)).ok_or(NOT_A_NUMBER)?;
+        Ok(Parsed { device: Device::Name(device), ..Parsed::request(time, op, offset, len) })
+    }
+
+    fn is_header(&self, fields: Fields<'_>) -> bool {
+        fields.get(0).eq_ignore_ascii_case(b"device_id")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::testing::{import_bytes, import_with, losses, sample};
+
+    const ROWS: &str = "device_id,opcode,offset,length,timestamp\n\
+        7,R,4096,512,1577808000000046\n419,\"W\",0,4096,1577808000000050\n\
+        7,W,8192,512,1577808000000049\n";
+
+    #[test]
+    fn each_volume_is_a_stream() {
+        let (report, out) = import_bytes(ROWS.as_bytes()).unwrap();
+        assert_eq!(report.format, "alibaba");
+        assert_eq!(
+            out.issues_brief(),
+            [
+                (0, BlockOp::Read, 4096, 512),
+                (3000, BlockOp::Write, 8192, 512),
+                (4000, BlockOp::Write, 0, 4096),
+            ]
+        );
+        assert_eq!(out.streams.iter().map(|s| &s.device).collect::<Vec<_>>(), ["7", "419"]);
+        assert!(losses(&report).is_empty());
+    }
+
+    #[test]
+    fn nanoseconds_where_the_format_has_microseconds_are_noticed_or_told() {
+        let text = "7,R,4096,512,1577808000000046000\n7,R,0,512,1577808000000047000\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(out.issues_brief()[1].0, 1000);
+        assert!(report.summary.notes[0].contains("no dates in microseconds"));
+        let options = ImportOptions { time_unit: Some(TimeUnit::Ns), ..ImportOptions::default() };
+        let (report, told) = import_with(text.as_bytes(), &options).unwrap();
+        assert!(report.summary.notes.is_empty());
+        assert_eq!(told.events, out.events);
+    }
+
+    #[test]
+    fn times_that_are_no_dates_at_all_count_from_a_start() {
+        let (report, out) = import_bytes(b"7,R,4096,512,5\n7,R,0,512,7\n").unwrap();
+        assert_eq!(out.issues_brief()[1].0, 2000);
+        assert_eq!(out.header.as_ref().unwrap().origin_unix_ns, None);
+        assert!(report.summary.notes[0].contains("no date in microseconds"));
+    }
+
+    #[test]
+    fn the_documented_rows() {
+        let Some(data) = sample("traces/alibaba-block-documented/rows.csv") else { return };
+        let (report, out) = import_bytes(&data).unwrap();
+        assert_eq!(report.format, "alibaba");
+        assert_eq!((out.issues().len(), out.streams.len()), (7, 6));
+        assert!(report.summary.losses.is_empty() && report.summary.notes.is_empty());
+    }
+}

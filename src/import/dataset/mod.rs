@@ -1,0 +1,163 @@
+//! What the importers of research data sets share: rows of requests with a time and perhaps a
+//! response time, in files that are nearly in order of time.
+//!
+//! - [`clock`]: what a time column counts, told, documented or guessed with a warning;
+//! - [`fields`]: columns of a line and the numbers in them;
+//! - [`text`] and [`binary`]: rows of lines, rows of fixed-size records;
+//! - [`reorder`]: a window that puts the rows of one input in order of time;
+//! - [`emit`]: rows as issues and completions, in the order of a replay;
+//! - [`probe`]: whether the first lines look like a format.
+//!
+//! Several inputs are merged by time. A response time becomes a completion event; a row without
+//! one has none.
+
+pub(super) mod binary;
+pub(super) mod clock;
+mod emit;
+pub(super) mod fields;
+pub(super) mod probe;
+mod reorder;
+pub(super) mod text;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use self::clock::Clock;
+use self::emit::Emitter;
+use self::reorder::Reorder;
+use super::job::Job;
+use super::note_condition;
+use super::source::Source;
+use crate::base::limits::{SORT_WINDOW_INPUT_ROWS_MIN, SORT_WINDOW_ROWS};
+use crate::base::{BlockOp, OpFlags, Result};
+use crate::trace::{NotRecorded, StreamId};
+
+/// A request, or the end of one, as a data set records it; as small as it can be, since a window
+/// of them is held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// Nanoseconds since the clock's own zero.
+    pub time: u64,
+    /// Bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Nanoseconds from issue to completion; [`Row::NO_LATENCY`] where it is not known.
+    pub latency: u64,
+    /// Joins issue and completion.
+    pub tag: u64,
+    /// The device.
+    pub stream: StreamId,
+    /// Modifiers.
+    pub flags: OpFlags,
+    /// What is asked; `None` for a row that is the completion of the request with its tag.
+    pub op: Option<BlockOp>,
+}
+
+impl Row {
+    /// Says that a row has no response time.
+    pub const NO_LATENCY: u64 = u64::MAX;
+}
+
+/// What the readers of all inputs share.
+pub(super) struct Context {
+    /// What times count.
+    pub clock: Clock,
+    /// Rows read: the next tag.
+    pub tags: u64,
+}
+
+/// The rows of one input.
+pub(super) trait Rows {
+    /// The next row in the input's own order. What cannot be read is counted in `job`.
+    fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>>;
+
+    /// The input, to ask what its end was like.
+    fn source(&self) -> &Source;
+}
+
+/// What a format's rows never tell: nothing of the set that follows is in any of them.
+pub(super) fn lacks() -> NotRecorded {
+    use NotRecorded as N;
+    N::WRITE_DATA
+        | N::READ_DATA
+        | N::STATUS
+        | N::FLUSHES
+        | N::DISCARDS
+        | N::WRITE_ZEROES
+        | N::FUA
+        | N::PREFLUSH
+        | N::QUEUES
+        | N::CPUS
+        | N::DEVICE_SIZE
+        | N::UNMAP
+        | N::HINTS
+}
+
+/// One input with its window.
+struct Input<R> {
+    rows: R,
+    window: Reorder,
+}
+
+/// Reads all `inputs`, merges them by time and writes their requests.
+///
+/// # Errors
+/// Those of the inputs and of the job's sink.
+pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'_>) -> Result<()> {
+    let window = SORT_WINDOW_ROWS / inputs.len().max(1);
+    let window = window.max(SORT_WINDOW_INPUT_ROWS_MIN);
+    let several = inputs.len() > 1;
+    job.put_in_order();
+    let mut context = Context { clock, tags: 0 };
+    let mut inputs: Vec<_> =
+        inputs.into_iter().map(|rows| Input { rows, window: Reorder::new(window) }).collect();
+    if several {
+        let count = inputs.len();
+        job.interpret(format!("inputs: {count}, merged by time (of one clock)"));
+    }
+    let mut emitter = Emitter::default();
+    if let [input] = inputs.as_mut_slice() {
+        while let Some(row) = input.window.next(&mut input.rows, &mut context, job)? {
+            emitter.row(&row, &context.clock, job)?;
+        }
+    } else {
+        merge(&mut inputs, &mut context, &mut emitter, job)?;
+    }
+    emitter.finish(&context.clock, job)?;
+    for input in &inputs {
+        note_condition(input.rows.source(), job);
+    }
+    let disordered = inputs.iter().map(|input| input.window.disordered()).sum();
+    if job.counts().completes == 0 {
+        job.not_recorded |= NotRecorded::COMPLETIONS;
+    }
+    emitter.notes(disordered, &context.clock, job);
+    Ok(())
+}
+
+fn merge<R: Rows>(
+    inputs: &mut [Input<R>],
+    context: &mut Context,
+    emitter: &mut Emitter,
+    job: &mut Job<'_>,
+) -> Result<()> {
+    let mut heads = BinaryHeap::with_capacity(inputs.len());
+    let mut firsts: Vec<Option<Row>> = Vec::with_capacity(inputs.len());
+    for (number, input) in inputs.iter_mut().enumerate() {
+        let row = input.window.next(&mut input.rows, context, job)?;
+        heads.extend(row.map(|row| Reverse((row.time, number))));
+        firsts.push(row);
+    }
+    while let Some(Reverse((_, number))) = heads.pop() {
+        let (Some(input), Some(first)) = (inputs.get_mut(number), firsts.get_mut(number)) else {
+            continue;
+        };
+        if let Some(row) = first.take() {
+            emitter.row(&row, &context.clock, job)?;
+        }
+        *first = input.window.next(&mut input.rows, context, job)?;
+        heads.extend(first.map(|row| Reverse((row.time, number))));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! DiskSim's validation traces, captured from real disks: blank-separated, no header.
+//!
+//! ```text
+//! R|W HIT|MISS BLOCK SIZE SERVICE NEXT
+//! R Hit    1975456   4  15362.00000  56074.00000
+//! ```
+//!
+//! BLOCK and SIZE count 512 bytes. SERVICE is the microseconds from issue to completion and NEXT
+//! those to the issue of the next request. The second word is what the disk's cache did; it is not
+//! kept. A line that cannot be read leaves its NEXT out: what follows comes that much too early.
+//!
+//! Source: DiskSim 4.0, `disksim_iotrace.c` (`iotrace_validate_get_ioreq_event`).
+
+use super::ImportOptions;
+use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::fields::{Fields, Separator, scaled, whole};
+use super::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe};
+use super::source::Source;
+use crate::base::{BlockOp, Result, SECTOR_SIZE};
+
+const COLUMNS: usize = 6;
+/// What the times count.
+const MICROSECOND_NS: u64 = 1_000;
+
+/// The importer.
+pub struct DisksimValidate;
+
+impl Importer for DisksimValidate {
+    fn name(&self) -> &'static str {
+        "disksim-validate"
+    }
+
+    fn description(&self) -> &'static str {
+        "DiskSim validation traces: R|W Hit|Miss block size service(us) next(us)"
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let looked = probe::look(probe.head, Rows::default(), clock(), |_, _| true);
+        looked.fits().then_some(Confidence::Likely)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        _options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        job.lacks(lacks());
+        job.interpret("block and size: units of 512 bytes");
+        job.interpret("service: us from issue to completion; next: us to the issue that follows");
+        import_rows(TextRows::all(sources, Rows::default), clock(), job)
+    }
+}
+
+/// Times are sums of gaps.
+fn clock() -> Clock {
+    Clock::new(Epoch::Start, TimeUnit::Ns, None)
+}
+
+#[derive(Default)]
+struct Rows {
+    /// When the next request is issued.
+    now: u64,
+}
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Blanks;
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        if fields.len() != COLUMNS {
+            return Err(Skip::Malformed("row does not have 6 fields"));
+        }
+        let op = match fields.get(0) {
+            b"R" => BlockOp::Read,
+            b"W" => BlockOp::Write,
+            _ => return Err(Skip::Malformed("operation is neither R nor W")),
+        };
+        if whole(fields.get(1)).is_some() {
+            return Err(Skip::Malformed("a number where the cache's answer stands"));
+        }
+        let bytes = |at| whole(fields.get(at))?.checked_mul(SECTOR_SIZE);
+        let offset = bytes(2).ok_or(NOT_A_NUMBER)?;
+        let len = bytes(3).ok_or(NOT_A_NUMBER)?;
+        let latency = scaled(fields.get(4), MICROSECOND_NS).ok_or(NOT_A_NUMBER)?;
+        let next = scaled(fields.get(5), MICROSECOND_NS).ok_or(NOT_A_NUMBER)?;
+        let time = clock.read_ticks(self.now).ok_or(NOT_A_NUMBER)?;
+        self.now = time.checked_add(next).ok_or(NOT_A_NUMBER)?;
+        Ok(Parsed { latency: Some(latency), ..Parsed::request(time, op, offset, len) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::testing::{import_bytes, losses, sample};
+
+    #[test]
+    fn times_add_up() {
+        let text = "R Hit 8 4 15.5 100.0\nW Miss 16 1 1.0 50.00\nE Hit 1 1 1 1\nR Hit 0 8 2 3\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(report.format, "disksim-validate");
+        assert_eq!(
+            out.issues_brief(),
+            [
+                (0, BlockOp::Read, 4096, 2048),
+                (100_000, BlockOp::Write, 8192, 512),
+                (150_000, BlockOp::Read, 0, 4096),
+            ]
+        );
+        assert_eq!(out.completes(), [(0, 15_500, 0), (1, 101_000, 0), (2, 152_000, 0)]);
+        assert_eq!(losses(&report), [("operation is neither R nor W", 1, "line 3")]);
+    }
+
+    #[test]
+    fn the_real_sample() {
+        let name = "traces/disksim/cheetah9LP.validate.head500.trace";
+        let Some(data) = sample(name) else { return };
+        let (report, out) = import_bytes(&data).unwrap();
+        assert_eq!(report.format, "disksim-validate");
+        assert_eq!((report.ops.issues[0], report.ops.issues[1]), (317, 183));
+        assert_eq!(out.completes().len(), 500);
+        assert!(report.summary.losses.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! The FIU traces (homes, mail, web; SNIA IOTTA sets 390 and 391): blank-separated, no header.
+//!
+//! ```text
+//! TIME PID PROCESS LBA SIZE W|R MAJOR MINOR [MD5]
+//! 89968195792462 20782 gzip 283193184 8 R 6 0 56f11b711d91a065a2b6458eca924523
+//! ```
+//!
+//! TIME is nanoseconds since a start that is not recorded; LBA and SIZE count blocks of 512 bytes.
+//! MD5 is of the block's content (of 4096 bytes, in the homes traces of 512); a hash is no data,
+//! so it is not kept. PROCESS may hold blanks: a line is read from its end.
+//!
+//! Source: the README of the sets; Koller and Rangaswami, I/O Deduplication, FAST 2010.
+
+use super::ImportOptions;
+use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::fields::{Fields, Separator, whole};
+use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::source::Source;
+use crate::base::{BlockOp, Result, SECTOR_SIZE};
+use crate::trace::NotRecorded;
+
+/// Fields of a row without its hash, when the process is one word.
+const COLUMNS_MIN: usize = 8;
+/// Hexadecimal digits of an MD5.
+const MD5_DIGITS: usize = 32;
+
+/// The importer.
+pub struct Fiu;
+
+impl Importer for Fiu {
+    fn name(&self) -> &'static str {
+        "fiu"
+    }
+
+    fn description(&self) -> &'static str {
+        "FIU traces: TIME PID PROCESS LBA SIZE W|R MAJOR MINOR MD5"
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[TIME_UNIT]
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let looked = probe::look(probe.head, Rows, clock(None), |_, _| true);
+        looked.fits().then_some(Confidence::Likely)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        job.lacks(lacks() | NotRecorded::COMPLETIONS);
+        job.interpret("LBA and size: blocks of 512 bytes");
+        job.interpret("device: major,minor");
+        job.interpret("MD5 of contents: not kept");
+        import_rows(TextRows::all(sources, || Rows), clock(options.time_unit), job)
+    }
+}
+
+fn clock(told: Option<TimeUnit>) -> Clock {
+    Clock::new(Epoch::Start, TimeUnit::Ns, told)
+}
+
+struct Rows;
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Blanks;
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        let last = fields.last_but(0);
+        let hashed = last.len() == MD5_DIGITS && last.iter().all(u8::is_ascii_hexdigit);
+        let skip = usize::from(hashed);
+        if fields.len() < COLUMNS_MIN + skip {
+            return Err(Skip::Malformed("row has less than 8 fields"));
+        }
+        let (minor, major) = (fields.last_but(skip), fields.last_but(skip + 1));
+        let op = match fields.last_but(skip + 2) {
+            b"R" | b"r" => BlockOp::Read,
+            b"W" | b"w" => BlockOp::Write,
+            _ => return Err(Skip::Malformed("operation is neither R nor W")),
+        };
+        for number in [fields.get(1), major, minor] {
+            whole(number).ok_or(NOT_A_NUMBER)?;
+        }
+        let bytes = |field| whole(field).and_then(|blocks| blocks.checked_mul(SECTOR_SIZE));
+        let len = bytes(fields.last_but(skip + 3)).ok_or(NOT_A_NUMBER)?;
+        let offset = bytes(fields.last_but(skip + 4)).ok_or(NOT_A_NUMBER)?;
+        let time = clock.read(fields.get(0)).ok_or(NOT_A_NUMBER)?;
+        let device = Device::Pair(major, b',', minor);
+        Ok(Parsed { device, ..Parsed::request(time, op, offset, len) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::testing::{import_bytes, losses, sample};
+
+    #[test]
+    fn a_process_may_hold_blanks_and_a_hash_may_be_missing() {
+        let text = "100 1 my own proc 8 16 W 6 0 00112233445566778899aabbccddeeff\r\n\
+                    250 1 x 0 8 R 8 16\n300 1 x 0 8 R 8\n301 1 x 0 8 E 8 1\n302 y x 0 8 R 8 1\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(report.format, "fiu");
+        assert_eq!(
+            out.issues_brief(),
+            [(0, BlockOp::Write, 4096, 8192), (150, BlockOp::Read, 0, 4096)]
+        );
+        assert_eq!(out.streams.iter().map(|s| &s.device).collect::<Vec<_>>(), ["6,0", "8,16"]);
+        assert_eq!(
+            losses(&report),
+            [
+                ("row has less than 8 fields", 1, "line 3"),
+                ("operation is neither R nor W", 1, "line 4"),
+                ("field is not a number", 1, "line 5"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rate_that_no_device_has_is_doubted() {
+        // Microseconds taken for nanoseconds.
+        let rows = (0..200u64).map(|n| format!("{} 1 p 0 8 R 8 0\n", n * 5));
+        let (report, _) = import_bytes(rows.collect::<String>().as_bytes()).unwrap();
+        let note = &report.summary.notes[0];
+        assert!(note.contains("really in nanoseconds? --time-unit"), "{note}");
+    }
+
+    #[test]
+    fn the_documented_row() {
+        let Some(data) = sample("traces/fiu-documented/rows.txt") else { return };
+        let (report, out) = import_bytes(&data).unwrap();
+        assert_eq!(report.format, "fiu");
+        assert_eq!(out.issues_brief(), [(0, BlockOp::Read, 283_193_184 * 512, 4096)]);
+        assert!(report.summary.losses.is_empty());
+    }
+}

@@ -1,0 +1,217 @@
+//! hfplayer's CSV of NetApp E-Series traces. The header names each column and its type; which
+//! there are differs from trace to trace.
+//!
+//! ```text
+//! #DUMP_OFFSET.I,ELAPSED_USECS.D,ELAPSED_TICKS.I,CMD.S,INFLIGHT_IOS.I,…,LUN_SSID.I,…,LBA.I,NBLKS.I,…
+//! ```
+//!
+//! ELAPSED_USECS is microseconds since the start; LBA and NBLKS count 512 bytes; LUN_SSID is the
+//! volume. CMD is RD or WR for a whole request, whose LATENCY_USECS (0 where it is not known) is
+//! its response time; or RD_IN and WR_IN for its issue and RD_OUT and WR_OUT for its completion,
+//! joined by SEQID.
+//!
+//! Source: hfplayer 3.0, <https://github.com/umn-cris/hfplayer>, `HFParsed.cc`.
+
+use std::collections::HashSet;
+
+use super::ImportOptions;
+use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::fields::{Fields, Separator, scaled, whole};
+use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe};
+use super::source::Source;
+use crate::base::limits::{DISK_BYTES_MAX, IMPORT_IN_FLIGHT_MAX};
+use crate::base::{BlockOp, Result, SECTOR_SIZE};
+
+/// What LATENCY_USECS counts.
+const MICROSECOND_NS: u64 = 1_000;
+
+/// The importer.
+pub struct Hfplayer;
+
+impl Importer for Hfplayer {
+    fn name(&self) -> &'static str {
+        "hfplayer"
+    }
+
+    fn description(&self) -> &'static str {
+        "hfplayer's NetApp CSV: #DUMP_OFFSET.I,ELAPSED_USECS.D,…,CMD.S,…,LBA.I,NBLKS.I,…"
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let header = |line: &[u8]| line.split(|byte| *byte == b',').any(|name| name == b"CMD.S");
+        probe::whole_lines(probe.head).take(4).any(header).then_some(Confidence::Certain)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        _options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        job.lacks(lacks());
+        job.interpret("LBA and NBLKS: units of 512 bytes");
+        job.interpret("CMD: RD and WR requests with LATENCY_USECS; _IN issues, _OUT completions");
+        job.interpret("device: LUN_SSID");
+        let clock = Clock::new(Epoch::Start, TimeUnit::Us, None);
+        import_rows(TextRows::all(sources, Rows::default), clock, job)
+    }
+}
+
+/// Where the columns are that matter.
+#[derive(Clone, Copy)]
+struct Columns {
+    elapsed: usize,
+    command: usize,
+    lba: usize,
+    blocks: usize,
+    lun: Option<usize>,
+    latency: Option<usize>,
+    sequence: Option<usize>,
+}
+
+impl Columns {
+    /// Those that a header names; the type behind the point is no part of a name.
+    fn of(fields: Fields<'_>) -> Option<Self> {
+        let find = |wanted: &[u8]| {
+            (0..fields.len()).find(|at| {
+                let name = fields.get(*at);
+                let name = name.strip_prefix(b"#").unwrap_or(name);
+                name.split(|byte| *byte == b'.').next() == Some(wanted)
+            })
+        };
+        Some(Self {
+            elapsed: find(b"ELAPSED_USECS")?,
+            command: find(b"CMD")?,
+            lba: find(b"LBA")?,
+            blocks: find(b"NBLKS")?,
+            lun: find(b"LUN_SSID"),
+            latency: find(b"LATENCY_USECS"),
+            sequence: find(b"SEQID"),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    columns: Option<Columns>,
+    /// Sequence numbers of issues whose completion has not come.
+    open: HashSet<u64>,
+}
+
+impl Rows {
+    /// Joins an issue and its completion.
+    fn join(&mut self, sequence: Option<u64>, issue: bool) -> Result<u64, Skip> {
+        let sequence = sequence.ok_or(Skip::Malformed("no SEQID to join issue and completion"))?;
+        if !issue {
+            let known = self.open.remove(&sequence);
+            let lost = Skip::Lost("completion of a request whose issue is not in the trace");
+            return if known { Ok(sequence) } else { Err(lost) };
+        }
+        if self.open.len() >= IMPORT_IN_FLIGHT_MAX {
+            return Err(Skip::Lost("more requests in flight than an import remembers"));
+        }
+        let fresh = self.open.insert(sequence);
+        if fresh { Ok(sequence) } else { Err(Skip::Malformed("SEQID of a request in flight")) }
+    }
+}
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Byte(b',');
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        if fields.line().starts_with(b"#") {
+            self.columns = Columns::of(fields).or(self.columns);
+            return Err(Skip::Quiet);
+        }
+        let columns =
+            self.columns.ok_or(Skip::Malformed("row before a header with CMD and LBA"))?;
+        let command = fields.get(columns.command);
+        let (name, phase) = match command.iter().position(|byte| *byte == b'_') {
+            Some(at) => command.split_at(at),
+            None => (command, &[][..]),
+        };
+        let op = match name {
+            b"RD" => BlockOp::Read,
+            b"WR" => BlockOp::Write,
+            _ => return Err(Skip::Malformed("CMD is neither RD nor WR")),
+        };
+        let time = clock.read(fields.get(columns.elapsed)).ok_or(NOT_A_NUMBER)?;
+        let device = columns.lun.map_or(Device::Only, |at| Device::Name(fields.get(at)));
+        let sequence = columns.sequence.and_then(|at| whole(fields.get(at)));
+        if phase == b"_OUT" {
+            let tag = Some(self.join(sequence, false)?);
+            return Ok(Parsed { device, tag, op: None, ..Parsed::request(time, op, 0, 0) });
+        }
+        let bytes = |at| whole(fields.get(at))?.checked_mul(SECTOR_SIZE);
+        let offset = bytes(columns.lba).ok_or(NOT_A_NUMBER)?;
+        let len = bytes(columns.blocks).ok_or(NOT_A_NUMBER)?;
+        let row = Parsed { device, ..Parsed::request(time, op, offset, len) };
+        match phase {
+            b"" => {
+                let latency = columns.latency.map(|at| scaled(fields.get(at), MICROSECOND_NS));
+                let latency = latency.map(|ns| ns.ok_or(NOT_A_NUMBER)).transpose()?;
+                Ok(Parsed { latency: latency.filter(|ns| *ns > 0), ..row })
+            }
+            // What the job will not take must not be waited for.
+            b"_IN" if len == 0 || offset.saturating_add(len) > DISK_BYTES_MAX => Ok(row),
+            b"_IN" => Ok(Parsed { tag: Some(self.join(sequence, true)?), ..row }),
+            _ => Err(Skip::Malformed("CMD is neither RD nor WR")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::testing::{import_bytes, losses, sample};
+    use crate::trace::NotRecorded;
+
+    #[test]
+    fn whole_requests_have_a_latency() {
+        let text = "#ELAPSED_USECS.D,CMD.S,LUN_SSID.I,LBA.I,NBLKS.I,LATENCY_USECS.D\n\
+                    50,RD,6,2,2,200\n100.5,WR,7,4,1,0\n1,XX,6,2,2,200\n1,RD,6,-2,2,200\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(report.format, "hfplayer");
+        assert_eq!(
+            out.issues_brief(),
+            [(0, BlockOp::Read, 1024, 1024), (50_500, BlockOp::Write, 2048, 512)]
+        );
+        assert_eq!(out.completes(), [(0, 200_000, 0)]);
+        assert_eq!(out.streams.iter().map(|s| &s.device).collect::<Vec<_>>(), ["6", "7"]);
+        assert_eq!(
+            losses(&report),
+            [("CMD is neither RD nor WR", 1, "line 4"), ("field is not a number", 1, "line 5")]
+        );
+    }
+
+    #[test]
+    fn issues_and_completions_are_joined() {
+        let text = "#ELAPSED_USECS.D,CMD.S,SEQID.I,LUN_SSID.I,LBA.I,NBLKS.I\n\
+                    0,RD_IN,10,0,8,8\n5,WR_IN,11,0,16,8\n7,WR_OUT,11,0,0,0\n9,RD_OUT,10,0,0,0\n\
+                    9,RD_OUT,10,0,0,0\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(out.issues().iter().map(|i| i.tag).collect::<Vec<_>>(), [10, 11]);
+        assert_eq!(out.completes(), [(11, 7_000, 0), (10, 9_000, 0)]);
+        let reason = "completion of a request whose issue is not in the trace";
+        assert_eq!(losses(&report), [(reason, 1, "line 6")]);
+    }
+
+    #[test]
+    fn the_real_samples() {
+        for (name, rows, completions) in
+            [("sampleTrace.csv", 19, 19), ("sample_raw.head.trace", 299, 0)]
+        {
+            let name = format!("traces/hfplayer-netapp/{name}");
+            let Some(data) = sample(&name) else { return };
+            let (report, out) = import_bytes(&data).unwrap();
+            assert_eq!(report.format, "hfplayer");
+            assert_eq!((out.issues().len(), out.completes().len()), (rows, completions));
+            assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
+            let none = report.summary.not_recorded.contains(NotRecorded::COMPLETIONS);
+            assert_eq!(none, completions == 0);
+        }
+    }
+}

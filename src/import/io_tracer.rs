@@ -1,0 +1,220 @@
+//! The block traces (`ds_*.csv`) of cacheMon's io-tracer: no header, 11 or 14 columns by version.
+//!
+//! ```text
+//! timestamp,pid,command,sector,operation,size,latency_ms,tid,nr_sectors,cpu_id,ppid
+//! timestamp,pid,command,sector,operation,size,latency_ms,tid,cpu_id,ppid,dev,queue_time_ms,cmd_flags,op_code
+//! 2024-01-15 10:30:45.123456,1234,python3,2048000,write,8192,1.234,1235,16,0,1233
+//! ```
+//!
+//! The timestamp is that of the *completion*, in local time of an unknown zone; the issue was
+//! `latency_ms` before it. Sectors are 512 bytes, the size is in bytes. The operation may have
+//! modifiers behind bars (`write|sync`).
+//!
+//! Source: <https://github.com/cacheMon/io-tracer>, `docs/TRACE_FORMAT.md`.
+
+use super::ImportOptions;
+use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::fields::{Fields, Separator, scaled, whole};
+use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe};
+use super::source::Source;
+use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
+use crate::trace::NotRecorded;
+
+/// Columns of the first version, and of the one with a device.
+const COLUMNS: usize = 11;
+const COLUMNS_WITH_DEVICE: usize = 14;
+const DEVICE: usize = 10;
+/// What `latency_ms` counts.
+const MILLISECOND_NS: u64 = 1_000_000;
+
+/// The importer.
+pub struct IoTracer;
+
+impl Importer for IoTracer {
+    fn name(&self) -> &'static str {
+        "io-tracer"
+    }
+
+    fn description(&self) -> &'static str {
+        "cacheMon io-tracer's block traces: timestamp,pid,command,sector,operation,size,…"
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let looked = probe::look(probe.head, Rows, clock(), |_, _| true);
+        looked.fits().then_some(Confidence::Likely)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        _options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        use NotRecorded as N;
+        job.lacks(lacks() - (N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES | N::FUA | N::HINTS));
+        job.interpret("timestamp: local time of the completion; issue: latency_ms before it");
+        job.interpret("sector: units of 512 bytes; size: bytes");
+        import_rows(TextRows::all(sources, || Rows), clock(), job)
+    }
+}
+
+/// Times are put together from dates.
+fn clock() -> Clock {
+    Clock::new(Epoch::Start, TimeUnit::Ns, None)
+}
+
+struct Rows;
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Byte(b',');
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        let device = match fields.len() {
+            COLUMNS => Device::Only,
+            COLUMNS_WITH_DEVICE => Device::Name(fields.get(DEVICE)),
+            _ => return Err(Skip::Malformed("row has neither 11 nor 14 fields")),
+        };
+        let done = date_ns(fields.get(0)).ok_or(Skip::Malformed("timestamp is no date"))?;
+        let (op, flags) = operation(fields.get(4))?;
+        let latency = match fields.get(6) {
+            b"" => None,
+            text => Some(scaled(text, MILLISECOND_NS).ok_or(NOT_A_NUMBER)?),
+        };
+        let issued = done.checked_sub(latency.unwrap_or(0)).ok_or(NOT_A_NUMBER)?;
+        let time = clock.read_ticks(issued).ok_or(NOT_A_NUMBER)?;
+        let sector = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
+        let len = whole(fields.get(5)).ok_or(NOT_A_NUMBER)?;
+        let offset = sector.checked_mul(SECTOR_SIZE).ok_or(NOT_A_NUMBER)?;
+        let (offset, len) = if op.has_range() { (offset, len) } else { (0, 0) };
+        Ok(Parsed { device, flags, latency, ..Parsed::request(time, op, offset, len) })
+    }
+
+    fn is_header(&self, fields: Fields<'_>) -> bool {
+        fields.get(0).eq_ignore_ascii_case(b"timestamp")
+    }
+}
+
+/// `write|sync|meta`.
+fn operation(text: &[u8]) -> Result<(BlockOp, OpFlags), Skip> {
+    let mut words = text.split(|byte| *byte == b'|');
+    let op = match words.next().unwrap_or_default().to_ascii_lowercase().as_slice() {
+        b"read" => BlockOp::Read,
+        b"write" => BlockOp::Write,
+        b"flush" => BlockOp::Flush,
+        b"discard" => BlockOp::Discard,
+        b"write_zeroes" => BlockOp::WriteZeroes,
+        b"secure_erase" => return Err(Skip::Lost("secure erase: no operation of a trace")),
+        b"none" | b"" => return Err(Skip::Lost("no operation: metadata only")),
+        _ => return Err(Skip::Malformed("unknown operation")),
+    };
+    let flags = words.fold(OpFlags::empty(), |flags, word| {
+        flags
+            | match word.to_ascii_lowercase().as_slice() {
+                b"sync" => OpFlags::SYNC,
+                b"meta" => OpFlags::META,
+                b"fua" => OpFlags::FUA,
+                b"preflush" => OpFlags::PREFLUSH,
+                b"rahead" | b"readahead" => OpFlags::RAHEAD,
+                _ => OpFlags::empty(),
+            }
+    });
+    Ok((op, flags))
+}
+
+/// `YYYY-MM-DD HH:MM:SS[.ffffff]` as nanoseconds since 1970 of its own zone.
+fn date_ns(text: &[u8]) -> Option<u64> {
+    let (date, time) = (text.get(..10)?, text.get(11..)?);
+    if !matches!(text.get(10), Some(b' ' | b'T')) {
+        return None;
+    }
+    let part = |text: &[u8], from: usize, to: usize| whole(text.get(from..to)?);
+    let is = |text: &[u8], at: usize, byte: u8| text.get(at) == Some(&byte);
+    let fits = is(date, 4, b'-') && is(date, 7, b'-') && is(time, 2, b':') && is(time, 5, b':');
+    let (year, month, day) = (part(date, 0, 4)?, part(date, 5, 7)?, part(date, 8, 10)?);
+    let (hour, minute) = (part(time, 0, 2)?, part(time, 3, 5)?);
+    let within = (1970..2262).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60;
+    let seconds = scaled(time.get(6..)?, 1_000_000_000).filter(|ns| *ns < 61_000_000_000)?;
+    if !fits || !within {
+        return None;
+    }
+    // Days since 1970-03-01-based years (H. Hinnant, days_from_civil).
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
+    let days = days.checked_sub(DAYS_TO_1970)?;
+    let minutes = (days * 24 + hour) * 60 + minute;
+    minutes.checked_mul(60_000_000_000)?.checked_add(seconds)
+}
+
+/// Days from 0000-03-01 to 1970-01-01.
+const DAYS_TO_1970: u64 = 719_468;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::testing::{import_bytes, losses};
+
+    #[test]
+    fn dates() {
+        for (text, ns) in [
+            (&b"1970-01-01 00:00:00"[..], Some(0)),
+            (b"2000-02-29 12:00:00.5", Some(951_825_600_500_000_000)),
+            (b"2024-01-15 10:30:45.123456", Some(1_705_314_645_123_456_000)),
+            (b"2024-12-31T23:59:60", Some(1_735_689_600_000_000_000)),
+            (b"2024-13-01 00:00:00", None),
+            (b"1969-12-31 00:00:00", None),
+            (b"2024-01-15", None),
+            (b"2024/01/15 10:30:45", None),
+            (b"2024-01-15 10:30:99", None),
+            (b"", None),
+        ] {
+            assert_eq!(date_ns(text), ns, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_issue_is_before_the_completion() {
+        let text = "2024-01-15 10:30:45.000002,1,cp,8,write|sync|fua,4096,0.001,1,8,0,1\n\
+                    2024-01-15 10:30:45.000003,1,cp,16,read,512,0.003,1,8,0,1\n\
+                    2024-01-15 10:30:45.000004,1,cp,0,flush,0,0,1,0,0,1\n\
+                    2024-01-15 10:30:45.000004,1,cp,0,none,0,0,1,0,0,1\n\
+                    2024-01-15 10:30:45.000004,1,cp,0,spin,0,0,1,0,0,1\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(report.format, "io-tracer");
+        assert_eq!(
+            out.issues_brief(),
+            [
+                (0, BlockOp::Read, 8192, 512),
+                (1000, BlockOp::Write, 4096, 4096),
+                (4000, BlockOp::Flush, 0, 0),
+            ]
+        );
+        assert_eq!(out.issues()[1].flags, OpFlags::SYNC | OpFlags::FUA);
+        let mut done = out.completes();
+        done.sort_unstable();
+        assert_eq!(done, [(0, 2000, 0), (1, 3000, 0), (2, 4000, 0)]);
+        assert_eq!(
+            losses(&report),
+            [("no operation: metadata only", 1, "line 4"), ("unknown operation", 1, "line 5")]
+        );
+    }
+
+    #[test]
+    fn the_later_version_names_devices() {
+        let text = "2026-01-15 10:30:45.5,1,\"a,b\",8,discard,4096,0.5,1,0,1,259:0,0.1,,3\n";
+        let (_, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(out.streams[0].device, "259:0");
+        assert_eq!(out.issues_brief(), [(0, BlockOp::Discard, 4096, 4096)]);
+    }
+}

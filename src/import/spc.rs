@@ -1,0 +1,176 @@
+//! The SPC trace format, in which UMass publishes its Financial and WebSearch traces: no header,
+//! a row a request, in order of time.
+//!
+//! ```text
+//! ASU,LBA,SIZE,OPCODE,TIMESTAMP[,further fields]
+//! 0,20941264,8192,W,0.551706,Alpha/NT
+//! ```
+//!
+//! ASU names an application storage unit, each with addresses of its own; LBA counts its blocks,
+//! SIZE is in bytes; OPCODE is R or W in either case; TIMESTAMP is seconds since the start. Rows
+//! may have further fields, which differ from row to row and mean nothing to others. The size of
+//! a block is not in the file: 512 bytes in the published traces, `--unit` tells another.
+//!
+//! Source: SPC Trace File Format Specification, revision 1.0.1, §2 and §3.
+
+use super::ImportOptions;
+use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::fields::{Fields, Separator, whole};
+use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::{import_rows, lacks, probe};
+use super::job::Job;
+use super::registry::{Confidence, Importer, Probe, TIME_UNIT, UNIT};
+use super::source::Source;
+use crate::base::{BlockOp, Result, SECTOR_SIZE};
+use crate::trace::NotRecorded;
+
+/// Fields that every row has.
+const COLUMNS_MIN: usize = 5;
+
+/// The importer.
+pub struct Spc;
+
+impl Importer for Spc {
+    fn name(&self) -> &'static str {
+        "spc"
+    }
+
+    fn description(&self) -> &'static str {
+        "SPC and UMass traces: ASU,LBA,SIZE,OPCODE,TIMESTAMP"
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[UNIT, TIME_UNIT]
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let rows = Rows { block_bytes: SECTOR_SIZE };
+        let looked = probe::look(probe.head, rows, clock(None), |_, _| true);
+        looked.fits().then_some(Confidence::Likely)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        job.lacks(lacks() | NotRecorded::COMPLETIONS);
+        let block_bytes = options.unit_bytes.unwrap_or(SECTOR_SIZE);
+        let told = if options.unit_bytes.is_some() { "as told" } else { "assumed (--unit)" };
+        job.interpret(format!("LBA: blocks of {block_bytes} bytes, {told}; SIZE: bytes"));
+        job.interpret("device: ASU");
+        let rows = TextRows::all(sources, || Rows { block_bytes });
+        import_rows(rows, clock(options.time_unit), job)
+    }
+}
+
+fn clock(told: Option<TimeUnit>) -> Clock {
+    Clock::new(Epoch::Start, TimeUnit::S, told)
+}
+
+struct Rows {
+    block_bytes: u64,
+}
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Byte(b',');
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        if fields.len() < COLUMNS_MIN {
+            return Err(Skip::Malformed("row has less than 5 fields"));
+        }
+        let op = match fields.get(3) {
+            b"R" | b"r" => BlockOp::Read,
+            b"W" | b"w" => BlockOp::Write,
+            _ => return Err(Skip::Malformed("opcode is neither R nor W")),
+        };
+        let asu = fields.get(0);
+        whole(asu).ok_or(NOT_A_NUMBER)?;
+        let lba = whole(fields.get(1)).ok_or(NOT_A_NUMBER)?;
+        let offset = lba.checked_mul(self.block_bytes).ok_or(NOT_A_NUMBER)?;
+        let len = whole(fields.get(2)).ok_or(NOT_A_NUMBER)?;
+        let time = clock.read(fields.get(4)).ok_or(NOT_A_NUMBER)?;
+        let device = Device::Name(asu);
+        Ok(Parsed { device, ..Parsed::request(time, op, offset, len) })
+    }
+
+    fn is_header(&self, fields: Fields<'_>) -> bool {
+        fields.get(0).eq_ignore_ascii_case(b"asu")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::testing::{import_bytes, import_many, import_with, losses, sample};
+
+    const ROWS: &str =
+        "0,100,8192,W,0.5,host/x\r\n0,90,512,r,0.75\r\n1,100,512,w,1.0e0,0x1,5,t\r\n";
+
+    #[test]
+    fn each_unit_has_addresses_of_its_own() {
+        let (report, out) = import_bytes(ROWS.as_bytes()).unwrap();
+        assert_eq!(report.format, "spc");
+        assert_eq!(
+            out.issues_brief(),
+            [
+                (0, BlockOp::Write, 51_200, 8192),
+                (250_000_000, BlockOp::Read, 46_080, 512),
+                (500_000_000, BlockOp::Write, 51_200, 512),
+            ]
+        );
+        assert_eq!(out.streams.iter().map(|s| &s.device).collect::<Vec<_>>(), ["0", "1"]);
+        assert_eq!(out.header.as_ref().unwrap().origin_unix_ns, None);
+        assert!(out.completes().is_empty());
+        assert!(report.summary.not_recorded.contains(NotRecorded::COMPLETIONS));
+    }
+
+    #[test]
+    fn another_block_size_is_told() {
+        let options = ImportOptions { unit_bytes: Some(4096), ..ImportOptions::default() };
+        let (report, out) = import_with(ROWS.as_bytes(), &options).unwrap();
+        assert_eq!(out.issues()[0].offset, 409_600);
+        assert!(report.interpretation.iter().any(|line| line.contains("4096 bytes, as told")));
+    }
+
+    #[test]
+    fn bad_rows_are_counted() {
+        let text = format!(
+            "{ROWS}\n# note\n0,1,512,E,2\n0,1,512\n0,-1,512,R,2\n0,1,512,R,x\n\
+                            0,18446744073709551615,512,R,2\n"
+        );
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(out.issues().len(), 3);
+        assert_eq!(
+            losses(&report),
+            [
+                ("opcode is neither R nor W", 1, "line 6"),
+                ("row has less than 5 fields", 1, "line 7"),
+                ("field is not a number", 3, "line 8"),
+            ]
+        );
+    }
+
+    #[test]
+    fn files_are_merged_by_time() {
+        let (a, b) = (&b"0,0,512,R,1\n0,0,512,R,3\n"[..], &b"1,0,512,W,0.5\n1,0,512,W,2\n"[..]);
+        let (_, out) = import_many(&[("a", a), ("b", b)], &ImportOptions::default()).unwrap();
+        let order: Vec<_> = out.issues_brief().iter().map(|i| (i.0 / 500_000_000, i.1)).collect();
+        use BlockOp::{Read, Write};
+        assert_eq!(order, [(0, Write), (1, Read), (3, Write), (5, Read)]);
+    }
+
+    #[test]
+    fn the_documented_rows() {
+        let Some(data) = sample("traces/spc-umass-documented/spec-example.spc") else { return };
+        let (report, out) = import_bytes(&data).unwrap();
+        assert_eq!(report.format, "spc");
+        assert_eq!(out.issues().len(), 8);
+        assert!(report.summary.losses.is_empty());
+    }
+}

@@ -1,0 +1,79 @@
+//! The CSV rendering of CloudPhysics traces.
+
+use super::operation;
+use crate::base::{Result, SECTOR_SIZE};
+use crate::import::ImportOptions;
+use crate::import::dataset::clock::{Clock, Epoch, TimeUnit};
+use crate::import::dataset::fields::{Fields, Separator, whole};
+use crate::import::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use crate::import::dataset::{import_rows, lacks, probe};
+use crate::import::job::Job;
+use crate::import::lines::hex;
+use crate::import::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use crate::import::source::Source;
+use crate::trace::NotRecorded;
+
+const COLUMNS: usize = 5;
+
+/// The importer.
+pub struct VscsiCsv;
+
+impl Importer for VscsiCsv {
+    fn name(&self) -> &'static str {
+        "vscsi-csv"
+    }
+
+    fn description(&self) -> &'static str {
+        "CloudPhysics traces as CSV: version,time,op,size,lbn (op in hexadecimal)"
+    }
+
+    fn takes_several(&self) -> bool {
+        true
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[TIME_UNIT]
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+        let first = probe::whole_lines(probe.head).next()?.trim_ascii();
+        first.eq_ignore_ascii_case(b"version,time,op,size,lbn").then_some(Confidence::Certain)
+    }
+
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        job.lacks((lacks() - NotRecorded::FLUSHES) | NotRecorded::COMPLETIONS);
+        job.interpret("lbn: units of 512 bytes; size: bytes; op: SCSI code in hexadecimal");
+        let clock = Clock::new(Epoch::Start, TimeUnit::S, options.time_unit);
+        import_rows(TextRows::all(sources, || Rows), clock, job)
+    }
+}
+
+struct Rows;
+
+impl LineFormat for Rows {
+    const SEPARATOR: Separator = Separator::Byte(b',');
+
+    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        if fields.len() != COLUMNS {
+            return Err(Skip::Malformed("row does not have 5 fields"));
+        }
+        whole(fields.get(0)).ok_or(NOT_A_NUMBER)?;
+        let command = hex(fields.get(2)).and_then(|code| u8::try_from(code).ok());
+        let op = operation(command.ok_or(Skip::Malformed("op is no SCSI code"))?)?;
+        let len = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
+        let lbn = whole(fields.get(4)).ok_or(NOT_A_NUMBER)?;
+        let offset = lbn.checked_mul(SECTOR_SIZE).ok_or(NOT_A_NUMBER)?;
+        let time = clock.read(fields.get(1)).ok_or(NOT_A_NUMBER)?;
+        let (offset, len) = if op.has_range() { (offset, len) } else { (0, 0) };
+        Ok(Parsed::request(time, op, offset, len))
+    }
+
+    fn is_header(&self, fields: Fields<'_>) -> bool {
+        fields.get(0).eq_ignore_ascii_case(b"version")
+    }
+}
