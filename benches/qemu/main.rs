@@ -67,7 +67,7 @@ fn compare(what: &str, disk: &dyn Fn() -> Handover, file: Option<&Path>) {
     for (depth, requests) in [(1, 10_000), (64, 100_000)] {
         let mut machines = Vec::new();
         for (name, iothread) in [("", true), (" iothread=off", false)] {
-            match start(&handover, iothread.then_some(depth)) {
+            match start(&handover, iothread) {
                 Ok(machine) => machines.push((name, machine)),
                 Err(error) => return println!("skipped: {error}"),
             }
@@ -124,7 +124,7 @@ fn paired(what: &str, ours: &[f64], peer: &str, theirs: Result<&[f64], &String>)
 }
 
 /// Read-only, so that the file is open in several at once.
-fn start(disk: &Handover, depth_in_thread: Option<usize>) -> qtrace::base::Result<QemuMachine> {
+fn start(disk: &Handover, in_thread: bool) -> qtrace::base::Result<QemuMachine> {
     let given = disk.image();
     let mut node = given.node.clone();
     node["read-only"] = true.into();
@@ -133,8 +133,8 @@ fn start(disk: &Handover, depth_in_thread: Option<usize>) -> qtrace::base::Resul
     }
     let mut disk = QemuDisk::new(node);
     disk.fds = given.files.iter().map(|file| Arc::clone(&file.fd)).collect();
-    if let Some(depth) = depth_in_thread {
-        disk.in_thread(depth);
+    if in_thread {
+        disk.in_thread();
     }
     QemuMachine::new(QemuConfig { disks: vec![disk], ..QemuConfig::default() })
 }

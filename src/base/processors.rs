@@ -6,9 +6,13 @@ use std::sync::OnceLock;
 /// else the host does.
 const MANY: usize = 4;
 
-/// Whether a thread that polls takes its processor from those it waits for. Affinity and the quota
-/// of a container count.
+/// How many there are. Affinity and the quota of a container count.
+pub fn count() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Whether a thread that polls takes its processor from those it waits for.
 pub fn are_few() -> bool {
-    static FEW: OnceLock<bool> = OnceLock::new();
-    *FEW.get_or_init(|| std::thread::available_parallelism().map_or(true, |n| n.get() < MANY))
+    count() < MANY
 }

@@ -75,7 +75,6 @@ impl Session<'_> {
             queues: config.queues,
             queue_size: config.queue_size,
             iothread: config.iothread,
-            depth: config.iodepth,
             aio_depth: if synchronous { 0 } else { config.iodepth },
             clock: match config.clock {
                 ClockKind::Host => ClockChoice::Host,

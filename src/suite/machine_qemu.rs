@@ -397,7 +397,7 @@ impl MachineKind for Qemu {
         // without one.
         let stepped = disk.clock == ClockChoice::Virtual;
         if disk.iothread.unwrap_or(!stepped && options.get("device").is_none()) {
-            given.in_thread(disk.depth);
+            given.in_thread();
         }
         config.disks.push(given);
         let machine = Self::start(config).map_err(without_format)?;

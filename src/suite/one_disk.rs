@@ -40,8 +40,6 @@ pub struct OneDisk {
     pub queue_size: u16,
     /// Served in a thread of its own; `None` where that is faster and changes nothing else.
     pub iothread: Option<bool>,
-    /// Requests in flight at once.
-    pub depth: usize,
     /// Requests on a held image at once; 0: one after the other, in order.
     pub aio_depth: usize,
     /// The machine's time.

@@ -15,8 +15,10 @@ use crate::machine::builtin::Board;
 /// 2026-01-01 00:00:00 UTC, as in the builtin machine.
 const RTC_BASE_UNIX_S: i64 = 1_767_225_600;
 
-/// Requests in flight from which a disk's thread has always something to do.
-const DEEP: usize = 8;
+/// Workers that a disk's thread has for each processor, where processors are few. QEMU wakes one
+/// for every request (of 64, its default): where data is in the page cache, more than these only
+/// change places.
+const WORKERS_EACH: usize = 4;
 
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
@@ -107,8 +109,8 @@ pub struct QemuDisk {
     pub serial: String,
     /// Serve it in a thread of its own.
     pub iothread: bool,
-    /// How long that thread polls before it sleeps, in nanoseconds; `None` is QEMU's default.
-    pub poll_ns_max: Option<u64>,
+    /// How many workers that thread may have for blocking I/O; `None` is QEMU's default.
+    pub workers_max: Option<usize>,
     /// Further properties of the device, which win over ours; `driver` names another device.
     pub properties: Value,
 }
@@ -124,19 +126,27 @@ impl QemuDisk {
             block_bytes: 512,
             serial: "qtrace".into(),
             iothread: false,
-            poll_ns_max: None,
+            workers_max: None,
             properties: json!({}),
         }
     }
 
-    /// Serves it in a thread of its own, which suits requests of which `depth` are in flight.
+    /// Serves it in a thread of its own, which sees a request without a wake-up while it polls.
     ///
-    /// A thread that polls sees the only request at once. Where many are in flight it wakes seldom
-    /// anyway, and on a host with few processors polling takes one from the workers that it waits
-    /// for.
-    pub fn in_thread(&mut self, depth: usize) {
+    /// Past the page cache (`cache.direct`) workers wait for the disk and not for processors: then
+    /// it has as many as QEMU gives it.
+    pub fn in_thread(&mut self) {
         self.iothread = true;
-        self.poll_ns_max = (depth >= DEEP && processors::are_few()).then_some(0);
+        let direct = ["/cache/direct", "/file/cache/direct"]
+            .iter()
+            .any(|at| self.node.pointer(at).and_then(Value::as_bool) == Some(true));
+        let few = processors::are_few() && !direct;
+        self.workers_max = few.then(|| WORKERS_EACH * processors::count());
+    }
+
+    /// The name of the thread of the `index`-th disk.
+    pub(super) fn thread_name(index: usize) -> String {
+        format!("io{index}")
     }
 
     /// The name of the `index`-th disk's block node.
@@ -164,10 +174,9 @@ impl QemuDisk {
             "rerror": "report",
         });
         if self.iothread {
-            let poll = self.poll_ns_max.map(|ns| format!(",poll-max-ns={ns}"));
-            let poll = poll.unwrap_or_default();
-            arg(out, "-object", format!("iothread,id=io{index}{poll}"));
-            set(&mut device, "iothread", json!(format!("io{index}")));
+            let thread = Self::thread_name(index);
+            arg(out, "-object", format!("iothread,id={thread}"));
+            set(&mut device, "iothread", json!(thread));
         }
         if let Some(more) = self.properties.as_object() {
             for (key, value) in more {
@@ -333,14 +342,16 @@ mod tests {
     }
 
     #[test]
-    fn a_disks_thread_polls_for_the_only_request() {
-        let mut disk = QemuDisk::new(json!({}));
-        disk.in_thread(1);
-        assert_eq!((disk.iothread, disk.poll_ns_max), (true, None));
-        disk.poll_ns_max = Some(0);
-        let mut args = Vec::new();
-        disk.args(1, &mut args);
-        assert!(args.contains(&"iothread,id=io1,poll-max-ns=0".to_owned()), "{args:?}");
+    fn few_workers_are_for_few_processors_and_the_page_cache() {
+        let workers = |direct: bool| {
+            let file = json!({ "driver": "file", "cache": { "direct": direct } });
+            let mut disk = QemuDisk::new(json!({ "driver": "raw", "file": file }));
+            disk.in_thread();
+            assert!(disk.iothread);
+            disk.workers_max
+        };
+        assert_eq!(workers(true), None);
+        assert_eq!(workers(false).is_some(), processors::are_few());
     }
 
     #[test]

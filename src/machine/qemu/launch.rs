@@ -6,8 +6,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use serde_json::json;
+
 use super::clock::SteppedClock;
-use super::config::{HarnessFds, QemuConfig, Time, View};
+use super::config::{HarnessFds, QemuConfig, QemuDisk, Time, View};
 use super::controllers::Controllers;
 use super::machine::{Inner, QemuMachine, Shared};
 use super::messages::Messages;
@@ -81,6 +83,7 @@ impl QemuMachine {
         let launch = launch.fds(files.chain(of_disks).collect());
         let mut started = start(launch)?;
         started.client.set_patience(config.patience);
+        limit_workers(&config, &mut started);
         if let Some(log) = log {
             started.client.keep_log(log);
         }
@@ -154,6 +157,19 @@ impl QemuMachine {
         inner.qmp.heed_stop(false);
         drop(inner);
         Ok(machine)
+    }
+}
+
+/// Gives each disk's thread its number of workers. A QEMU before 7.1 has no such property: its
+/// disks are only slower.
+fn limit_workers(config: &QemuConfig, started: &mut Started) {
+    for (index, disk) in config.disks.iter().enumerate() {
+        let Some(workers) = disk.workers_max else { continue };
+        let path = format!("/objects/{}", QemuDisk::thread_name(index));
+        let value = json!({ "path": path, "property": "thread-pool-max", "value": workers });
+        if let Err(error) = started.qmp.execute("qom-set", value) {
+            tracing::debug!("{error}");
+        }
     }
 }
 
