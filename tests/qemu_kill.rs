@@ -2,18 +2,17 @@
 
 mod common;
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use common::process::{child_with, finish, gone};
 use common::{QTRACE, qtest_qemu, repo};
 use qtrace::base::Prng;
 
 const KILLS: u64 = 50;
 /// Moments of a kill, counted from QEMU's first.
 const WITHIN: Duration = Duration::from_millis(400);
-const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: u64 = 1;
 
 /// A replay that would last for minutes.
@@ -35,47 +34,6 @@ fn start(dir: &Path) -> Child {
         .expect("qtrace runs")
 }
 
-/// The children of all threads of a process.
-fn children(pid: u32) -> Vec<i32> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("children")));
-    let text: String = lists.map(|list| list.unwrap_or_default() + " ").collect();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// Waits for the machine, which follows an empty one that was to tell whether it starts.
-fn machine(replay: &mut Child) -> i32 {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        for pid in children(replay.id()) {
-            let args = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&args).contains("virtio-blk-pci") {
-                return pid;
-            }
-        }
-        if replay.try_wait().unwrap().is_some() {
-            let mut said = String::new();
-            let _ = replay.stderr.take().map(|mut e| e.read_to_string(&mut said));
-            panic!("it ended without a QEMU: {said}");
-        }
-        std::thread::yield_now();
-    }
-    panic!("no QEMU within {PATIENCE:?}");
-}
-
-/// Its output; it must end by itself.
-fn finish(mut replay: Child) -> Output {
-    let end = Instant::now() + PATIENCE;
-    while replay.try_wait().unwrap().is_none() {
-        if Instant::now() > end {
-            replay.kill().unwrap();
-            panic!("it hangs: {:?}", replay.wait_with_output());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    replay.wait_with_output().unwrap()
-}
-
 #[test]
 fn a_kill_at_any_moment_is_told_of_and_leaves_nothing() {
     if !qtest_qemu() {
@@ -87,7 +45,7 @@ fn a_kill_at_any_moment_is_told_of_and_leaves_nothing() {
     for round in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();
         let mut replay = start(dir.path());
-        let qemu = machine(&mut replay);
+        let qemu = child_with(&mut replay, "virtio-blk-pci");
         let moment = Duration::from_nanos(prng.below(WITHIN.as_nanos() as u64));
         // The moment itself is what is tried.
         std::thread::sleep(moment);
@@ -128,24 +86,13 @@ fn a_qtrace_that_is_killed_takes_qemu_along() {
     for signal in [nix::sys::signal::SIGKILL, nix::sys::signal::SIGINT] {
         let dir = tempfile::tempdir().unwrap();
         let mut replay = start(dir.path());
-        let qemu = machine(&mut replay);
+        let qemu = child_with(&mut replay, "virtio-blk-pci");
         let pid = nix::unistd::Pid::from_raw(replay.id() as i32);
         nix::sys::signal::kill(pid, signal).unwrap();
         let out = finish(replay);
         if signal == nix::sys::signal::SIGINT {
             assert_eq!(out.status.code(), Some(130), "{out:?}");
         }
-        let end = Instant::now() + PATIENCE;
-        // An orphan is reaped by init, when that comes to it.
-        while is_alive(qemu) {
-            assert!(Instant::now() < end, "QEMU outlived a {signal}");
-            std::thread::yield_now();
-        }
+        gone(qemu, &format!("a {signal}"));
     }
-}
-
-fn is_alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }

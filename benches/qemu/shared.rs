@@ -16,14 +16,19 @@ impl Driver {
         Self(VirtioBlk::probe(machine, &VirtioBlkOptions::default()).expect("a disk"))
     }
 
-    /// Requests a second.
+    /// Reads a second.
     pub fn read(&mut self, machine: &mut dyn Machine, depth: usize, count: u64) -> f64 {
+        self.run(machine, BlockOp::Read, depth, count)
+    }
+
+    /// Reads or writes a second.
+    pub fn run(&mut self, machine: &mut dyn Machine, op: BlockOp, depth: usize, count: u64) -> f64 {
         let start = Instant::now();
         let (mut submitted, mut completed) = (0, 0);
         let mut done = Vec::new();
         while completed < count {
             while submitted < count && self.0.in_flight() < depth {
-                self.submit(submitted);
+                self.submit(op, submitted);
                 submitted += 1;
             }
             self.0.kick(machine).expect("kicked");
@@ -38,10 +43,10 @@ impl Driver {
         count as f64 / start.elapsed().as_secs_f64()
     }
 
-    fn submit(&mut self, n: u64) {
+    fn submit(&mut self, op: BlockOp, n: u64) {
         let buffer = self.0.buffer(REQUEST_BYTES as usize).expect("a buffer");
         let sectors = REQUEST_BYTES / 512;
-        let request = BlockRequest { op: BlockOp::Read, sector: sector(n), sectors, unmap: false };
+        let request = BlockRequest { op, sector: sector(n), sectors, unmap: false };
         let queued = self.0.submit(0, n, &request, Some(buffer)).expect("submitted");
         assert_eq!(queued, Submitted::Queued);
     }

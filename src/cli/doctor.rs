@@ -8,6 +8,7 @@ use crate::base::Result;
 use crate::machine::child;
 use crate::machine::qemu::Mode;
 use crate::machine::qemu::probe::{self, BINARY_VARIABLE};
+use crate::machine::vhost_user::{find_storage_daemon, storage_daemon_version};
 use crate::report::json;
 
 const EXAMPLES: &str = "\
@@ -111,12 +112,29 @@ fn look() -> Findings {
             lacks: (mode != Mode::Qtest).then(|| mode.lacks()),
         }));
     }
+    machines.push(vhost_user());
     let tools = TOOLS.iter().map(|(tool, purpose)| {
         let path = child::in_path(tool).map(|path| path.display().to_string());
         ToolState { tool, purpose, path }
     });
     let (tools, hints) = (tools.collect(), hints(&machines));
     Findings { machines, tools, hints }
+}
+
+/// The server that is started for a vhost-user machine; one that runs already is its user's.
+fn vhost_user() -> MachineState {
+    let found = find_storage_daemon(None).and_then(|binary| {
+        let version = storage_daemon_version(&binary)?;
+        Ok((binary, version))
+    });
+    let (binary, works, says) = match found {
+        Ok((binary, version)) => {
+            (Some(binary.display().to_string()), true, format!("qemu-storage-daemon {version}"))
+        }
+        Err(error) => (None, false, error.to_string()),
+    };
+    let lacks = works.then_some("ports and registers: it has vrings");
+    MachineState { machine: "vhost-user", mode: None, binary, works, says, lacks }
 }
 
 fn hints(machines: &[MachineState]) -> Vec<String> {
@@ -130,6 +148,10 @@ fn hints(machines: &[MachineState]) -> Vec<String> {
     if !works(Mode::TcgPaused) {
         let how = "a QEMU with TCG gives the modes tcg-paused and tcg-halted";
         hints.push(format!("{how} (Debian: qemu-system-x86); qtest does without"));
+    }
+    if machines.iter().any(|state| state.machine == "vhost-user" && !state.works) {
+        let how = "--machine vhost-user,server=qemu-storage-daemon needs qemu-storage-daemon";
+        hints.push(format!("{how} (Debian: qemu-utils); vhost-user:SOCKET does without"));
     }
     hints.push(format!("another QEMU: --machine qemu,binary=FILE, or {BINARY_VARIABLE}=FILE"));
     hints

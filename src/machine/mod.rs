@@ -50,6 +50,12 @@ bitflags! {
         const TIMERS = 1 << 10;
         /// Messages for local APICs are seen on the bus.
         const APIC_MESSAGES = 1 << 11;
+        /// Virtio devices, whichever transport they have.
+        const VIRTIO = 1 << 12;
+        /// An event for each queue of a virtio device: MSI-X vectors, or the calls of vrings.
+        const QUEUE_EVENTS = 1 << 13;
+        /// Disks whose identifiers are chosen by who builds it.
+        const DISK_IDS = 1 << 14;
     }
 }
 

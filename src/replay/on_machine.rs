@@ -75,6 +75,7 @@ impl Session<'_> {
             queues: config.queues,
             queue_size: config.queue_size,
             iothread: config.iothread,
+            aio_auto: config.aio == AioChoice::Auto,
             aio_depth: if synchronous { 0 } else { config.iodepth },
             clock: match config.clock {
                 ClockKind::Host => ClockChoice::Host,

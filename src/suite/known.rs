@@ -26,7 +26,12 @@ pub const BUGS: &[KnownBug] = super::known_qemu::BUGS;
 impl KnownBug {
     /// Why a case is skipped that shows it.
     pub fn reason(&self) -> String {
-        let name = if self.machine == "qemu" { "QEMU" } else { self.machine };
+        let name = match self.machine {
+            "qemu" => "QEMU",
+            // The only server that is started here.
+            "vhost-user" => "qemu-storage-daemon",
+            other => other,
+        };
         format!("{name} bug: {} ({})", self.what, self.section)
     }
 }

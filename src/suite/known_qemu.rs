@@ -86,6 +86,12 @@ pub const BUGS: &[KnownBug] = &[
     qemu("virtio-blk/indirect-behind", "a table behind a descriptor",
         "INDIRECT counts in the first descriptor of a chain only",
         "virtio 1.2 §2.7.5.3.2"),
+    KnownBug {
+        machine: "vhost-user",
+        ..qemu("virtio-blk/indirect-behind", "a table behind a descriptor",
+        "INDIRECT counts in the first descriptor of a chain only",
+        "virtio 1.2 §2.7.5.3.2")
+    },
     qemu("acpi-pm/sci-enable", "SCIs in legacy mode",
         "events raise SCI without SCI_EN",
         "ACPI §4.7.3.2.1, SCI_EN"),

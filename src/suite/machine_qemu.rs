@@ -32,11 +32,13 @@ const LACKS: &[Lack] = &[
     Lack {
         chips: Chips::LAPIC,
         facets: Capabilities::empty(),
+        never: false,
         why: "a local APIC answers its own CPU only, and none runs without a guest",
     },
     Lack {
         chips: Chips::empty(),
         facets: Capabilities::CPU_IRQ,
+        never: false,
         why: "what interrupt controllers deliver is seen where there is one CPU (cpus=1)",
     },
 ];

@@ -18,7 +18,7 @@ use crate::image::Image;
 use crate::image::given::{GivenAio, GivenImage, Handover};
 use crate::machine::builtin::Chips;
 use crate::machine::vhost_user::{
-    ServedDisk, VhostUserConfig, VhostUserMachine, find_storage_daemon, version,
+    ServedDisk, VhostUserConfig, VhostUserMachine, find_storage_daemon, storage_daemon_version,
 };
 use crate::machine::{Capabilities, Machine};
 
@@ -26,17 +26,32 @@ use crate::machine::{Capabilities, Machine};
 pub struct VhostUser;
 
 /// What a vhost-user socket has not.
-const LACKS: &[Lack] = &[Lack {
-    chips: Chips::all(),
-    facets: Capabilities::PIO
-        .union(Capabilities::MMIO)
-        .union(Capabilities::INTX)
-        .union(Capabilities::MSIX)
-        .union(Capabilities::CPU_IRQ)
-        .union(Capabilities::APIC_MESSAGES)
-        .union(Capabilities::TIMERS),
-    why: "a vhost-user socket has vrings: no ports, no registers, no interrupt controllers",
-}];
+const LACKS: &[Lack] = &[
+    Lack {
+        chips: Chips::all(),
+        facets: Capabilities::PIO
+            .union(Capabilities::MMIO)
+            .union(Capabilities::INTX)
+            .union(Capabilities::MSIX)
+            .union(Capabilities::CPU_IRQ)
+            .union(Capabilities::APIC_MESSAGES)
+            .union(Capabilities::TIMERS),
+        never: true,
+        why: "a vhost-user socket has vrings: no ports, no registers, no interrupt controllers",
+    },
+    Lack {
+        chips: Chips::empty(),
+        facets: Capabilities::DISK_IDS,
+        never: true,
+        why: "a disk has the identifier that its server gives it",
+    },
+    Lack {
+        chips: Chips::empty(),
+        facets: Capabilities::VIRTUAL_CLOCK,
+        never: true,
+        why: "a server lives in real time",
+    },
+];
 
 const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
@@ -193,7 +208,7 @@ impl MachineKind for VhostUser {
             Served::By(_) => Ok(()),
             Served::Here => {
                 let named = options.get("binary").map(PathBuf::from);
-                version(&find_storage_daemon(named.as_deref())?).map(|_| ())
+                storage_daemon_version(&find_storage_daemon(named.as_deref())?).map(|_| ())
             }
         }
     }
@@ -235,17 +250,36 @@ impl MachineKind for VhostUser {
     fn build_for_replay(&self, options: &Options, wanted: OneDisk) -> Result<DiskMachine> {
         check_clock(wanted.clock)?;
         let config = VhostUserConfig { patience: wanted.patience, ..config(options)? };
+        let mut details = BTreeMap::new();
         let machine = match (served(options)?, &wanted.image) {
             (Served::By(path), DiskImage::Served) => VhostUserMachine::connect(&path, &config)?,
             (Served::Here, DiskImage::Given(image)) => {
-                let mut served = disk(options, image)?;
-                served.queues = wanted.queues;
-                served.iothread = wanted.iothread.unwrap_or(false);
-                serve(options, vec![served], &config)?
+                let served = |image: &GivenImage| -> Result<ServedDisk> {
+                    let queues = wanted.queues;
+                    let iothread = wanted.iothread.unwrap_or(false);
+                    Ok(ServedDisk { queues, iothread, ..disk(options, image)? })
+                };
+                // The fastest, where kernel and server have it.
+                let fast = wanted.aio_auto.then(|| image.clone().with_aio(GivenAio::IoUring));
+                let started = match fast {
+                    None => None,
+                    Some(fast) => match serve(options, vec![served(&fast)?], &config) {
+                        // In its own words: it was built without, or the kernel refuses.
+                        Err(error) if error.to_string().contains("io_uring") => None,
+                        started => Some(started?),
+                    },
+                };
+                match started {
+                    Some(machine) => {
+                        details.insert("aio".to_owned(), "io_uring".to_owned());
+                        machine
+                    }
+                    None => serve(options, vec![served(image)?], &config)?,
+                }
             }
             _ => return Err(Error::machine("a vhost-user server opens its images itself")),
         };
-        let details = BTreeMap::from([("server".to_owned(), machine.describe())]);
+        details.insert("server".to_owned(), machine.describe());
         Ok(DiskMachine { machine: Box::new(machine), details })
     }
 }

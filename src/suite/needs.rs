@@ -15,6 +15,9 @@ const WORDS: &[(Capabilities, &str)] = &[
     (Capabilities::VRINGS, "a vhost-user ring interface"),
     (Capabilities::THREADS, "several test threads"),
     (Capabilities::RESIZE, "disks that can be resized"),
+    (Capabilities::VIRTIO, "virtio devices"),
+    (Capabilities::QUEUE_EVENTS, "an event for each virtio queue"),
+    (Capabilities::DISK_IDS, "disks with identifiers of one's own"),
     (Capabilities::APIC_MESSAGES, "a bus that shows interrupt messages"),
 ];
 
@@ -30,6 +33,8 @@ pub struct Lack {
     pub chips: Chips,
     /// Facets that not all of them have.
     pub facets: Capabilities,
+    /// None of them has those facets, whatever its options.
+    pub never: bool,
     /// A sentence without its full stop.
     pub why: &'static str,
 }
@@ -37,7 +42,8 @@ pub struct Lack {
 /// What the best machine of a kind has.
 pub fn best(lacks: &[Lack]) -> (Capabilities, Chips) {
     let chips = lacks.iter().fold(Chips::all(), |chips, lack| chips - lack.chips);
-    (Capabilities::all(), chips)
+    let never = lacks.iter().filter(|lack| lack.never).map(|lack| lack.facets);
+    (never.fold(Capabilities::all(), |facets, lack| facets - lack), chips)
 }
 
 /// Why a machine cannot run a case, if it cannot: `qemu lacks a virtual clock`, or in the words of
@@ -90,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_kind_has_its_own_words() {
-        let why = |chips, facets, why| Lack { chips, facets, why };
+        let why = |chips, facets, why| Lack { chips, facets, never: false, why };
         let lacks = [
             why(Chips::LAPIC, Capabilities::CPU_IRQ, "no CPU runs"),
             why(Chips::HPET, Capabilities::empty(), "time stands still"),
@@ -104,6 +110,8 @@ mod tests {
         assert_eq!(facets, Capabilities::all(), "a facet may be a matter of options");
         assert!(!chips.intersects(Chips::LAPIC | Chips::HPET) && chips.contains(Chips::RTC));
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::HPET), "m: no CPU runs; time stands still");
+        let never = Lack { never: true, ..lacks[0] };
+        assert_eq!(best(&[never]).0, Capabilities::all() - Capabilities::CPU_IRQ);
         assert_eq!(text(Capabilities::CPU_IRQ, Chips::FW_CFG), "m lacks fw-cfg; no CPU runs");
     }
 }

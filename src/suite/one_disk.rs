@@ -42,6 +42,8 @@ pub struct OneDisk {
     pub iothread: Option<bool>,
     /// Requests on a held image at once; 0: one after the other, in order.
     pub aio_depth: usize,
+    /// How the image is read and written is left to the machine.
+    pub aio_auto: bool,
     /// The machine's time.
     pub clock: ClockChoice,
     /// How long a machine that is a program of its own may be silent before it counts as hung.

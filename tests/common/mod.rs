@@ -3,6 +3,7 @@
 
 pub mod guest;
 pub mod inputs;
+pub mod process;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

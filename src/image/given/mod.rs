@@ -78,6 +78,15 @@ pub enum GivenAio {
     IoUring,
 }
 
+impl GivenImage {
+    /// The same with its files read and written in another way.
+    #[must_use]
+    pub fn with_aio(mut self, aio: GivenAio) -> Self {
+        node::set_aio(&mut self.node, aio);
+        self
+    }
+}
+
 /// An image that is ready for another program, and for us when that has finished.
 #[derive(Debug)]
 pub struct Handover {

@@ -120,12 +120,7 @@ impl Describe {
         let mut node = self.node(file.driver(), access);
         set(&mut node, "filename", name.into());
         set(&mut node, "locking", if file.lockable { "on" } else { "auto" }.into());
-        let aio = match self.aio {
-            GivenAio::Threads => "threads",
-            GivenAio::Native => "native",
-            GivenAio::IoUring => "io_uring",
-        };
-        set(&mut node, "aio", aio.into());
+        set(&mut node, AIO, word(self.aio).into());
         node
     }
 
@@ -147,6 +142,26 @@ impl Describe {
 /// A disk of `size` bytes that keeps nothing.
 pub fn null(size: u64) -> Value {
     json!({ "driver": "null-co", "size": size, "read-zeroes": true })
+}
+
+const AIO: &str = "aio";
+
+fn word(aio: GivenAio) -> &'static str {
+    match aio {
+        GivenAio::Threads => "threads",
+        GivenAio::Native => "native",
+        GivenAio::IoUring => "io_uring",
+    }
+}
+
+/// Gives every file below `node` another way of I/O.
+pub fn set_aio(node: &mut Value, aio: GivenAio) {
+    for (key, value) in node.as_object_mut().into_iter().flatten() {
+        match key.as_str() {
+            AIO => *value = word(aio).into(),
+            _ => set_aio(value, aio),
+        }
+    }
 }
 
 fn set(node: &mut Value, key: &str, value: Value) {

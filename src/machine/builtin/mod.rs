@@ -133,6 +133,9 @@ impl Machine for BuiltinMachine {
             | Capabilities::MEMORY
             | Capabilities::INTX
             | Capabilities::MSIX
+            | Capabilities::VIRTIO
+            | Capabilities::QUEUE_EVENTS
+            | Capabilities::DISK_IDS
             | Capabilities::RESIZE
             | Capabilities::APIC_MESSAGES;
         capabilities |= Capabilities::TIMERS;

@@ -115,6 +115,9 @@ impl QemuMachine {
             | Capabilities::MMIO
             | Capabilities::MEMORY
             | Capabilities::MSIX
+            | Capabilities::VIRTIO
+            | Capabilities::QUEUE_EVENTS
+            | Capabilities::DISK_IDS
             | Capabilities::THREADS
             | Capabilities::RESIZE;
         capabilities.set(Capabilities::TIMERS, mode != Mode::TcgPaused);

@@ -216,6 +216,10 @@ impl Device {
         }
         // Its answer says that all before was done.
         let _: u64 = self.link.ask::<u64, _>(FrontendReq::GET_FEATURES, "", None)?;
+        // A back-end may call when it is given the call, for a front-end that comes back.
+        self.rings.iter().filter(|ring| ring.set).for_each(|ring| {
+            ring.events.call.take();
+        });
         Ok(())
     }
 

@@ -137,7 +137,11 @@ impl VhostUserMachine {
     ) -> Result<Self> {
         let ram = Arc::new(GuestRam::new(config.ram_bytes)?);
         let About { description, program, command } = about;
-        let mut capabilities = Capabilities::MEMORY | Capabilities::VRINGS | Capabilities::THREADS;
+        let mut capabilities = Capabilities::MEMORY
+            | Capabilities::VRINGS
+            | Capabilities::VIRTIO
+            | Capabilities::QUEUE_EVENTS
+            | Capabilities::THREADS;
         capabilities.set(Capabilities::RESIZE, server.is_some());
         let ring_max = if server.is_some() { STORAGE_DAEMON_RING_MAX } else { RING_MAX };
         let (names, streams): (Vec<String>, Vec<UnixStream>) = links.into_iter().unzip();

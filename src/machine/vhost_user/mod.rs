@@ -20,4 +20,6 @@ mod server;
 mod tests;
 
 pub use machine::{VhostUserConfig, VhostUserMachine};
-pub use server::{ServedDisk, StorageDaemon, find as find_storage_daemon, version};
+pub use server::{
+    ServedDisk, StorageDaemon, find as find_storage_daemon, version as storage_daemon_version,
+};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::rig::{HEADER, Request, Rig, STATUS, Start, USUAL, comes, silent};
-use super::{MULTIQUEUE, NEEDS, case};
+use super::{MULTIQUEUE, NEEDS, REGISTERS, case};
 use crate::base::Error;
 use crate::driver::chipset::Chipset;
 use crate::driver::pci::function::{COMMAND_INTX_DISABLE, reg};
@@ -15,28 +15,30 @@ use crate::suite::module::Case;
 use crate::suite::outcome::Outcome;
 use crate::suite::thread::TestThread;
 
-const MSIX: Capabilities = NEEDS.union(Capabilities::MSIX);
+const MSIX: Capabilities = REGISTERS.union(Capabilities::MSIX);
+const EVENTS: Capabilities = NEEDS.union(Capabilities::QUEUE_EVENTS);
 
 pub(super) const CASES: [Case; 4] = [
     case("intx", "the pin rises with a completion and falls when ISR is read", intx)
-        .needs(NEEDS.union(Capabilities::INTX)),
+        .needs(REGISTERS.union(Capabilities::INTX)),
     case("msix", "each queue has its vector; a masked one waits", msix).needs(MSIX),
-    case("event-idx", "an interrupt comes when the index passes the event", event_idx).needs(MSIX),
-    case("suppression", "without EVENT_IDX a flag silences interrupts", suppression).needs(MSIX),
+    case("event-idx", "an interrupt comes when the index passes the event", event_idx)
+        .needs(EVENTS),
+    case("suppression", "without EVENT_IDX a flag silences interrupts", suppression).needs(EVENTS),
 ];
 
 fn read(sector: u64) -> Request<'static> {
     Request { kind: VIRTIO_BLK_T_IN, sector, out: &[], into: 512 }
 }
 
-/// A disk with MSI-X, and the events of its vectors.
-pub(super) fn with_msix(
+/// A disk with an event for each queue: MSI-X vectors, or the calls of vrings.
+pub(super) fn with_events(
     thread: &mut TestThread<'_>,
     start: Start,
 ) -> Outcome<(Rig, Vec<Arc<IrqEvent>>)> {
     let rig = Rig::start(thread, Start { completion: CompletionMode::Interrupt, ..start })?;
     match &rig.device.interrupts {
-        Interrupts::Msix(_, events) => {
+        Interrupts::Msix(_, events) | Interrupts::Calls(events) => {
             let events = events.clone();
             Ok((rig, events))
         }
@@ -98,7 +100,7 @@ fn msix(thread: &mut TestThread<'_>) -> Outcome {
     const QUEUES: u16 = 4;
     let features = USUAL | VIRTIO_BLK_F_MQ;
     let start = Start { disk: MULTIQUEUE, queues: QUEUES, features, ..Start::default() };
-    let (mut rig, events) = with_msix(thread, start)?;
+    let (mut rig, events) = with_events(thread, start)?;
     for index in 0..QUEUES.into() {
         one_read(thread, &mut rig, index)?;
         let came = comes(thread, &*event(&events, index)?)?;
@@ -126,7 +128,7 @@ fn msix(thread: &mut TestThread<'_>) -> Outcome {
 
 fn event_idx(thread: &mut TestThread<'_>) -> Outcome {
     let features = USUAL | VIRTIO_F_EVENT_IDX;
-    let (mut rig, events) = with_msix(thread, Start { features, ..Start::default() })?;
+    let (mut rig, events) = with_events(thread, Start { features, ..Start::default() })?;
     if rig.device.features & VIRTIO_F_EVENT_IDX == 0 {
         return thread.skip("the device does not offer EVENT_IDX");
     }
@@ -159,7 +161,7 @@ fn event_idx(thread: &mut TestThread<'_>) -> Outcome {
 }
 
 fn suppression(thread: &mut TestThread<'_>) -> Outcome {
-    let (mut rig, events) = with_msix(thread, Start::default())?;
+    let (mut rig, events) = with_events(thread, Start::default())?;
     let irq = event(&events, 0)?;
     for _ in 0..3 {
         rig.queue(0)?.ring.suppress_interrupts();

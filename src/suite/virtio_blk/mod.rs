@@ -48,8 +48,11 @@ const DISKS: [TestDisk; 4] = {
     ]
 };
 
-/// Ports (or, without them, memory), RAM for the rings, and registers in memory.
-const NEEDS: Capabilities = Capabilities::MMIO.union(Capabilities::MEMORY);
+/// A disk, and RAM for its rings.
+const NEEDS: Capabilities = Capabilities::VIRTIO.union(Capabilities::MEMORY);
+
+/// And the registers of a PCI function: the interrupt status, the device status of the device's own.
+const REGISTERS: Capabilities = NEEDS.union(Capabilities::MMIO);
 
 const fn case(
     name: &'static str,
@@ -83,7 +86,7 @@ impl Module for VirtioBlk {
     }
 
     fn purpose(&self) -> &'static str {
-        "virtio block device on PCI, modern and legacy"
+        "virtio block device: on PCI, modern and legacy, and behind vhost-user"
     }
 
     fn cases(&self) -> &'static [Case] {

@@ -27,6 +27,8 @@ const AREA_BYTES: u64 = 2 * DATA;
 /// What the driver puts in the status byte: no device answers with it.
 const STATUS_UNTOUCHED: u8 = 0xff;
 
+/// A device in another process is looked at without a pause for so long: most answer by then.
+const YIELDS: Nanos = Nanos(1_000_000);
 /// Looks at a device that may need time, this far apart …
 pub(super) const LOOK: Nanos = Nanos(1_000_000);
 /// … and for so long.
@@ -400,11 +402,13 @@ pub(super) fn same(thread: &TestThread<'_>, what: &str, got: &[u8], want: &[u8])
 }
 
 /// Asks `look` until it has something, giving the device time in between.
-fn settled<T>(
+pub(super) fn settled<T>(
     thread: &mut TestThread<'_>,
     mut look: impl FnMut(&mut TestThread<'_>) -> Outcome<Option<T>>,
 ) -> Outcome<Option<T>> {
-    let end = Nanos(thread.now().0.saturating_add(PATIENCE.0));
+    let clock = thread.machine().clock();
+    let (start, real) = (thread.now(), !clock.is_virtual());
+    let end = Nanos(start.0.saturating_add(PATIENCE.0));
     loop {
         let late = thread.now() >= end;
         if let Some(found) = look(thread)? {
@@ -413,8 +417,10 @@ fn settled<T>(
         if late {
             return Ok(None);
         }
-        if !thread.machine().poll()? {
-            thread.get_on(LOOK)?;
+        match thread.machine().poll()? {
+            true => {}
+            false if real && thread.now() - start < YIELDS.0 => std::thread::yield_now(),
+            false => thread.get_on(LOOK)?,
         }
     }
 }
