@@ -19,6 +19,12 @@ use crate::base::limits::{DEDUP_ENTRIES_MAX, PAYLOAD_FRAME_BYTES};
 /// zstd's fastest ordinary level: an import should be bound by its input, not by this.
 pub(crate) const ZSTD_LEVEL: i32 = 1;
 
+/// What is compressed at while data has turned out to be random: little more than a copy.
+const ZSTD_LEVEL_HOPELESS: i32 = -100;
+
+/// Frames that are taken for random after one that was, before that is tried again.
+const HOPELESS_FRAMES: u32 = 7;
+
 /// Entries of one generation: two of them stay below [`DEDUP_ENTRIES_MAX`], and 7/8 of a power of
 /// two is where a hash table is fullest.
 const GENERATION_ENTRIES: usize = DEDUP_ENTRIES_MAX / 16 * 7;
@@ -36,7 +42,10 @@ pub(super) struct Collector {
     /// The generation before; dropped when `recent` is full.
     older: HashMap<u64, u32>,
     compressor: zstd::bulk::Compressor<'static>,
+    /// What was asked for.
     level: i32,
+    /// Frames that are still taken for random.
+    hopeless: u32,
 }
 
 impl Collector {
@@ -49,6 +58,7 @@ impl Collector {
             older: HashMap::new(),
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
             level: ZSTD_LEVEL,
+            hopeless: 0,
         })
     }
 
@@ -124,13 +134,30 @@ impl Collector {
         self.recent.insert(key, number);
     }
 
+    /// The waiting payloads, compressed; without much ado where those before were random.
+    fn compress(&mut self) -> io::Result<Vec<u8>> {
+        if self.hopeless > 0 {
+            self.hopeless -= 1;
+            self.compressor.set_compression_level(self.level.min(ZSTD_LEVEL_HOPELESS))?;
+            let compressed = self.compressor.compress(&self.raw);
+            self.compressor.set_compression_level(self.level)?;
+            return compressed;
+        }
+        let compressed = self.compressor.compress(&self.raw)?;
+        // A small frame says nothing of those to come.
+        if compressed.len() >= self.raw.len() && self.raw.len() >= PAYLOAD_FRAME_BYTES / 2 {
+            self.hopeless = HOPELESS_FRAMES;
+        }
+        Ok(compressed)
+    }
+
     /// The waiting frame, which then waits no more.
     pub(super) fn take_frame(&mut self) -> io::Result<(FrameHeader, Vec<u8>)> {
         let mut header = FrameHeader::new(KIND_PAYLOAD, self.entries.len() as u32);
         header.raw_len = U32::new(self.raw.len() as u32);
         header.payload = u64::from(self.first).into();
         let mut body = self.entries.as_bytes().to_vec();
-        body.extend_from_slice(&self.compressor.compress(&self.raw)?);
+        body.extend_from_slice(&self.compress()?);
         self.first += self.entries.len() as u32;
         self.entries.clear();
         self.raw.clear();
@@ -173,6 +200,30 @@ mod tests {
         assert_eq!(collector.add(first, b"one"), Some(1));
         assert_eq!(collector.find(&first, &file, &index).unwrap(), Some(1));
         assert_eq!(collector.find(&forged, &file, &index).unwrap(), None);
+    }
+
+    #[test]
+    fn random_data_is_not_compressed_again_and_again_and_what_follows_is() {
+        let mut collector = Collector::new().unwrap();
+        let mut prng = crate::base::Prng::new(1);
+        let mut frame = |random: bool| {
+            let mut data = vec![7; PAYLOAD_FRAME_BYTES];
+            if random {
+                prng.fill(&mut data);
+            }
+            collector.add(Collector::describe(PAYLOAD_DATA, &data), &data).unwrap();
+            let (_, body) = collector.take_frame().unwrap();
+            let stored = zstd::bulk::decompress(&body[PAYLOAD_ENTRY_BYTES..], data.len()).unwrap();
+            assert_eq!(stored, data);
+            (body.len(), collector.hopeless)
+        };
+        assert_eq!(frame(true).1, HOPELESS_FRAMES);
+        for left in (0..HOPELESS_FRAMES).rev() {
+            let (len, hopeless) = frame(false);
+            assert!(len < PAYLOAD_FRAME_BYTES / 8, "{len}");
+            assert_eq!(hopeless, left);
+        }
+        assert_eq!(frame(false).1, 0);
     }
 
     #[test]

@@ -139,6 +139,22 @@ fn a_format_that_only_qemu_has_is_served_as_well() {
     replays(dir, "raw", "d.vmdk");
 }
 
+#[test]
+fn fio_verifies_what_it_wrote() {
+    let engines = Command::new("fio").arg("--enghelp").output();
+    if !engines.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("nbd")) {
+        return println!("skipped: no fio with an nbd engine is installed");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::File::create(dir.join("d.raw")).unwrap().set_len(8 << 20).unwrap();
+    let job = "fio --name=j --ioengine=nbd --uri={uri} --rw=randwrite --bsrange=512-64k \
+               --bs_unaligned=0 --size=8M --iodepth=16 --verify=crc32c --do_verify=1 --fsync=64 \
+               --randseed=7 --norandommap=0";
+    record(dir, "d.raw", &job.split_whitespace().collect::<Vec<_>>().join(" "));
+    replays(dir, "qcow2", "d.raw");
+}
+
 /// A recorder without a command, and the address that it said it is at.
 fn start(dir: &Path, args: &str) -> (Child, String) {
     let mut child = Command::new(QTRACE)

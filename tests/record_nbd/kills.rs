@@ -93,7 +93,19 @@ fn load(socket: &Path, seed: u64) -> Log {
     }
 }
 
+/// Starts a recorder. The kernel may take a moment to let go of the image that a killed one had
+/// (it ends io_uring's requests in the background), and until then it is locked.
 fn start(image: &Path, trace: &Path, socket: &Path) -> Child {
+    loop {
+        match try_start(image, trace, socket) {
+            Ok(child) => return child,
+            Err(why) if why.contains("another program") => std::thread::yield_now(),
+            Err(why) => panic!("the recorder did not start: {why}"),
+        }
+    }
+}
+
+fn try_start(image: &Path, trace: &Path, socket: &Path) -> Result<Child, String> {
     let mut child = Command::new(QTRACE)
         .args(["record", "nbd", "--force", "--image"])
         .arg(image)
@@ -109,12 +121,12 @@ fn start(image: &Path, trace: &Path, socket: &Path) -> Child {
     let mut said = String::new();
     for line in stderr.lines().map_while(Result::ok) {
         if line.contains(" at ") {
-            return child;
+            return Ok(child);
         }
         said += &line;
     }
     let status = child.wait();
-    panic!("the recorder did not start: {status:?}: {said}");
+    Err(format!("{status:?}: {said}"))
 }
 
 /// Kills one recorder at a moment of its life; checks what it left.

@@ -159,8 +159,9 @@ impl Backend {
         }
         let in_place = match job.work {
             Work::Read | Work::Status { .. } | Work::Cache => true,
-            Work::Write { fua } => !fua || alone,
-            Work::Flush => alone,
+            Work::Write { fua } => !fua,
+            // It is slow by nature, and more may be asked for meanwhile.
+            Work::Flush => false,
             Work::Trim { fua } | Work::Zeroes { fua, .. } => {
                 alone && !fua && job.len <= IN_PLACE_BYTES_MAX
             }
