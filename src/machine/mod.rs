@@ -20,7 +20,7 @@ use bitflags::bitflags;
 use crate::base::{Clock, Error, GuestAddr, Nanos, Result};
 pub use apic_messages::ApicMessage;
 pub use obituary::Obituary;
-pub use ram::GuestRam;
+pub use ram::{DeviceMemory, GuestRam};
 
 bitflags! {
     /// The facets a machine has.

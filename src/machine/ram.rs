@@ -13,6 +13,26 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, Mmap
 
 use crate::base::{Error, GuestAddr, Result};
 
+/// Guest memory as a device reaches it.
+pub trait DeviceMemory: Send + Sync {
+    /// Host address of a guest range that is contiguous here, or `None` when any of it is not
+    /// memory. Valid as long as `self` is.
+    fn host(&self, addr: GuestAddr, len: u64) -> Option<*mut u8>;
+
+    /// Host address of the beginning of a guest range, and how much of the range follows there (at
+    /// least one byte): all of it, unless memory is in several pieces.
+    fn part(&self, addr: GuestAddr, len: u64) -> Option<(*mut u8, u64)> {
+        self.host(addr, len).map(|host| (host, len))
+    }
+}
+
+impl DeviceMemory for GuestRam {
+    #[inline]
+    fn host(&self, addr: GuestAddr, len: u64) -> Option<*mut u8> {
+        Self::host(self, addr, len)
+    }
+}
+
 /// One contiguous range of guest RAM from address 0 (boards with a PCI hole keep RAM below it).
 pub struct GuestRam {
     memory: GuestMemoryMmap,

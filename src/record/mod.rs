@@ -4,7 +4,8 @@
 //!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run; [`tap_file`]: of one;
 //! - [`recording`]: what the taps on real systems write through, live;
 //!   [`command`]: the program that uses such a tap, run and ended with it;
-//! - [`nbd`]: an NBD server in front of an image; [`qemu`]: taps in a QEMU that the user starts.
+//! - [`nbd`]: an NBD server in front of an image; [`vhost_user_blk`]: a disk for VMMs that attach
+//!   one by vhost-user; [`qemu`]: taps in a QEMU that the user starts.
 
 pub mod command;
 pub mod machine;
@@ -14,6 +15,7 @@ pub mod qemu;
 pub mod recording;
 pub mod tap_dir;
 pub mod tap_file;
+pub mod vhost_user_blk;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ pub mod common;
 mod machine;
 mod nbd;
 mod qemu;
+mod vhost_user_blk;
 
 use clap::Subcommand;
 
@@ -14,6 +15,7 @@ Examples:
   qtrace record nbd --image d.qcow2 -o t.qtrace -- qemu-img bench -f raw {uri}
   qtrace record nbd --image d.raw -o t.qtrace --socket /tmp/d.sock
   qtrace record qemu -o t.qtrace --block --bus -- qemu-system-x86_64 -drive file=d.qcow2,if=virtio
+  qtrace record vhost-user-blk --image d.raw -o t.qtrace --socket /tmp/d.sock
   qtrace record machine -o rtc.qtrace --test rtc/drift hz=1024
   qtrace record machine -o blk.qtrace --machine qemu --test virtio-blk/resize";
 
@@ -42,6 +44,8 @@ pub enum Source {
     Nbd(nbd::Args),
     /// A QEMU of yours: requests to its drives, accesses to its devices.
     Qemu(qemu::Args),
+    /// A vhost-user-blk disk for a VMM's guest: whatever the guest does with it.
+    VhostUserBlk(vhost_user_blk::Args),
 }
 
 /// Runs the command; returns the exit code.
@@ -53,5 +57,6 @@ pub fn run(args: &Args) -> Result<u8> {
         Source::Machine(args) => machine::run(args),
         Source::Nbd(args) => nbd::run(args),
         Source::Qemu(args) => qemu::run(args),
+        Source::VhostUserBlk(args) => vhost_user_blk::run(args),
     }
 }

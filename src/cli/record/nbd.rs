@@ -1,6 +1,6 @@
 //! `qtrace record nbd`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::common::{EXIT_CODES, RecordArgs, finish, give_up, places, say, until_the_end};
 use crate::base::{Error, Result};
@@ -65,7 +65,7 @@ pub struct Args {
     record: RecordArgs,
 }
 
-fn cache_mode(text: &str) -> std::result::Result<CacheMode, String> {
+pub(super) fn cache_mode(text: &str) -> std::result::Result<CacheMode, String> {
     match text {
         "none" => Ok(CacheMode::None),
         "writeback" => Ok(CacheMode::Writeback),
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<u8> {
         allow_backing: args.allow_backing,
         ..OpenOptions::default()
     };
-    refuse_same_file(args)?;
+    refuse_same_file(&args.record.output, &args.image)?;
     let image = image::open(&args.image, &options)?;
     let info = image.info();
     let name =
@@ -162,10 +162,10 @@ pub(super) fn tell(recording: &Recording, counts: Option<&Counts>) {
 }
 
 /// A trace on top of the image that it is of would be the end of both.
-fn refuse_same_file(args: &Args) -> Result<()> {
-    let real = |path: &PathBuf| std::fs::canonicalize(path).ok();
-    if real(&args.record.output).is_some_and(|output| Some(output) == real(&args.image)) {
-        return Err(Error::usage("the trace would replace the image").path(&args.image));
+pub(super) fn refuse_same_file(output: &Path, image: &Path) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    if real(output).is_some_and(|output| Some(output) == real(image)) {
+        return Err(Error::usage("the trace would replace the image").path(image));
     }
     Ok(())
 }

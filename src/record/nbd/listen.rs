@@ -41,14 +41,14 @@ enum Socket {
 }
 
 /// A listening socket. Its name is removed with it.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     /// Goes after the socket in it.
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Listener {
-    pub(super) fn new(listen: &Listen) -> Result<Self> {
+    pub(crate) fn new(listen: &Listen) -> Result<Self> {
         match listen {
             Listen::Private => {
                 let folder = tempfile::Builder::new()
@@ -72,8 +72,20 @@ impl Listener {
         })
     }
 
+    /// Another handle of the Unix socket, for a protocol of that kind only.
+    pub(crate) fn unix(&self) -> Result<UnixListener> {
+        match &self.socket {
+            Socket::Unix { listener, path, .. } => {
+                listener.try_clone().writing(path, "cannot share the socket")
+            }
+            Socket::Tcp { address, .. } => {
+                Err(Error::usage(format!("{address} is no Unix socket")))
+            }
+        }
+    }
+
     /// The name of the Unix socket.
-    pub(super) fn socket(&self) -> Option<&Path> {
+    pub(crate) fn socket(&self) -> Option<&Path> {
         match &self.socket {
             Socket::Unix { path, .. } => Some(path),
             Socket::Tcp { .. } => None,

@@ -20,7 +20,7 @@ mod flight;
 mod handshake;
 mod holes;
 mod input;
-mod listen;
+pub(crate) mod listen;
 mod output;
 mod request;
 pub mod server;

@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 
 use super::{CHAIN_DESCRIPTORS_MAX, Descriptor, RingError};
 use crate::base::GuestAddr;
-use crate::machine::GuestRam;
+use crate::machine::DeviceMemory;
 use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
 
 /// The buffers of one chain: readable ones first, then writable ones. Reused for every request, so
@@ -52,7 +52,11 @@ impl Chain {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, ram: &GuestRam, desc: Descriptor) -> Result<(), RingError> {
+    pub(super) fn push<M: DeviceMemory>(
+        &mut self,
+        ram: &M,
+        desc: Descriptor,
+    ) -> Result<(), RingError> {
         let writable = desc.has(VRING_DESC_F_WRITE);
         if self.writable_seen && !writable {
             return Err(RingError::Order);
@@ -63,17 +67,47 @@ impl Chain {
             return Err(RingError::ChainLength);
         }
         let len = u64::from(desc.len);
-        let host = ram.host(GuestAddr(desc.addr), len).ok_or(RingError::Address)?;
         if len == 0 {
             // Nothing forbids an empty buffer, and nothing is in it.
-            return Ok(());
+            return ram.host(GuestAddr(desc.addr), 0).map(drop).ok_or(RingError::Address);
         }
-        self.iov.push(libc::iovec { iov_base: host.cast(), iov_len: desc.len as usize });
+        let (host, part) = ram.part(GuestAddr(desc.addr), len).ok_or(RingError::Address)?;
+        self.push_part(host, part, writable);
+        if part < len {
+            return self.push_rest(ram, desc, part);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn push_part(&mut self, host: *mut u8, len: u64, writable: bool) {
+        self.iov.push(libc::iovec { iov_base: host.cast(), iov_len: len as usize });
         if writable {
             self.writable_bytes += len;
         } else {
             self.readable += 1;
             self.readable_bytes += len;
+        }
+    }
+
+    /// A buffer that lies in several pieces of memory: what is behind its first `done` bytes.
+    #[cold]
+    fn push_rest<M: DeviceMemory>(
+        &mut self,
+        ram: &M,
+        desc: Descriptor,
+        mut done: u64,
+    ) -> Result<(), RingError> {
+        let len = u64::from(desc.len);
+        while done < len {
+            if self.iov.len() >= CHAIN_DESCRIPTORS_MAX {
+                return Err(RingError::ChainLength);
+            }
+            let addr = desc.addr.checked_add(done).ok_or(RingError::Address)?;
+            let part = ram.part(GuestAddr(addr), len - done);
+            let (host, part) = part.filter(|(_, part)| *part > 0).ok_or(RingError::Address)?;
+            self.push_part(host, part, desc.has(VRING_DESC_F_WRITE));
+            done += part;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use virtio_bindings::virtio_ring::*;
 
 use crate::base::GuestAddr;
-use crate::machine::GuestRam;
+use crate::machine::{DeviceMemory, GuestRam};
 
 /// Bytes of a descriptor (§2.7.5).
 pub const DESCRIPTOR_BYTES: u64 = 16;
@@ -89,7 +89,7 @@ struct Cells<T> {
 
 impl<T> Cells<T> {
     /// `T` is one of the unsigned atomics, for which any bytes are a value.
-    fn new(ram: &GuestRam, addr: u64, align: u64, len: usize) -> Option<Self> {
+    fn new<M: DeviceMemory>(ram: &M, addr: u64, align: u64, len: usize) -> Option<Self> {
         let bytes = (len * size_of::<T>()) as u64;
         let host = ram.host(GuestAddr(addr), bytes).filter(|_| addr.is_multiple_of(align))?;
         Some(Self { base: NonNull::new(host.cast())?, len })
@@ -126,8 +126,8 @@ impl Descriptor {
 }
 
 /// A started queue.
-pub struct DeviceQueue {
-    ram: Arc<GuestRam>,
+pub struct DeviceQueue<M = GuestRam> {
+    ram: Arc<M>,
     /// Two words a descriptor.
     descriptors: Cells<AtomicU64>,
     /// `flags, idx, ring[size], used_event`.
@@ -152,15 +152,15 @@ pub struct DeviceQueue {
 }
 
 // SAFETY: the pointers reach shared guest RAM, which `ram` keeps mapped in every thread.
-unsafe impl Send for DeviceQueue {}
+unsafe impl<M: DeviceMemory> Send for DeviceQueue<M> {}
 
-impl DeviceQueue {
+impl<M: DeviceMemory> DeviceQueue<M> {
     /// Starts a queue with both indices at 0.
     ///
     /// # Errors
     /// [`RingError::Layout`].
     pub fn new(
-        ram: &Arc<GuestRam>,
+        ram: &Arc<M>,
         config: &QueueConfig,
         features: u64,
         concurrent: bool,
@@ -172,9 +172,11 @@ impl DeviceQueue {
         let n = usize::from(size);
         let has = |bit: u32| features & (1 << bit) != 0;
         let used_end = config.used.checked_add(4 + 8 * u64::from(size)).ok_or(RingError::Layout)?;
-        let areas = || {
+        let areas = |ram: &Arc<M>| {
+            let shared = Arc::clone(ram);
+            let ram: &M = ram;
             Some(Self {
-                ram: Arc::clone(ram),
+                ram: shared,
                 descriptors: Cells::new(ram, config.desc, VRING_DESC_ALIGN_SIZE.into(), 2 * n)?,
                 avail: Cells::new(ram, config.avail, VRING_AVAIL_ALIGN_SIZE.into(), n + 3)?,
                 used: Cells::new(ram, config.used, VRING_USED_ALIGN_SIZE.into(), 1 + 2 * n)?,
@@ -190,7 +192,38 @@ impl DeviceQueue {
                 published: 0,
             })
         };
-        areas().ok_or(RingError::Layout)
+        areas(ram).ok_or(RingError::Layout)
+    }
+
+    /// Goes on where another device left off: at this entry of the available ring, and where the
+    /// used ring says. Call it before anything is taken.
+    #[must_use]
+    pub fn resumed_at(self, next_avail: u16) -> Self {
+        let used = self.used_index();
+        Self { next_avail, end_avail: next_avail, next_used: used, published: used, ..self }
+    }
+
+    /// The used index that the driver sees.
+    pub fn used_index(&self) -> u16 {
+        u16::from_le(self.used_head.at(1).load(Ordering::Acquire))
+    }
+
+    /// The entry of the available ring that is taken next.
+    pub fn next_avail(&self) -> u16 {
+        self.next_avail
+    }
+
+    /// The entry of the used ring that is filled next: the used index, once it is published.
+    pub fn next_used(&self) -> u16 {
+        self.next_used
+    }
+
+    /// Walks the chain at `head`, which was taken before and never given back.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn take_again(&self, head: u16, chain: &mut Chain) -> Result<(), RingError> {
+        self.walk(head, chain)
     }
 
     /// Entries.
@@ -239,7 +272,7 @@ impl DeviceQueue {
             if desc.has(VRING_DESC_F_INDIRECT) {
                 return self.walk_indirect(desc, chain);
             }
-            chain.push(&self.ram, desc)?;
+            chain.push(&*self.ram, desc)?;
             if !desc.has(VRING_DESC_F_NEXT) {
                 return Ok(());
             }
@@ -261,7 +294,8 @@ impl DeviceQueue {
         if bytes == 0 || !bytes.is_multiple_of(DESCRIPTOR_BYTES) {
             return Err(RingError::IndirectLength);
         }
-        if !self.ram.contains(GuestAddr(table.addr), bytes) {
+        let in_memory = self.ram.part(GuestAddr(table.addr), bytes).is_some();
+        if !in_memory || table.addr.checked_add(bytes).is_none() {
             return Err(RingError::Address);
         }
         let count = bytes / DESCRIPTOR_BYTES;
@@ -272,15 +306,16 @@ impl DeviceQueue {
             }
             // The table may stand at any address, so it is copied out, not read as atomics; the
             // driver must not change it meanwhile, and what it then gets is still range-checked.
-            let mut words = [[0; 8]; 2];
-            self.ram
-                .read(GuestAddr(table.addr + index * DESCRIPTOR_BYTES), words.as_flattened_mut());
+            let at = GuestAddr(table.addr.wrapping_add(index * DESCRIPTOR_BYTES));
+            let host = self.ram.host(at, DESCRIPTOR_BYTES).ok_or(RingError::Address)?;
+            // SAFETY: `host` found 16 bytes of memory there, and any bytes are a value.
+            let words: [[u8; 8]; 2] = unsafe { host.cast::<[[u8; 8]; 2]>().read_unaligned() };
             let [addr, rest] = words.map(u64::from_ne_bytes);
             let desc = Descriptor::from_words(addr, rest);
             if desc.has(VRING_DESC_F_INDIRECT) {
                 return Err(RingError::IndirectNested);
             }
-            chain.push(&self.ram, desc)?;
+            chain.push(&*self.ram, desc)?;
             if !desc.has(VRING_DESC_F_NEXT) {
                 return Ok(());
             }

@@ -1,0 +1,169 @@
+//! `qtrace record vhost-user-blk`.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::common::{EXIT_CODES, RecordArgs, finish, give_up, say, until_the_end};
+use crate::base::{Error, Result};
+use crate::image::{self, CacheMode, Image, OpenOptions};
+use crate::record::command::{Place, Signals};
+use crate::record::nbd::listen::{Listen, Listener};
+use crate::record::recording::Recording;
+use crate::record::vhost_user_blk::{self as tap, DiskOptions, QUEUES_MAX, Watch};
+use crate::trace::StreamInfo;
+
+const EXAMPLES: &str = "\
+Examples:
+  qtrace record vhost-user-blk --image d.qcow2 -o t.qtrace --socket /tmp/d.sock
+      then: qemu-system-x86_64 … -m 1G -object memory-backend-memfd,id=m,size=1G,share=on \\
+              -machine memory-backend=m -chardev socket,id=d,path=/tmp/d.sock,reconnect=1 \\
+              -device vhost-user-blk-pci,chardev=d
+  qtrace record vhost-user-blk --image d.raw -o t.qtrace --socket d.sock -- ./run-guest {socket}
+  qtrace record vhost-user-blk --image d.raw -o t.qtrace --socket d.sock -- \\
+      qtrace replay --machine vhost-user:{socket} --test block-trace-virtio tracefile=in.qtrace
+  qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=new.raw
+
+The guest's memory must be shared (share=on). One front-end at a time has the disk; when it goes,
+the next one gets it. A raw image that is given another size (truncate -s) has it in the guest, too.
+Killed and started again with the same socket, it goes on where it was (inflight tracking); the
+trace of before stays as it was left.";
+
+/// Arguments of `qtrace record vhost-user-blk`.
+#[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
+pub struct Args {
+    /// The image that is the guest's disk: the guest changes it.
+    #[arg(long, value_name = "D")]
+    image: PathBuf,
+
+    /// Its format: raw, qcow2, or another that qemu-nbd has [default: by its content].
+    #[arg(long, value_name = "F")]
+    format: Option<String>,
+
+    /// Refuse writes.
+    #[arg(long)]
+    read_only: bool,
+
+    /// How the image reaches the disk: writeback, none (O_DIRECT) or unsafe (no flushes).
+    #[arg(long, value_name = "MODE", default_value = "writeback", value_parser = super::nbd::cache_mode)]
+    cache: CacheMode,
+
+    /// Open backing and data files outside the image's folder too.
+    #[arg(long)]
+    allow_backing: bool,
+
+    /// Listen on this Unix socket, which only you may use [default: one in a folder of its own].
+    #[arg(long, value_name = "S")]
+    socket: Option<PathBuf>,
+
+    /// Queues that a front-end may have; each has a thread here and a stream in the trace.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=i64::from(QUEUES_MAX)))]
+    queues: u16,
+
+    /// Logical block size.
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_bytes)]
+    block_bytes: u32,
+
+    /// The disk's identifier, at most 20 bytes.
+    #[arg(long, value_name = "TEXT", default_value = "qtrace", value_parser = serial)]
+    serial: String,
+
+    #[command(flatten)]
+    record: RecordArgs,
+}
+
+fn block_bytes(text: &str) -> std::result::Result<u32, String> {
+    let bytes = text.parse().ok();
+    bytes.filter(|bytes| matches!(bytes, 512 | 4096)).ok_or_else(|| "512 or 4096".to_owned())
+}
+
+fn serial(text: &str) -> std::result::Result<String, String> {
+    match text.len() {
+        0..=20 => Ok(text.to_owned()),
+        _ => Err("an identifier has at most 20 bytes".to_owned()),
+    }
+}
+
+/// Runs the command; returns the exit code.
+///
+/// # Errors
+/// Whatever kept the recording from being made, or from being whole.
+pub fn run(args: &Args) -> Result<u8> {
+    // Before any thread is there.
+    let signals = Signals::take_over()?;
+    super::nbd::refuse_same_file(&args.record.output, &args.image)?;
+    let options = OpenOptions {
+        format: args.format.clone(),
+        writable: !args.read_only,
+        cache: args.cache,
+        allow_backing: args.allow_backing,
+        ..OpenOptions::default()
+    };
+    let image = image::open(&args.image, &options)?;
+    let listen = args.socket.clone().map_or(Listen::Private, Listen::Socket);
+    let listener = Listener::new(&listen)?;
+    let header = tap::header(&*image);
+    let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    let recording = Arc::new(recording);
+    match serve(args, options, image, &listener, &recording, &signals) {
+        Ok(code) => {
+            // From here on a second signal ends us at once.
+            drop(signals);
+            finish(&args.record, alone(recording)?, code)
+        }
+        Err(error) => give_up(alone(recording)?, error),
+    }
+}
+
+/// The recording, when whoever said things to it has ended.
+fn alone(recording: Arc<Recording>) -> Result<Recording> {
+    Arc::into_inner(recording).ok_or_else(|| {
+        Error::incomplete("a front-end does not let go of the disk: the trace lacks its end")
+            .hint("it can be opened, and says that it is incomplete")
+    })
+}
+
+fn serve(
+    args: &Args,
+    options: OpenOptions,
+    image: Arc<dyn Image>,
+    listener: &Listener,
+    recording: &Arc<Recording>,
+    signals: &Signals,
+) -> Result<u8> {
+    let name =
+        args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let (size, raw) = (image.size(), image.info().format == "raw");
+    let info = StreamInfo {
+        device: name,
+        queue: None,
+        device_bytes: Some(size),
+        block_bytes: Some(args.block_bytes),
+    };
+    let taps = Arc::clone(recording);
+    let new_tap =
+        move |queue: u16| taps.stream(StreamInfo { queue: Some(queue.into()), ..info.clone() });
+    let disk = DiskOptions {
+        queues: args.queues,
+        block_bytes: args.block_bytes,
+        serial: args.serial.clone(),
+    };
+    let server = tap::serve(listener.unix()?, image, &disk, Box::new(new_tap))?;
+    let server = Arc::new(server);
+    let path = args.image.clone();
+    let again = move || image::open(&path, &options);
+    let watch = raw.then(|| Watch::start(Arc::clone(&server), &args.image, size, again));
+    let socket = listener.socket().map(|path| path.as_os_str().to_owned()).unwrap_or_default();
+    if args.record.command.is_empty() {
+        say(&format!("serving {} at {}", args.image.display(), socket.display()));
+    }
+    let places: [Place<'_>; 1] = [("socket", OsStr::new(&socket))];
+    let code = until_the_end(&args.record, recording, signals, &places);
+    drop(watch);
+    recording.note(format!("front-ends: {}", server.sessions()));
+    if let Some(server) = Arc::into_inner(server) {
+        server.stop().into_iter().for_each(|line| recording.note(line));
+    }
+    code
+}
