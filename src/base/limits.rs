@@ -97,3 +97,7 @@ pub const QTEST_SHOWN_LINES_MAX: usize = 3;
 /// what a fast disk is sent, so that a killed recorder loses little and a stall of the file system
 /// is not felt at once.
 pub const RECORD_QUEUE_BYTES: usize = 64 << 20;
+
+/// Requests whose completion is waited for when a trace is shown, edited, exported or examined:
+/// some 64 MiB; no device has so many in flight.
+pub const IN_FLIGHT_MAX: usize = 1 << 20;

@@ -7,6 +7,8 @@ pub mod info;
 pub mod progress;
 pub mod record;
 pub mod replay;
+pub mod select;
+pub mod show;
 mod signals;
 pub mod test;
 
@@ -31,6 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   qtrace import vda.blklogwrites.gz -o t.qtrace
   qtrace info t.qtrace
+  qtrace show t.qtrace --op write --range 1M-2M
   qtrace replay --test block-trace-virtio tracefile=t.qtrace,target_img=d.qcow2,target_fmt=qcow2
   qtrace diff d.qcow2 want.raw
   qtrace record machine -o rtc.qtrace --test rtc/drift
@@ -44,6 +47,8 @@ pub enum Command {
     Import(import::Args),
     /// Say what a trace holds and what it lacks.
     Info(info::Args),
+    /// Print the events of a trace, all or some of them.
+    Show(show::Args),
     /// Replay a trace through a device model onto a disk image, and check the result.
     Replay(replay::Args),
     /// Record what a real system does as a .qtrace.
@@ -95,6 +100,7 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Import(args) => import::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Show(args) => show::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Test(args) => test::run(&args),

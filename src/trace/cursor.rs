@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::event::Event;
+use super::filter::Span;
 use super::format::{RECORD_BYTES, RecordBounds};
 use super::map::RELEASE_BYTES;
 use super::reader::Trace;
@@ -43,6 +44,8 @@ pub struct Cursor<'a> {
     bounds: RecordBounds,
     /// Everything before this file offset was given back.
     released: usize,
+    /// Frames that end before the first, or begin at the second or later, are passed over.
+    times: Span,
 }
 
 impl<'a> Cursor<'a> {
@@ -57,7 +60,24 @@ impl<'a> Cursor<'a> {
     fn new(trace: Handle<'a>, from: u64) -> Self {
         let next_frame = trace.frame_of(from).unwrap_or(trace.frames());
         let bounds = RecordBounds { streams: 0, next_payload: 0 };
-        Self { trace, next_frame, at: 0, end: 0, number: from, bounds, released: usize::MAX }
+        Self {
+            trace,
+            next_frame,
+            at: 0,
+            end: 0,
+            number: from,
+            bounds,
+            released: usize::MAX,
+            times: Span::default(),
+        }
+    }
+
+    /// Passes over frames that hold no event of `times` (nanoseconds): what comes is of frames
+    /// that hold some, and not all of it need lie in `times` itself.
+    #[must_use]
+    pub fn near(mut self, times: Span) -> Self {
+        self.times = times;
+        self
     }
 
     /// Number of the event that [`Cursor::next`] returns, if there is one.
@@ -85,12 +105,16 @@ impl<'a> Cursor<'a> {
     /// Enters the next frame; `false` when there is none.
     #[cold]
     fn enter(&mut self) -> Result<bool> {
+        while self.trace.frame_outside(self.next_frame, self.times) {
+            self.next_frame += 1;
+        }
         if self.next_frame >= self.trace.frames() {
             self.release(self.end);
             return Ok(false);
         }
         let records = self.trace.records(self.next_frame)?;
         let skipped = self.number.saturating_sub(records.first) as usize * RECORD_BYTES;
+        self.number = self.number.max(records.first);
         self.at = records.start + skipped;
         self.end = records.end;
         self.bounds = records.bounds;

@@ -5,13 +5,16 @@
 //!   events as its records;
 //! - [`writer`] (with `sink`, the file, and `dedup`, payloads on their way in) and [`reader`]
 //!   (with `map`, [`cursor`], `payload`): the two ends of it;
-//! - [`index`]: seek; `scan`: recovery of a trace whose end is lost.
+//! - [`index`]: seek; `scan`: recovery of a trace whose end is lost;
+//! - [`filter`]: which events are meant; [`in_flight`]: requests until they are answered.
 
 pub mod bus_event;
 pub mod cursor;
 mod dedup;
 pub mod event;
+pub mod filter;
 pub mod format;
+pub mod in_flight;
 pub mod index;
 mod map;
 mod payload;
@@ -29,7 +32,9 @@ pub use event::{
     Complete, Event, Issue, Loss, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo,
     StreamTotals, TraceHeader, TraceSummary,
 };
+pub use filter::{Chooser, Filter, Kinds, Span};
 pub use format::PAYLOAD_BYTES_MAX;
+pub use in_flight::InFlight;
 pub use index::PayloadTotals;
 pub use reader::{Trace, Truncation};
 pub use writer::TraceWriter;

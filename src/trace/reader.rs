@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 
 use super::cursor::Cursor;
 use super::event::{Event, PayloadRef, StreamInfo, StreamTotals, TraceHeader, TraceSummary};
+use super::filter::Span;
 use super::format::{
     FRAME_HEADER_BYTES, KIND_EVENTS, KIND_HEADER, MAGIC, MAJOR, MINOR, PREAMBLE_BYTES, Preamble,
     RECORD_BYTES, Record, RecordBounds, UNKNOWN_KIND, meta,
@@ -285,6 +286,12 @@ impl Trace {
     /// Number of events frames.
     pub(super) fn frames(&self) -> usize {
         self.index.event_frames.len()
+    }
+
+    /// Whether there is a frame of index `at` and all of it lies outside `times`.
+    pub(super) fn frame_outside(&self, at: usize, times: Span) -> bool {
+        let frame = self.index.event_frames.get(at);
+        frame.is_some_and(|f| f.time_max < times.from || !times.holds(f.time_min.max(times.from)))
     }
 
     pub(super) fn map(&self) -> &Map {

@@ -125,6 +125,15 @@ pub fn write_all(dir: &Path) {
     }
     std::fs::write(dir.join("job.iolog"), iolog).expect("written");
 
+    // QEMU's trace log of a boot that looks at its host bridge.
+    let access = |verb: &str, addr: &str, value: &str| {
+        format!(
+            "memory_region_ops_{verb} cpu 0 mr 0x1 addr {addr} value {value} size 4 name 'pci-conf'\n"
+        )
+    };
+    let boot = access("write", "0xcf8", "0x80000000") + &access("read", "0xcfc", "0x12378086");
+    std::fs::write(dir.join("boot.log"), boot).expect("written");
+
     let csv: String = (0..10)
         .map(|n| {
             format!(

@@ -1,0 +1,3 @@
+//! Traces out: one file per foreign format.
+
+pub mod json_lines;
