@@ -65,6 +65,7 @@ fn filters_by_kind_range_time_number_and_place() {
     assert_eq!(times.len(), 4);
     assert!(times[0].starts_with("     1000     0.500000000"), "{}", times[0]);
     assert_eq!(show(dir, &["--events", "1990-"]).len(), 10);
+    assert_eq!(show(dir, &["--events", "-4", "--range", "-1M", "--time", "-1s"]).len(), 4);
     assert_eq!(show(dir, &["--op", "write", "--events", "1990-", "--time", "998ms-"]).len(), 2);
     let around = show(dir, &["--around", "1000", "--context", "2"]);
     assert_eq!(around.len(), 5);

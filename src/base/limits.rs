@@ -101,3 +101,6 @@ pub const RECORD_QUEUE_BYTES: usize = 64 << 20;
 /// Requests whose completion is waited for when a trace is shown, edited, exported or examined:
 /// some 64 MiB; no device has so many in flight.
 pub const IN_FLIGHT_MAX: usize = 1 << 20;
+
+/// Items that wait while the oldest request among them waits for its answer: some 20 MiB.
+pub const JOINED_MAX: usize = 1 << 17;

@@ -1,8 +1,11 @@
 //! `qtrace diff`.
 
+mod event_text;
+pub mod ignored;
 pub mod images;
 pub mod reports;
 pub mod traces;
+pub mod walk;
 
 #[cfg(test)]
 #[path = "diff/tests.rs"]
@@ -18,12 +21,14 @@ use serde::Serialize;
 use super::Format;
 use super::progress::Progress;
 use crate::base::error::IoContext;
+use crate::base::units::parse_nanos;
 use crate::base::{Error, Result};
 use crate::image::{self, OpenOptions};
 use crate::replay::run_log::RUN_LOG_MAGIC;
 use crate::report::threshold::Threshold;
 use crate::report::{Report, json};
 use crate::trace::Trace;
+use ignored::Ignored;
 use images::Step;
 
 /// Name and version of the JSON form of a comparison.
@@ -44,7 +49,9 @@ Examples:
   qtrace diff d.qcow2 want.raw --trace t.qtrace   and the event that wrote each of them last
   qtrace diff old.json new.json --fail-if 'p99>10%' --fail-if 'write.iops<5%'
                                                   two reports side by side; exit 6 past a limit
-  qtrace diff a.qtrace b.qtrace                   the first differing event; exit 1 when there is one";
+  qtrace diff a.qtrace b.qtrace                   the first differing event; exit 1 when there is one
+  qtrace diff a.qtrace b.qtrace --ignore tag,flags,header --time-unit 1us
+                                                  but for what a format lacks that b went through";
 
 /// Arguments of `qtrace diff`.
 #[derive(Debug, clap::Args)]
@@ -62,6 +69,15 @@ pub struct Args {
     /// iops, bandwidth, errors or duration. A report whose timing is INVALID fails every limit.
     #[arg(long, value_name = "EXPR")]
     fail_if: Vec<String>,
+    /// For traces: leave out these fields (time, origin: where time counts from, tag: and where
+    /// completions stand among other events, stream, flags, hints: sync, meta
+    /// and rahead alone, cpu, data, status, value: of bus reads,
+    /// text: of marks, header) and kinds of events (the words of qtrace show --op).
+    #[arg(long, value_name = "WORD,…", value_delimiter = ',')]
+    ignore: Vec<String>,
+    /// For traces: compare times in whole units of so much (1us, 100ns, 1ms).
+    #[arg(long, value_name = "TIME", default_value = "1ns", value_parser = time_unit)]
+    time_unit: u64,
     /// For images: list at most so many differing extents (all are counted).
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     extents: usize,
@@ -110,6 +126,10 @@ impl Content {
     }
 }
 
+fn time_unit(text: &str) -> std::result::Result<u64, String> {
+    parse_nanos(text, 1).filter(|unit| *unit > 0).ok_or_else(|| "such as 1us or 100ns".to_owned())
+}
+
 /// Runs the command; returns the exit code.
 ///
 /// # Errors
@@ -132,21 +152,24 @@ pub fn run(args: &Args) -> Result<u8> {
 fn diff(args: &Args) -> Result<Outcome> {
     let limits: Vec<Threshold> =
         args.fail_if.iter().map(|text| Threshold::parse(text)).collect::<Result<_>>()?;
+    let ignored = Ignored::parse(&args.ignore, args.time_unit)?;
     let a = content(&args.a, args.format_a.is_some())?;
     let b = content(&args.b, args.format_b.is_some())?;
     match (&a, &b) {
         (Content::Report(a), Content::Report(b)) => {
             refuse(args.trace.is_some(), "--trace", "images")?;
+            refuse(ignored != Ignored::default(), "--ignore and --time-unit", "traces")?;
             reports::compare((&args.a, &args.b), a, b, &limits)
         }
         (Content::Trace(a), Content::Trace(b)) => {
             refuse(args.trace.is_some(), "--trace", "images")?;
             refuse(!limits.is_empty(), "--fail-if", "reports")?;
             let mut bar = Progress::new("comparing", Some(a.events()), false);
-            traces::compare(a, b, &mut |events| bar.set(events))
+            traces::compare(a, b, &ignored, &mut |events| bar.set(events))
         }
         (Content::Image, Content::Image) => {
             refuse(!limits.is_empty(), "--fail-if", "reports")?;
+            refuse(ignored != Ignored::default(), "--ignore and --time-unit", "traces")?;
             diff_images(args)
         }
         _ => Err(Error::usage(format!(

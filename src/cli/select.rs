@@ -24,13 +24,13 @@ pub struct Selection {
     op: Vec<String>,
     /// Only what touches bytes A up to, not including, B of the disk, or addresses of a bus:
     /// 1M-2M, 4k+512, 2048s+8s (s: sectors), 0x70-0x72; either end may be left out. Repeatable.
-    #[arg(long, value_name = "A-B|A+LEN")]
+    #[arg(long, value_name = "A-B|A+LEN", allow_hyphen_values = true)]
     range: Vec<String>,
     /// Only this part of the recorded time (s; ms, us, ns as suffix): 1s-2.5s, 250ms-, -10s.
-    #[arg(long, value_name = "A-B")]
+    #[arg(long, value_name = "A-B", allow_hyphen_values = true)]
     time: Option<String>,
     /// Only events A up to, not including, B; either may be left out.
-    #[arg(long, value_name = "A-B")]
+    #[arg(long, value_name = "A-B", allow_hyphen_values = true)]
     events: Option<String>,
     /// Only these streams, by number, comma-separated.
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
@@ -61,6 +61,11 @@ impl Selection {
             events,
             times,
         })
+    }
+
+    /// Whether streams are chosen by number.
+    pub fn names_streams(&self) -> bool {
+        !self.stream.is_empty()
     }
 
     fn streams(&self, trace: &Trace) -> Result<Option<BTreeSet<u32>>> {

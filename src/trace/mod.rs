@@ -6,7 +6,8 @@
 //! - [`writer`] (with `sink`, the file, and `dedup`, payloads on their way in) and [`reader`]
 //!   (with `map`, [`cursor`], `payload`): the two ends of it;
 //! - [`index`]: seek; `scan`: recovery of a trace whose end is lost;
-//! - [`filter`]: which events are meant; [`in_flight`]: requests until they are answered.
+//! - [`filter`]: which events are meant; [`in_flight`]: requests until they are answered;
+//!   [`joined`]: requests with their answers.
 
 pub mod bus_event;
 pub mod cursor;
@@ -16,6 +17,7 @@ pub mod filter;
 pub mod format;
 pub mod in_flight;
 pub mod index;
+pub mod joined;
 mod map;
 mod payload;
 pub mod reader;
@@ -36,5 +38,6 @@ pub use filter::{Chooser, Filter, Kinds, Span};
 pub use format::PAYLOAD_BYTES_MAX;
 pub use in_flight::InFlight;
 pub use index::PayloadTotals;
+pub use joined::{Item, Joined};
 pub use reader::{Trace, Truncation};
 pub use writer::TraceWriter;

@@ -300,6 +300,9 @@ fn different_kinds_and_options_of_another_kind_are_usage_errors() {
         ("image image --fail-if p99>1%", "reports only"),
         ("report report --trace trace", "images only"),
         ("trace trace --trace trace", "images only"),
+        ("image image --ignore tag", "traces only"),
+        ("report report --time-unit 1us", "traces only"),
+        ("trace trace --ignore tags", "no field or kind 'tags'"),
     ] {
         let error = folder.diff(args).unwrap_err();
         assert_eq!(error.kind().exit_code(), 2, "{args}");
@@ -322,6 +325,78 @@ fn a_disk_that_begins_with_a_brace_is_a_disk_and_a_damaged_report_is_said_to_be_
     assert!(error.to_string().contains("bad: not a report, or a damaged one"), "{error}");
     folder.file("newer", b"{\"schema\":\"qtrace.report/7\",\"qtrace\":\"9.9\"}");
     assert!(folder.diff("newer newer").unwrap_err().to_string().contains("qtrace.report/7"));
+}
+
+/// Requests as a format without tags, with times in microseconds from the first of them, would
+/// give them back: (issue, answer, tag, operation), in nanoseconds.
+fn requests(folder: &Folder, name: &str, events: &[(u64, Option<u64>, u64, BlockOp)]) {
+    let mut writer = TraceWriter::create(&folder.path(name), TraceHeader::default()).unwrap();
+    let stream = writer.stream(StreamInfo::default()).unwrap();
+    let mut all: Vec<(u64, Event)> = Vec::new();
+    for &(time, answer, tag, op) in events {
+        let request = issue(tag, stream, 4096 * tag, 4096, PayloadRef::Absent);
+        // The place comes from the tag in `issue`; two traces that are compared must agree on it.
+        let issue = Issue { time: Nanos(time), op, offset: 0, ..request };
+        all.push((time, Event::Issue(issue)));
+        if let Some(answer) = answer {
+            let (time, payload) = (Nanos(answer), PayloadRef::Absent);
+            let done = Complete { time, tag, stream, status: 0, payload };
+            all.push((answer, Event::Complete(done)));
+        }
+    }
+    all.sort_by_key(|(time, _)| *time);
+    all.iter().for_each(|(_, event)| writer.event(event).unwrap());
+    writer.finish(TraceSummary::default()).unwrap();
+}
+
+#[test]
+fn what_a_format_lacks_can_be_left_out_of_the_comparison() {
+    let folder = Folder::new();
+    let (read, write, flush) = (BlockOp::Read, BlockOp::Write, BlockOp::Flush);
+    let first = [
+        (5_100, Some(9_900), 70, read),
+        (6_000, Some(7_200), 71, write),
+        (6_500, None, 72, flush),
+        (8_000, Some(9_000), 71, read),
+    ];
+    requests(&folder, "a", &first);
+    // Whole microseconds from the first issue on, tags counted, no flush.
+    let same =
+        [(0, Some(4_000), 0, read), (1_000, Some(2_000), 1, write), (3_000, Some(4_000), 2, read)];
+    requests(&folder, "b", &same);
+    assert_eq!(folder.diff("a b").unwrap().code, 1);
+    let ignore = "--ignore tag,flush,origin --time-unit 1us";
+    let outcome = folder.diff(&format!("a b {ignore}")).unwrap();
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    let said = "identical (not compared: origin, tag, flush, times below 1000 ns)";
+    assert!(outcome.text.contains(said), "{}", outcome.text);
+    for (ignore, field) in [
+        ("--ignore tag,flush --time-unit 1us", "time"),
+        ("--ignore tag,origin --time-unit 1us", "op"),
+        ("--ignore tag,flush,origin", "time of the answer"),
+        ("--ignore flush,origin --time-unit 1us", "tag"),
+    ] {
+        let (code, json) = folder.json(&format!("a b {ignore}"));
+        let fields = json["first_difference"]["fields"].as_array().unwrap().clone();
+        assert_eq!((code, fields.contains(&field.into())), (1, true), "{ignore}: {fields:?}");
+    }
+    // The answer goes to another request: found although tags are not compared.
+    let swapped =
+        [(0, Some(4_000), 0, read), (1_000, Some(4_000), 1, write), (3_000, Some(4_000), 2, read)];
+    requests(&folder, "swapped", &swapped);
+    let (code, json) = folder.json(&format!("a swapped {ignore}"));
+    let first = &json["first_difference"];
+    assert_eq!((code, first["event"].as_u64(), first["event_b"].as_u64()), (1, Some(1), Some(1)));
+    assert_eq!(first["fields"], serde_json::json!(["time of the answer"]));
+    // Without completions, and what of a format's has none.
+    requests(
+        &folder,
+        "none",
+        &[(0, None, 0, read), (1_000, None, 1, write), (3_000, None, 2, read)],
+    );
+    assert_eq!(folder.diff(&format!("a none {ignore}")).unwrap().code, 1);
+    let ignore = "--ignore tag,flush,origin,complete --time-unit 1us";
+    assert_eq!(folder.diff(&format!("a none {ignore}")).unwrap().code, 0);
 }
 
 #[test]
