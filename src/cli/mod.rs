@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod doctor;
+pub mod export;
 pub mod import;
 pub mod info;
 pub mod progress;
@@ -45,6 +46,8 @@ Examples:
 pub enum Command {
     /// Read a foreign trace and write a .qtrace.
     Import(import::Args),
+    /// Write a .qtrace as a foreign trace.
+    Export(export::Args),
     /// Say what a trace holds and what it lacks.
     Info(info::Args),
     /// Print the events of a trace, all or some of them.
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<u8> {
     match command {
         Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Replay(args) => replay::run(&args),

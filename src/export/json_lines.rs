@@ -17,12 +17,117 @@
 //! | `ack` | `cpu`, `vector` (when one was taken) |
 //! | `clock` | `to_ns` |
 //!
+//! The first line of an export is about the trace: `{"schema":"qtrace.events/1","source":…,
+//! "origin_unix_ns":…,"not_recorded":[…],"streams":[…]}`.
+//!
 //! Data, when it is asked for, is `data` in hexadecimal; `data_bytes_left` says what was left off.
 
 use std::io::Write as _;
 
-use crate::base::BlockOp;
-use crate::trace::{Event, Issue, MemoryOp, PayloadRef};
+use serde::Serialize;
+
+use super::job::Job;
+use super::registry::Exporter;
+use crate::base::{BlockOp, Error, Result};
+use crate::trace::{Event, InFlight, Issue, MemoryOp, PayloadRef, StreamInfo};
+
+/// Data of one event that is exported; the rest of a longer one is left off, and counted.
+const DATA_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of a mark's text that are exported.
+const TEXT_BYTES_MAX: u64 = 64 << 10;
+
+/// The exporter.
+pub struct JsonLines;
+
+/// The first line.
+#[derive(Serialize)]
+struct Head<'t> {
+    schema: &'static str,
+    source: &'t str,
+    origin_unix_ns: Option<u64>,
+    not_recorded: Vec<String>,
+    streams: &'t [StreamInfo],
+}
+
+impl Exporter for JsonLines {
+    fn name(&self) -> &'static str {
+        "json-lines"
+    }
+
+    fn description(&self) -> &'static str {
+        "every event as a JSON object on a line; --data: with its data"
+    }
+
+    fn endings(&self) -> &'static [&'static str] {
+        &["jsonl", "ndjson"]
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["--data"]
+    }
+
+    fn lacks(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn export(&self, job: &mut Job<'_>) -> Result<()> {
+        let trace = job.trace;
+        let head = Head {
+            schema: "qtrace.events/1",
+            source: &trace.header().source_format,
+            origin_unix_ns: trace.header().origin_unix_ns,
+            not_recorded: trace.summary().not_recorded.names(),
+            streams: trace.streams(),
+        };
+        let head = serde_json::to_string(&head)
+            .map_err(|error| Error::incomplete("cannot write it as JSON").source(error))?;
+        job.write(head.as_bytes())?;
+        job.write(b"\n")?;
+        let mut lengths = InFlight::default();
+        let (mut line, mut bytes) = (Vec::new(), Vec::new());
+        let mut events = job.events();
+        while let Some((number, event)) = events.next(job)? {
+            let (payload, total, most) = payload_of(&event, &mut lengths, job.options.data);
+            bytes.clear();
+            let has_data = payload != PayloadRef::Absent;
+            if has_data && most > 0 {
+                bytes.resize(usize::try_from(total.min(most)).unwrap_or(0), 0);
+                trace.read_payload(payload, total, 0, &mut bytes)?;
+            }
+            if has_data && (bytes.len() as u64) < total {
+                job.lose(
+                    if most == 0 { "data (--data writes it)" } else { "rest of long data" },
+                    number,
+                );
+            }
+            let data = (has_data && most > 0).then_some(Data { bytes: &bytes, total });
+            line.clear();
+            append(&mut line, number, &event, data);
+            job.record(&line)?;
+        }
+        Ok(())
+    }
+}
+
+/// The data of an event, its length, and how much of it is written.
+fn payload_of(event: &Event, lengths: &mut InFlight<u64>, data: bool) -> (PayloadRef, u64, u64) {
+    let most = if data { DATA_BYTES_MAX } else { 0 };
+    match event {
+        Event::Issue(issue) => {
+            lengths.issue(issue.stream, issue.tag, issue.len);
+            (issue.payload, issue.len, most)
+        }
+        Event::Complete(complete) => match lengths.complete(complete.stream, complete.tag) {
+            Some(len) => (complete.payload, len, most),
+            // Nothing says how long its data is.
+            None => (PayloadRef::Absent, 0, 0),
+        },
+        Event::Mark(mark) => (mark.text, mark.text_len, TEXT_BYTES_MAX),
+        Event::Memory(memory) => (memory.payload, memory.len, most),
+        _ => (PayloadRef::Absent, 0, 0),
+    }
+}
 
 /// Bytes of a payload, or the beginning of it.
 #[derive(Clone, Copy, Debug)]

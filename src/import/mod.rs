@@ -51,7 +51,7 @@ pub mod vscsi;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
