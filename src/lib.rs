@@ -6,6 +6,7 @@
 pub mod base;
 pub mod cli;
 pub mod driver;
+pub mod edit;
 pub mod export;
 pub mod image;
 pub mod import;

@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod doctor;
+pub mod edit;
 pub mod export;
 pub mod import;
 pub mod info;
@@ -46,6 +47,8 @@ Examples:
 pub enum Command {
     /// Read a foreign trace and write a .qtrace.
     Import(import::Args),
+    /// Make a trace of one or several: cut, select, move, scale, merge, anonymise.
+    Edit(edit::Args),
     /// Write a .qtrace as a foreign trace.
     Export(export::Args),
     /// Say what a trace holds and what it lacks.
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<u8> {
     match command {
         Command::Import(args) => import::run(&args),
+        Command::Edit(args) => edit::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Show(args) => show::run(&args),
