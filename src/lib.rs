@@ -12,6 +12,7 @@ pub mod image;
 pub mod import;
 pub mod machine;
 pub mod oracle;
+pub mod profile;
 pub mod record;
 pub mod replay;
 pub mod report;

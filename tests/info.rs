@@ -198,3 +198,74 @@ fn a_bus_trace_of_nothing_else_shows_no_disk() {
     assert!(!text.contains("holds every request") && !text.contains("flush"), "{text}");
     assert!(text.contains("1 steps"), "{text}");
 }
+
+#[test]
+fn the_workload_is_described() {
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/traces/linux-ext4-virtio.qtrace");
+    let facts = json(Path::new(trace));
+    let profile = &facts["profile"];
+    for op in ["read", "write"] {
+        let Some(shape) = profile["shape"].get(op) else { continue };
+        let count = |rows: &str| -> u64 {
+            shape[rows].as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).sum()
+        };
+        let requests = facts["ops"][op].as_u64().unwrap();
+        assert_eq!((count("sizes"), count("alignment")), (requests, requests), "{op}");
+    }
+    let reuse = &profile["reuse"];
+    assert_eq!(reuse["exact"], true);
+    let shares: f64 = reuse["distances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["share"].as_f64().unwrap())
+        .sum::<f64>()
+        + reuse["first_share"].as_f64().unwrap();
+    assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+    assert!(profile["hot"]["hottest"][0]["requests"].as_u64().unwrap() > 0);
+    let page = text(Path::new(trace));
+    for want in ["write sizes", "aligned to", "footprint", ", exact", "hot extents"] {
+        assert!(page.contains(want), "no {want:?} in:\n{page}");
+    }
+}
+
+#[test]
+fn depth_arrivals_and_latencies_come_from_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.qtrace");
+    let mut writer = TraceWriter::create(&path, header()).unwrap();
+    let stream = writer.stream(StreamInfo::default()).unwrap();
+    // A request each microsecond for 60 us, answered 500 ns later: half of the time one is there.
+    let payload = PayloadRef::Absent;
+    for tag in 0..60 {
+        let (time, op, flags) = (Nanos(tag * 1000), BlockOp::Read, OpFlags::empty());
+        let (offset, len) = (tag * 4096, 4096);
+        let issue = Issue { time, tag, stream, op, flags, offset, len, payload, cpu: None };
+        writer.event(&Event::Issue(issue)).unwrap();
+        let time = time + 500;
+        writer.event(&Event::Complete(Complete { time, tag, stream, status: 0, payload })).unwrap();
+    }
+    let mark = Mark { time: Nanos(60_000), stream, text: payload, text_len: 0 };
+    writer.event(&Event::Mark(mark)).unwrap();
+    writer.finish(TraceSummary::default()).unwrap();
+    let flow = &json(&path)["profile"]["flow"];
+    assert_eq!(flow["depth"]["max"], 1);
+    assert!((flow["depth"]["mean"].as_f64().unwrap() - 0.5).abs() < 1e-9, "{}", flow["depth"]);
+    assert_eq!(flow["depth"]["unanswered"], 0);
+    assert!((flow["arrivals_per_s"].as_f64().unwrap() - 1e6).abs() < 1e-3);
+    assert_eq!(flow["gap_variation"], 0.0);
+    assert_eq!(
+        (&flow["latency"]["read"]["max_ns"], &flow["latency"]["read"]["count"]),
+        (&500.into(), &60.into())
+    );
+    let slices = flow["slices"].as_array().unwrap();
+    assert_eq!(slices.len(), 60);
+    assert!(
+        slices.iter().all(|slice| slice["arrivals"] == 1 && slice["depth_max"] == 1),
+        "{slices:?}"
+    );
+    let shape = &json(&path)["profile"]["shape"]["read"];
+    assert_eq!(shape["sequential"], 59);
+    let page = text(&path);
+    assert!(page.contains("0.50 under way on average, 1 at most"), "{page}");
+}

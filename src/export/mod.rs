@@ -22,7 +22,7 @@ pub mod qtest;
 
 mod names;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::base::{BlockOp, OpFlags, Result};
+use crate::profile::{Profile, Profiler};
 use crate::trace::{
     BusTotals, Event, Issue, Loss, PayloadRef, PayloadTotals, StreamInfo, StreamTotals, Trace,
 };
@@ -54,6 +55,8 @@ pub(super) struct Facts {
     pub(super) losses: Vec<Loss>,
     pub(super) notes: Vec<String>,
     pub(super) streams: Vec<Stream>,
+    /// What the requests are like.
+    pub(super) profile: Profile,
     /// Whether the file ends as it should.
     pub(super) complete: bool,
     pub(super) truncation: Option<Cut>,
@@ -138,13 +141,15 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(trace: &Trace, progress: &mut dyn FnMut(u64)) -> Result<Self> {
+    fn of(trace: &Trace, progress: &mut dyn FnMut(u64)) -> Result<(Self, Profile)> {
         let mut counts = Self::default();
+        let mut profiler = Profiler::new(trace);
         let mut cursor = trace.cursor(0);
         while let Some((number, event)) = cursor.next()? {
             if number.is_multiple_of(PROGRESS_EVENTS) {
                 progress(number);
             }
+            profiler.event(&event);
             match event {
                 Event::Issue(issue) => counts.issue(&issue),
                 Event::Complete(complete) => {
@@ -159,7 +164,7 @@ impl Counts {
                 | Event::Clock(_) => {}
             }
         }
-        Ok(counts)
+        Ok((counts, profiler.finish()))
     }
 
     fn issue(&mut self, issue: &Issue) {
@@ -177,7 +182,7 @@ fn has(payload: PayloadRef) -> u64 {
 impl Facts {
     /// Reads every event once. `progress` gets the number reached.
     pub(super) fn gather(trace: &Trace, progress: &mut dyn FnMut(u64)) -> Result<Self> {
-        let counts = Counts::of(trace, progress)?;
+        let (counts, profile) = Counts::of(trace, progress)?;
         let total = sum(trace.totals());
         let span = trace.time_span();
         let (header, summary) = (trace.header(), trace.summary());
@@ -210,6 +215,7 @@ impl Facts {
             losses: summary.losses.clone(),
             notes: summary.notes.clone(),
             streams: streams(trace),
+            profile,
             complete: trace.truncation().is_none(),
             truncation: trace.truncation().map(|cut| Cut {
                 offset: cut.offset,

@@ -1,6 +1,7 @@
 //! `qtrace info`: what a trace holds and what it lacks.
 
 mod facts;
+mod profile_text;
 mod text;
 
 use std::fs::File;
@@ -20,7 +21,8 @@ use facts::Facts;
 const EXAMPLES: &str = "\
 Examples:
   qtrace info t.qtrace
-  qtrace info t.qtrace --format json | jq .ops";
+  qtrace info t.qtrace --format json | jq .ops
+  qtrace info t.qtrace --format json | jq '.profile.flow.slices[].depth_mean'";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 printed, also for a trace that is cut short (\"CUT SHORT\", \"complete\": false);

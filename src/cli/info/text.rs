@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::facts::{Bus, Facts, Stream};
+use super::profile_text;
 use crate::base::BlockOp;
 use crate::base::units::{human_bytes, human_nanos};
 use crate::import::summary::counted;
@@ -38,6 +39,7 @@ pub(super) fn render(facts: &Facts) -> String {
     }
     page.row("marks", &facts.marks.to_string());
     payloads(&mut page, facts);
+    profile_text::render(&mut page, &facts.profile);
     if !facts.not_recorded.is_empty() {
         page.row("not recorded", &facts.not_recorded.join(", "));
     }
@@ -127,7 +129,7 @@ fn describe(stream: &Stream) -> String {
 }
 
 /// A heading and rows of a label and a text.
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
     fn head(&mut self, text: &str) {
@@ -135,7 +137,7 @@ impl Page {
         self.0.push('\n');
     }
 
-    fn row(&mut self, label: &str, text: &str) {
+    pub(super) fn row(&mut self, label: &str, text: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "  {label:<13} {}", printable(text));
     }
