@@ -518,3 +518,57 @@ fn what_no_window_can_mend_is_sorted_on_disk() {
     }
     assert_eq!(names(dir.path()), ["reversed.csv", "t.qtrace"]);
 }
+
+/// `Reads Queued: 134, 1337KiB` of the totals that blkparse prints: requests and KiB, by title.
+fn blkparse_totals(text: &str) -> std::collections::BTreeMap<String, (u64, u64)> {
+    // With files of several CPUs there is a block for all of them; with one there is one block.
+    let from = text.find("\nTotal (").unwrap_or_else(|| text.rfind("\nCPU").unwrap_or(0));
+    let mut totals = std::collections::BTreeMap::new();
+    for part in text[from..].split(['\n', '\t']) {
+        let Some((title, rest)) = part.split_once(':') else { continue };
+        let mut numbers = rest.split(',').map(|n| n.trim().trim_end_matches("KiB").parse::<u64>());
+        if let (Some(Ok(count)), Some(Ok(kib))) = (numbers.next(), numbers.next()) {
+            totals.insert(title.trim().to_owned(), (count, kib));
+        }
+    }
+    totals
+}
+
+#[test]
+fn counts_agree_with_blkparses_own_summary() {
+    if !common::have("blkparse") {
+        return;
+    }
+    let Some(sample) = common::shared("traces/blktrace-binary-percpu-virtio") else { return };
+    let out = Command::new("blkparse")
+        .args(["-i", "vdc"])
+        .arg("-D")
+        .arg(&sample)
+        .output()
+        .expect("blkparse runs");
+    let totals = blkparse_totals(&String::from_utf8_lossy(&out.stdout));
+    let dir = folder(&[]);
+    let base = sample.join("vdc");
+    let base = base.to_str().expect("UTF-8");
+    for (stage, reads, writes) in
+        [("Q", "Reads Queued", "Writes Queued"), ("D", "Read Dispatches", "Write Dispatches")]
+    {
+        let out = format!("{stage}.qtrace");
+        let args = [base, "-o", &out, "--stage", stage, "--format", "json"];
+        let output = qtrace(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let document = json(&output);
+        let sum = |member: &str, ops: &[&str]| -> u64 {
+            ops.iter().filter_map(|op| document[member][*op].as_u64()).sum()
+        };
+        // What blkparse calls a write is everything that is no read; a dispatched flush is a read
+        // of nothing to it.
+        let others: &[&str] = &["write", "discard", "write-zeroes"];
+        let flushes = document["ops"]["flush"].as_u64().unwrap_or(0);
+        let (read_flushes, write_flushes) = if stage == "Q" { (0, flushes) } else { (flushes, 0) };
+        let read = (sum("ops", &["read"]) + read_flushes, sum("bytes", &["read"]) / 1024);
+        let written = (sum("ops", others) + write_flushes, sum("bytes", others) / 1024);
+        assert_eq!(totals.get(reads), Some(&read), "{stage}: {totals:?}");
+        assert_eq!(totals.get(writes), Some(&written), "{stage}: {totals:?}");
+    }
+}
