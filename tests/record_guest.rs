@@ -86,6 +86,19 @@ fn a_guest_on_the_nbd_tap() {
 }
 
 #[test]
+fn a_guest_on_the_vhost_user_tap() {
+    let Some(kit) = guest_kit() else { return };
+    let dir = folder();
+    let mut guest = ext4(&kit);
+    let memory =
+        "-object memory-backend-memfd,id=m,size=256M,share=on -machine pc,memory-backend=m";
+    guest.extend(memory.split(' ').map(str::to_owned));
+    let disk = "-chardev socket,id=d,path={socket} -device vhost-user-blk-pci,chardev=d";
+    record(dir.path(), "vhost-user-blk --image d.raw --format raw --socket s", &guest, disk);
+    replays_to_the_guests_disk(dir.path());
+}
+
+#[test]
 fn a_guest_with_taps_in_its_drives_and_its_bus() {
     let Some(kit) = guest_kit() else { return };
     let dir = folder();
