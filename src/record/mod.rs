@@ -4,9 +4,11 @@
 //!   changed meanwhile; [`tap_dir`]: a recording of every case of a test run; [`tap_file`]: of one;
 //! - [`recording`]: what the taps on real systems write through, live;
 //!   [`command`]: the program that uses such a tap, run and ended with it;
+//! - [`blk`]: a block device of the host, by the kernel's tracer;
 //! - [`nbd`]: an NBD server in front of an image; [`vhost_user_blk`]: a disk for VMMs that attach
 //!   one by vhost-user; [`qemu`]: taps in a QEMU that the user starts.
 
+pub mod blk;
 pub mod command;
 pub mod machine;
 pub mod memory;

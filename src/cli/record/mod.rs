@@ -1,5 +1,6 @@
 //! `qtrace record`: one file per source, and what those that run a command have in common.
 
+mod blk;
 pub mod common;
 mod machine;
 mod nbd;
@@ -16,6 +17,7 @@ Examples:
   qtrace record nbd --image d.raw -o t.qtrace --socket /tmp/d.sock
   qtrace record qemu -o t.qtrace --block --bus -- qemu-system-x86_64 -drive file=d.qcow2,if=virtio
   qtrace record vhost-user-blk --image d.raw -o t.qtrace --socket /tmp/d.sock
+  qtrace record blk --device /dev/loop0 -o t.qtrace -- mkfs.ext4 /dev/loop0
   qtrace record machine -o rtc.qtrace --test rtc/drift hz=1024
   qtrace record machine -o blk.qtrace --machine qemu --test virtio-blk/resize";
 
@@ -46,6 +48,8 @@ pub enum Source {
     Qemu(qemu::Args),
     /// A vhost-user-blk disk for a VMM's guest: whatever the guest does with it.
     VhostUserBlk(vhost_user_blk::Args),
+    /// A block device of this machine, by the kernel's tracer.
+    Blk(blk::Args),
 }
 
 /// Runs the command; returns the exit code.
@@ -58,5 +62,6 @@ pub fn run(args: &Args) -> Result<u8> {
         Source::Nbd(args) => nbd::run(args),
         Source::Qemu(args) => qemu::run(args),
         Source::VhostUserBlk(args) => vhost_user_blk::run(args),
+        Source::Blk(args) => blk::run(args),
     }
 }

@@ -15,7 +15,7 @@ pub mod input;
 pub mod outstanding;
 pub mod record;
 
-mod requests;
+pub mod requests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
