@@ -30,7 +30,7 @@ const DISK_BYTES: u64 = 512 << 20;
 const REQUEST_BYTES: u32 = 4096;
 /// From one request to the next: a prime number of requests, so that all blocks are met.
 const STEP_BYTES: u64 = 257 * 4096;
-const TURNS: usize = 5;
+const TURNS: usize = 3;
 
 /// Where the `n`-th request begins.
 fn sector(n: u64) -> u64 {
@@ -66,10 +66,10 @@ struct Job<'a> {
 impl Job<'_> {
     fn count(&self) -> u64 {
         match (self.op, self.depth) {
-            (BlockOp::Read, 1) => 40_000,
-            (BlockOp::Read, _) => 200_000,
-            (_, 1) => 10_000,
-            _ => 40_000,
+            (BlockOp::Read, 1) => 20_000,
+            (BlockOp::Read, _) => 60_000,
+            (_, 1) => 5_000,
+            _ => 20_000,
         }
     }
 }
@@ -118,7 +118,8 @@ fn ours(job: &Job<'_>, aio: GivenAio) -> Result<f64, String> {
     let given = handover.image();
     let fds = given.files.iter().map(|file| Arc::clone(&file.fd)).collect();
     let mut disk = ServedDisk::new(given.node.clone(), fds);
-    disk.iothread = std::env::var_os("QTRACE_BENCH_IOTHREAD").is_some();
+    // As a replay has it.
+    disk.iothread = true;
     let binary = find_storage_daemon(None).map_err(words)?;
     let config = VhostUserConfig::default();
     let mut machine = VhostUserMachine::serve(&binary, vec![disk], &[], &config).map_err(words)?;

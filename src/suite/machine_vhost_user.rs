@@ -256,7 +256,9 @@ impl MachineKind for VhostUser {
             (Served::Here, DiskImage::Given(image)) => {
                 let served = |image: &GivenImage| -> Result<ServedDisk> {
                     let queues = wanted.queues;
-                    let iothread = wanted.iothread.unwrap_or(false);
+                    // A thread of its own polls before it sleeps, the server's main loop does not:
+                    // that is what a single request waits for.
+                    let iothread = wanted.iothread.unwrap_or(true);
                     Ok(ServedDisk { queues, iothread, ..disk(options, image)? })
                 };
                 // The fastest, where kernel and server have it.
