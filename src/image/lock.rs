@@ -7,6 +7,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::host::HostFile;
 use crate::base::{Error, Result};
@@ -36,6 +38,14 @@ const PERMISSIONS: [(u8, &str); 4] = [
 /// What we never let others do while we have an image open, reading or writing.
 const NOT_SHARED: u8 = BLK_PERM_WRITE | BLK_PERM_RESIZE;
 
+/// How long somebody else's lock may last before the image counts as in use. The kernel drops the
+/// locks of a killed program that used io_uring only when the last of its requests is done, a
+/// while after the program itself is gone: whoever starts the next one at once should not fail.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// From one look to the next.
+const NAP: Duration = Duration::from_millis(5);
+
 /// Takes QEMU's locks on `file` for reading, or for writing too; an image that somebody else
 /// writes (or, for writing, reads) is refused. The locks last as long as any duplicate of the
 /// descriptor. File systems without such locks are used without, as QEMU does.
@@ -45,7 +55,7 @@ pub fn take(file: &HostFile, writable: bool) -> Result<()> {
     } else {
         BLK_PERM_CONSISTENT_READ
     };
-    match mark(file.fd(), used).and_then(|()| conflict(file.fd(), used)) {
+    match mark(file.fd(), used).and_then(|()| lasting_conflict(file.fd(), used)) {
         Ok(None) => Ok(()),
         Ok(Some(what)) => Err(in_use(file, writable, &what)),
         Err(e) if unsupported(&e) => {
@@ -79,6 +89,18 @@ fn mark(fd: RawFd, used: u8) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is still in the way after [`PATIENCE`].
+fn lasting_conflict(fd: RawFd, used: u8) -> io::Result<Option<String>> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let found = conflict(fd, used)?;
+        if found.is_none() || Instant::now() >= end {
+            return Ok(found);
+        }
+        sleep(NAP);
+    }
 }
 
 /// Tests everybody else's bytes; says what is in the way.
