@@ -8,7 +8,7 @@
 //!
 //! On `null-co`, which answers at once, and on a raw file in the page cache; at depth 1 and 64.
 //! Requests are reads 1 MiB and 4 KiB apart, so that neither the device nor the host merges any.
-//! The disk has a thread of its own in QEMU, as in a replay, or not (`iothread=off`). Both and
+//! The disk has a thread of its own in QEMU, as in a replay, or not (`iothread=off`). It and
 //! `qemu-img`, which gets the same file by the same means (the page cache, a pool of threads), run
 //! in turns; compare the ratios of these rounds, not the numbers.
 
@@ -34,7 +34,7 @@ const REQUEST_BYTES: u32 = 4096;
 /// From one request to the next: a prime number of requests, so that all blocks are met.
 const STEP_BYTES: u64 = 257 * 4096;
 /// Rounds that count; one more comes first.
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 11;
 
 /// Where the `n`-th request begins.
 fn sector(n: u64) -> u64 {
@@ -65,41 +65,41 @@ fn main() {
 fn compare(what: &str, disk: &dyn Fn() -> Handover, file: Option<&Path>) {
     let handover = disk();
     for (depth, requests) in [(1, 10_000), (64, 100_000)] {
-        let mut machines = Vec::new();
+        // One QEMU at a time: a second one that idles changes how soon this host's CPUs wake.
         for (name, iothread) in [("", true), (" iothread=off", false)] {
-            match start(&handover, iothread) {
-                Ok(machine) => machines.push((name, machine)),
-                Err(error) => return println!("skipped: {error}"),
-            }
-        }
-        let mut drivers: Vec<_> =
-            machines.iter_mut().map(|(_, machine)| shared::Driver::new(machine)).collect();
-        let mut ours = vec![Vec::new(); machines.len()];
-        let mut theirs = Vec::new();
-        for round in 0..=ROUNDS {
-            for (at, (driver, (_, machine))) in drivers.iter_mut().zip(&mut machines).enumerate() {
-                ours[at].push(driver.read(machine, depth, requests));
-            }
-            theirs.extend(file.map(|file| qemu_img(file, depth, requests)));
-            if round == 0 {
-                // The first requests find caches and pages cold.
-                ours.iter_mut().for_each(Vec::clear);
-                theirs.clear();
-            }
-        }
-        for (driver, (_, machine)) in drivers.into_iter().zip(&mut machines) {
-            driver.shutdown(machine);
-        }
-        let peer: Result<Vec<f64>, String> = theirs.into_iter().collect();
-        for ((name, machine), ours) in machines.iter_mut().zip(&ours) {
             let what = format!("{what}, depth {depth}, shared{name}");
-            let socket = socket::Driver::new(machine);
-            let slow: Vec<f64> = (0..ROUNDS).map(|_| socket.read(machine, depth, 640)).collect();
-            paired(&what, ours, "socket", Ok(&slow));
-            if file.is_some() {
-                paired(&what, ours, "qemu-img bench", peer.as_deref());
+            match start(&handover, iothread) {
+                Ok(mut machine) => measure(&what, &mut machine, (depth, requests), file),
+                Err(error) => println!("{what}: skipped: {error}"),
             }
         }
+    }
+}
+
+fn measure(
+    what: &str,
+    machine: &mut QemuMachine,
+    (depth, requests): (usize, u64),
+    file: Option<&Path>,
+) {
+    let mut driver = shared::Driver::new(machine);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        ours.push(driver.read(machine, depth, requests));
+        theirs.extend(file.map(|file| qemu_img(file, depth, requests)));
+        if round == 0 {
+            // The first requests find caches and pages cold.
+            ours.clear();
+            theirs.clear();
+        }
+    }
+    driver.shutdown(machine);
+    let socket = socket::Driver::new(machine);
+    let slow: Vec<f64> = (0..ROUNDS).map(|_| socket.read(machine, depth, 640)).collect();
+    paired(what, &ours, "socket", Ok(&slow));
+    if file.is_some() {
+        let peer: Result<Vec<f64>, String> = theirs.into_iter().collect();
+        paired(what, &ours, "qemu-img bench", peer.as_deref());
     }
 }
 
