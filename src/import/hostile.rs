@@ -85,7 +85,18 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         [R +0.002] outb 0x70 0x8f\n[S +0.002] OK\n[R +0.003] inb 0x71\n\
         [S +0.003] IRQ raise 8\n[S +0.003] OK 0x0026\n[R +0.004] clock_step\n\
         [S +0.004] OK 1000000\n[R +0.005] read 0x0 2\n[S +0.005] OK 0x0102\n";
+    let nbdkit = "2026-11-22 08:15:12.458801 Ready thread_model=3\n\
+        2026-11-22 08:15:12.472190 connection=1 Connect export=\"a\" tls=0 size=0x1000000 fua=2\n\
+        2026-11-22 08:15:12.472597 connection=1 Write id=1 offset=0x0 count=0x1000 fua=0 ...\n\
+        2026-11-22 08:15:12.472600 connection=1 Zero id=2 offset=0x100000 count=0x10000 trim=1 fua=0 fast=0 ...\n\
+        2026-11-22 08:15:12.472639 connection=1 ...Write id=1 return=-1 error=EIO\n\
+        2026-11-22 08:15:12.472640 connection=1 ...Zero id=2 return=0 (Success)\n\
+        2026-11-22 08:15:12.473144 connection=1 Flush id=3 ...\n\
+        2026-11-22 08:15:12.473146 connection=1 ...Flush id=3 return=0\n\
+        2026-11-22 08:15:12.473150 connection=1 Extents id=4 offset=0x0 count=0x10 req_one=1 ...\n\
+        2026-11-22 08:15:12.474752 connection=1 Disconnect transactions=3\n";
     vec![
+        ("nbdkit-log", nbdkit.into()),
         ("qemu-log-bus", qemu_log.into()),
         ("mmiotrace", mmiotrace.into()),
         ("qtest", script.into()),
@@ -394,6 +405,7 @@ fn compressed_input_is_read_and_its_cut_is_said() {
 
 /// Real samples by format.
 const SAMPLES: &[(&str, &str)] = &[
+    ("nbdkit-log", "nbdkit-log/nbdkit-1.32-log-filter.txt"),
     ("blktrace", "blktrace-binary-percpu-virtio/vdc.bin"),
     ("fio-iolog", "fio-iolog/fio333-v3-psync.iolog"),
     ("msr-csv", "msr-cambridge/msr-cambridge1-sample.csv"),

@@ -253,7 +253,35 @@ impl<'a> Job<'a> {
         block_bytes: Option<u32>,
         place: impl FnOnce() -> String,
     ) -> Result<Option<StreamId>> {
-        if let Some(id) = self.devices.get(device) {
+        let info = StreamInfo { block_bytes, ..StreamInfo::default() };
+        self.stream_as(device, device, info, place)
+    }
+
+    /// The stream of one queue of a device (an NBD connection is one), of which the source may
+    /// know the size; else as [`Job::stream`].
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn queue_stream(
+        &mut self,
+        device: &[u8],
+        queue: u32,
+        device_bytes: Option<u64>,
+        place: impl FnOnce() -> String,
+    ) -> Result<Option<StreamId>> {
+        let key = [b"\0queue", &queue.to_le_bytes()[..], device].concat();
+        let info = StreamInfo { queue: Some(queue), device_bytes, ..StreamInfo::default() };
+        self.stream_as(&key, device, info, place)
+    }
+
+    fn stream_as(
+        &mut self,
+        key: &[u8],
+        device: &[u8],
+        info: StreamInfo,
+        place: impl FnOnce() -> String,
+    ) -> Result<Option<StreamId>> {
+        if let Some(id) = self.devices.get(key) {
             return Ok(Some(*id));
         }
         let name = String::from_utf8_lossy(device);
@@ -275,15 +303,15 @@ impl<'a> Job<'a> {
             self.summary.lose("more devices, or longer names, than a trace can hold", place);
             return Ok(None);
         }
-        let device_bytes = self.device_bytes;
-        let info = StreamInfo { device: name, block_bytes, device_bytes, ..StreamInfo::default() };
+        let device_bytes = self.device_bytes.or(info.device_bytes);
+        let info = StreamInfo { device: name, device_bytes, ..info };
         let id = StreamId(self.devices.len() as u32);
         if self.begun {
             self.sink.stream(info)?;
         } else {
             self.waiting.push(info);
         }
-        self.devices.insert(device.to_vec(), id);
+        self.devices.insert(key.to_vec(), id);
         Ok(Some(id))
     }
 
@@ -368,6 +396,7 @@ impl<'a> Job<'a> {
     /// Those of the sink.
     pub fn issue(&mut self, request: Request) -> Result<()> {
         let Request { time, tag, stream, op, flags, offset, len, payload, cpu } = request;
+        let cpu = in_container(cpu);
         let index = op.index();
         self.counts.issues[index] += 1;
         self.counts.bytes[index] = self.counts.bytes[index].saturating_add(len);
@@ -406,7 +435,7 @@ impl<'a> Job<'a> {
     /// # Errors
     /// Those of the sink.
     pub fn bus(&mut self, access: BusEvent) -> Result<()> {
-        self.bus_event(Event::Bus(access))
+        self.bus_event(Event::Bus(BusEvent { cpu: in_container(access.cpu), ..access }))
     }
 
     /// Writes an event of the bus: an access, guest memory, an interrupt, the clock.
@@ -498,6 +527,11 @@ impl<'a> Job<'a> {
         }
         .path(input)
     }
+}
+
+/// A CPU's number, unless it is the one by which the container says that there is none.
+fn in_container(cpu: Option<u16>) -> Option<u16> {
+    cpu.filter(|cpu| *cpu != u16::MAX)
 }
 
 /// The reason why a range cannot stand in a trace.

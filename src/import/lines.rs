@@ -1,4 +1,5 @@
-//! Lines of a text trace, bounded: a line longer than [`LINE_BYTES_MAX`] is an error.
+//! Lines of a text trace, bounded: a line longer than [`LINE_BYTES_MAX`] is an error, or clipped
+//! where a format has such lines and their beginning is all that is wanted.
 //! And the numbers in them.
 
 use std::io::{self, Read};
@@ -23,6 +24,9 @@ pub struct Lines {
     ended: bool,
     number: u64,
     limit: usize,
+    clips: bool,
+    /// The rest of a clipped line is still to be passed over.
+    in_clipped: bool,
 }
 
 impl Lines {
@@ -33,8 +37,22 @@ impl Lines {
 
     /// Lines of `source`, each of at most `limit` bytes.
     pub fn with_limit(source: Source, limit: usize) -> Self {
-        let buffer = vec![0; BLOCK_BYTES];
-        Self { source, buffer, start: 0, end: 0, ended: false, number: 0, limit }
+        Self {
+            source,
+            buffer: vec![0; BLOCK_BYTES],
+            start: 0,
+            end: 0,
+            ended: false,
+            number: 0,
+            limit,
+            clips: false,
+            in_clipped: false,
+        }
+    }
+
+    /// Lines of `source`; of one that is longer than [`LINE_BYTES_MAX`] the first bytes.
+    pub fn clipped(source: Source) -> Self {
+        Self { clips: true, ..Self::new(source) }
     }
 
     /// The next line without its end (LF or CRLF) and its number.
@@ -42,6 +60,9 @@ impl Lines {
     /// # Errors
     /// Input errors: unreadable, or a line that is too long.
     pub fn read_line(&mut self) -> Result<Option<(u64, &[u8])>> {
+        if self.in_clipped {
+            self.pass_over()?;
+        }
         let mut scanned = self.start;
         let end = loop {
             let rest = self.buffer.get(scanned..self.end).unwrap_or_default();
@@ -61,12 +82,33 @@ impl Lines {
             return Ok(None);
         }
         self.number += 1;
-        if end - start > self.limit {
-            return Err(too_long(self.number, self.limit).path(self.source.path()));
-        }
         let line = self.buffer.get(start..end).unwrap_or_default();
+        if line.len() > self.limit {
+            if !self.clips {
+                return Err(too_long(self.number, self.limit).path(self.source.path()));
+            }
+            self.in_clipped = !line.ends_with(b"\n");
+            return Ok(Some((self.number, line.get(..self.limit).unwrap_or(line))));
+        }
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         Ok(Some((self.number, line.strip_suffix(b"\r").unwrap_or(line))))
+    }
+
+    /// Goes to the end of a line whose beginning was given out.
+    fn pass_over(&mut self) -> Result<()> {
+        self.in_clipped = false;
+        loop {
+            let rest = self.buffer.get(self.start..self.end).unwrap_or_default();
+            if let Some(at) = memchr(b'\n', rest) {
+                self.start += at + 1;
+                return Ok(());
+            }
+            self.start = self.end;
+            if self.ended {
+                return Ok(());
+            }
+            self.fill()?;
+        }
     }
 
     /// Reads a block behind the begun line, which moves to the front.
@@ -182,6 +224,31 @@ mod tests {
         assert!(lines.read_line().unwrap().is_some());
         let error = lines.read_line().unwrap_err();
         assert_eq!(error.to_string(), "t: line 2: line longer than 65536 bytes");
+    }
+
+    #[test]
+    fn long_lines_are_clipped_where_that_is_wanted() {
+        let long = |n: usize| [vec![b'x'; n], b"\n".to_vec()].concat();
+        let text = [
+            b"a\n".to_vec(),
+            long(LINE_BYTES_MAX + 7),
+            b"b\n".to_vec(),
+            long(LINE_BYTES_MAX * 5),
+            b"c\n".to_vec(),
+            vec![b'y'; LINE_BYTES_MAX * 3],
+        ]
+        .concat();
+        for step in [4096, usize::MAX] {
+            let input = Box::new(Dripping(text.clone(), step));
+            let mut lines = Lines::clipped(Source::from_read("t".into(), input).unwrap());
+            let mut got = Vec::new();
+            while let Some((number, line)) = lines.read_line().unwrap() {
+                got.push((number, line.len(), line[0]));
+            }
+            let max = LINE_BYTES_MAX;
+            let want = [(1, 1, b'a'), (2, max, b'x'), (3, 1, b'b'), (4, max, b'x'), (5, 1, b'c')];
+            assert_eq!(got, [&want[..], &[(6, max, b'y')]].concat(), "{step}");
+        }
     }
 
     /// Gives out a few bytes at a time.

@@ -3,6 +3,7 @@
 //! - [`registry`]: what an importer is and the table of them; a new format is a file and a line;
 //! - [`job`]: the seam between importers and the trace that is written ([`job::Sink`]);
 //! - [`source`], [`decompress`], [`lines`]: inputs as bounded streams;
+//! - [`calendar`], [`log_clock`]: the times of logs;
 //! - `dataset`: what the importers of research data sets share;
 //! - `external`: what comes too late for a window is sorted on disk;
 //! - [`sort`]: the window that puts nearly sorted sources in time order;
@@ -15,6 +16,7 @@
 //! the cut: the trace is written, the summary says where, and the command exits 7. A compressed
 //! stream whose checksum fails is refused whole: none of its content can be trusted.
 
+pub mod calendar;
 mod dataset;
 pub mod decompress;
 mod external;
@@ -22,6 +24,7 @@ mod file;
 pub mod inputs;
 pub mod job;
 pub mod lines;
+pub mod log_clock;
 pub mod registry;
 pub mod sort;
 pub mod source;
@@ -39,6 +42,7 @@ pub mod hfplayer;
 pub mod io_tracer;
 pub mod mmiotrace;
 pub mod msr_csv;
+pub mod nbdkit_log;
 pub mod oracle_general;
 pub mod qemu_log;
 pub mod qtest;

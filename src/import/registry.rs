@@ -4,8 +4,8 @@ use super::job::Job;
 use super::source::Source;
 use super::{
     ImportOptions, alibaba, blkreplay, blktrace, btrecord, disksim_validate, dm_log_writes,
-    fio_iolog, fiu, hfplayer, io_tracer, mmiotrace, msr_csv, oracle_general, qemu_log, qtest,
-    simulator, spc, systor17, tencent, vscsi,
+    fio_iolog, fiu, hfplayer, io_tracer, mmiotrace, msr_csv, nbdkit_log, oracle_general, qemu_log,
+    qtest, simulator, spc, systor17, tencent, vscsi,
 };
 use crate::base::{Error, Result};
 
@@ -81,6 +81,7 @@ pub const IMPORTERS: &[&dyn Importer] = &[
     &dm_log_writes::DmLogWrites,
     &blktrace::Blktrace,
     &fio_iolog::FioIolog,
+    &nbdkit_log::NbdkitLog,
     &msr_csv::MsrCsv,
     &spc::Spc,
     &systor17::Systor17,

@@ -244,6 +244,17 @@ fn each_device_is_a_stream_and_one_can_be_picked() {
     assert_eq!((out.streams.len(), out.issues().len(), out.completes().len()), (1, 1, 1));
 }
 
+/// The container's word for "no CPU" is no CPU's number.
+#[test]
+fn numbers_of_cpus_that_no_record_holds_are_left_out() {
+    for (cpu, kept) in [(7, Some(7)), (65_535, None), (65_536, None)] {
+        let mut file = File::of(Version::V7, Order::Little, cpu);
+        file.queue(1000, cat::READ, 0, 512);
+        let (_, out) = import_bytes(&file.bytes).unwrap();
+        assert_eq!(out.issues()[0].cpu, kept, "{cpu}");
+    }
+}
+
 #[test]
 fn files_are_merged_by_time_then_cpu() {
     let (mut a, mut b) = (File::new(), File::of(Version::V7, Order::Little, 1));

@@ -27,11 +27,12 @@ use self::devices::Devices;
 use self::line::{Line, Pci, parse};
 use super::job::{Job, line_place};
 use super::lines::Lines;
+use super::log_clock::LogClock;
 use super::registry::{Confidence, Importer, Probe};
 use super::source::Source;
 use super::summary::counted;
 use super::{ImportOptions, note_condition};
-use crate::base::{BusAccess, BusSpace, Nanos, Result};
+use crate::base::{BusAccess, BusSpace, Result};
 use crate::trace::{BusEvent, NotRecorded};
 
 /// The importer.
@@ -64,7 +65,7 @@ impl Importer for Mmiotrace {
         job.interpret("times: microseconds of the kernel's trace clock");
         job.interpret("addresses: physical; no ports");
         for source in sources {
-            Reader::default().read(source, job)?;
+            Reader::new().read(source, job)?;
         }
         Ok(())
     }
@@ -73,18 +74,20 @@ impl Importer for Mmiotrace {
 /// PCI functions named in the trace's header.
 const INTERPRETED_MAX: u64 = 64;
 
-#[derive(Default)]
 struct Reader {
     devices: Devices,
     functions: u64,
-    origin: Option<u64>,
-    now: u64,
-    backwards: u64,
+    clock: LogClock,
     overruns: u64,
     lspci: u64,
 }
 
 impl Reader {
+    fn new() -> Self {
+        let clock = LogClock::since_boot();
+        Self { devices: Devices::default(), functions: 0, clock, overruns: 0, lspci: 0 }
+    }
+
     fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
         let mut lines = Lines::new(source);
         while let Some((number, text)) = lines.read_line()? {
@@ -115,13 +118,13 @@ impl Reader {
                 let access = BusAccess { space: BusSpace::Mmio, write, addr, size, value };
                 let name = self.devices.name(id, addr).as_bytes();
                 if let Some(stream) = job.stream(name, None, place)? {
-                    let time = self.time(time);
+                    let time = self.clock.time(Some(time), job);
                     job.bus(BusEvent { time, stream, access, cpu: None })?;
                 }
             }
             Line::Mark { time, text } => {
                 if let Some(stream) = job.stream(b"mark", None, place)? {
-                    let time = self.time(time);
+                    let time = self.clock.time(Some(time), job);
                     job.mark(time, stream, text)?;
                 }
             }
@@ -148,15 +151,6 @@ impl Reader {
         }
     }
 
-    /// Nanoseconds since the first access or mark; the order of the lines is kept.
-    fn time(&mut self, time: u64) -> Nanos {
-        let origin = *self.origin.get_or_insert(time);
-        let since = time.saturating_sub(origin);
-        self.backwards += u64::from(time < origin || since < self.now);
-        self.now = self.now.max(since);
-        Nanos(self.now)
-    }
-
     fn finish(&self, job: &mut Job<'_>) {
         if self.overruns > 0 {
             job.summary
@@ -165,9 +159,6 @@ impl Reader {
         if self.lspci > 0 {
             job.summary.note(format!("{} of lspci left out", counted(self.lspci, "line", "lines")));
         }
-        if self.backwards > 0 {
-            let count = counted(self.backwards, "time goes", "times go");
-            job.summary.note(format!("{count} back and took that of the event before"));
-        }
+        self.clock.finish(["event", "events"], job);
     }
 }

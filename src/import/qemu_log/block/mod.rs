@@ -1,0 +1,185 @@
+//! Events of block devices as requests: [`virtio`], [`ide`] (and AHCI), [`nvme`], and one layer
+//! below them [`backend`].
+//!
+//! Each knows the names of its events, in the spellings of QEMU's versions, and joins requests to
+//! their ends; [`requests`] writes what comes of it. The devices' events and the back-ends' tell of
+//! the same requests twice, so that one layer is imported at a time.
+
+mod backend;
+mod ide;
+mod nvme;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod virtio;
+
+use self::ide::Ide;
+use self::nvme::Nvme;
+pub use self::requests::At;
+use self::requests::Requests;
+use self::virtio::Virtio;
+use super::fields::Fields;
+use crate::base::{Error, Result};
+use crate::import::job::Job;
+use crate::trace::NotRecorded;
+
+/// Requests in flight that are remembered, a kind of device: a device's queues hold far fewer. What
+/// was traced without completions must not fill the memory.
+const OPEN_MAX: usize = 1 << 16;
+
+/// The layer whose events are requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The devices that a guest sees.
+    Devices,
+    /// QEMU's block back-ends.
+    Backends,
+}
+
+/// Whether an event was understood.
+type Heard = std::result::Result<(), Unheard>;
+
+/// Why an event is no request.
+#[derive(Debug)]
+pub enum Unheard {
+    /// It is none of the events that are imported.
+    Other,
+    /// It is one of them, without what it should have.
+    Malformed,
+    /// It is one of them and cannot stand in a trace.
+    Lost(&'static str),
+    /// The import fails.
+    Failed(Error),
+}
+
+impl From<Error> for Unheard {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Every event that means something here.
+const DEVICE_EVENTS: &[&[u8]] = &[
+    b"virtio_blk_handle_read",
+    b"virtio_blk_handle_write",
+    b"virtio_blk_rw_complete",
+    b"virtio_blk_req_complete",
+    b"ide_exec_cmd",
+    b"ide_sector_read",
+    b"ide_sector_write",
+    b"ide_dma_cb",
+    b"ide_atapi_cmd_read",
+    b"execute_ncq_command_read",
+    b"execute_ncq_command_write",
+    b"ncq_finish",
+    b"pci_nvme_io_cmd",
+    b"pci_nvme_read",
+    b"pci_nvme_write",
+    b"pci_nvme_rw",
+    b"pci_nvme_enqueue_req_completion",
+    b"nvme_rw",
+];
+
+/// Whether an event is one of a device's.
+pub fn is_devices(name: &[u8]) -> bool {
+    DEVICE_EVENTS.contains(&name)
+}
+
+/// Whether an event is a request of a back-end.
+pub fn is_backends(name: &[u8]) -> bool {
+    matches!(name, b"blk_co_preadv" | b"blk_co_pwritev")
+}
+
+/// The block devices of a log.
+pub struct Block {
+    layer: Layer,
+    virtio: Virtio,
+    ide: Ide,
+    nvme: Nvme,
+    requests: Requests,
+    backend_events: u64,
+}
+
+impl Block {
+    /// Devices of one layer; `told_block` is the size of nvme's blocks where the user tells it.
+    pub fn new(layer: Layer, told_block: Option<u64>) -> Self {
+        Self {
+            layer,
+            virtio: Virtio::default(),
+            ide: Ide::default(),
+            nvme: Nvme::new(told_block),
+            requests: Requests::default(),
+            backend_events: 0,
+        }
+    }
+
+    /// Takes an event.
+    ///
+    /// # Errors
+    /// Says why it is no request.
+    pub fn event(
+        &mut self,
+        name: &[u8],
+        fields: &Fields<'_>,
+        at: At,
+        job: &mut Job<'_>,
+    ) -> std::result::Result<(), Unheard> {
+        let requests = &mut self.requests;
+        if self.layer == Layer::Backends {
+            return backend::event(name, fields, at, requests, job);
+        }
+        self.backend_events += u64::from(is_backends(name));
+        match name {
+            [b'v', ..] => self.virtio.event(name, fields, at, requests, job),
+            [b'p', b'c', b'i', ..] | [b'n', b'v', ..] => {
+                self.nvme.event(name, fields, at, requests, job)
+            }
+            _ => self.ide.event(name, fields, at, requests, job),
+        }
+    }
+
+    /// Ends the log, and says what it lacks.
+    ///
+    /// # Errors
+    /// Those of the job's sink.
+    pub fn finish(&mut self, job: &mut Job<'_>) -> Result<NotRecorded> {
+        use NotRecorded as N;
+        self.virtio.finish(&mut self.requests, job)?;
+        self.nvme.finish(&mut self.requests, job)?;
+        if job.counts().requests() == 0 {
+            if self.backend_events > 0 {
+                job.summary.note(
+                    "requests of block back-ends (blk_co_*) are in this log, and none of devices: \
+                     --from qemu-log-backend reads them",
+                );
+            }
+            return Ok(N::empty());
+        }
+        let mut lacks = LACKS;
+        if self.layer == Layer::Devices {
+            lacks |= N::FUA | N::UNMAP | N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES;
+        } else {
+            lacks |= N::FLUSHES | N::DISCARDS;
+        }
+        if self.ide.queues {
+            lacks.remove(N::FUA);
+        }
+        if self.ide.seen || self.nvme.seen {
+            lacks.remove(N::FLUSHES);
+        }
+        if self.nvme.seen {
+            lacks.remove(N::DISCARDS | N::WRITE_ZEROES);
+        }
+        lacks.set(N::COMPLETIONS, job.counts().completes == 0);
+        lacks.set(N::STATUS, !self.requests.knows_status());
+        Ok(lacks)
+    }
+}
+
+/// What no such log tells of requests.
+pub const LACKS: NotRecorded = NotRecorded::WRITE_DATA
+    .union(NotRecorded::READ_DATA)
+    .union(NotRecorded::PREFLUSH)
+    .union(NotRecorded::QUEUES)
+    .union(NotRecorded::DEVICE_SIZE)
+    .union(NotRecorded::HINTS);
