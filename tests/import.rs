@@ -296,7 +296,7 @@ fn data_sets_are_merged_picked_from_and_told_units() {
     let output = import(&["a.csv", "--time-unit", "us"]);
     assert!(json(&output)["interpretation"].to_string().contains("as told"));
     for (args, says) in [
-        (&["a.csv", "--unit", "byte"][..], "it is for spc, tencent"),
+        (&["a.csv", "--unit", "byte"][..], "spc, tencent"),
         (&["a.csv", "--op", "read"], "it is for oracle-general"),
         (&["a.csv", "--op", "flush"], "read or write"),
         (&["a.csv", "--unit", "0"], "sector, byte, or a size"),

@@ -21,6 +21,7 @@ Examples:
   qtrace import vda.blklogwrites.gz -o t.qtrace         the format is found by content
   qtrace import sda.blktrace.* -o t.qtrace              per-CPU files become one trace
   qtrace import sda -o t.qtrace --stage D               the same, as the device saw it
+  qtrace import /sys/kernel/tracing/trace -o t.qtrace   the kernel's events as text, also of perf script
   zcat hm_0.csv.gz | qtrace import - -o t.qtrace --from msr-csv
   qtrace import qemu-trace.log.xz -o bus.qtrace         port and MMIO accesses of a guest";
 
@@ -41,12 +42,13 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT")]
     from: Option<String>,
 
-    /// blktrace: the moment that becomes the issue; Q keeps PREFLUSH and FUA [default: Q].
+    /// blktrace and texts of the block layer's events: the moment that becomes the issue; Q keeps
+    /// PREFLUSH and FUA [default: Q; of a text that has none, D].
     #[arg(long, value_name = "Q|D", ignore_case = true, hide_possible_values = true)]
     stage: Option<Stage>,
 
-    /// Import this device only, named as the source names it (8,0 for blktrace, a file for fio,
-    /// a region for a bus trace).
+    /// Import this device only, named as the source names it (8,0 for blktrace, nvme0n1 for NVMe's
+    /// events, a file for fio, a region for a bus trace).
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 

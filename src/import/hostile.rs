@@ -109,8 +109,41 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("blktrace", blktrace(8)),
     ]
     .into_iter()
+    .chain(kernel_texts())
     .chain(data_sets())
     .collect()
+}
+
+/// Small texts of the kernel's block layer.
+fn kernel_texts() -> Vec<(&'static str, Vec<u8>)> {
+    let blkparse = "  8,0    0        1     0.000000000   143  Q FWFSM 2048 + 8 [jbd2/sda-8]\n\
+        254,32   1        1     0.000001000   143  D   R 8 + 8 (    1000) [x]\n\
+        \x20 8,0    0        2     0.000002000     0  C FWFSM 2048 + 8 [65531]\n\
+        \x20 8,0    0        0     0.000002500     0  m   N cfq17S / alloced\n\
+        \x20 8,0    0        3     0.000003000     7  Q  WS [sync]\nCPU0 (sda):\n Reads Queued: 1\n";
+    let ftrace = "# tracer: nop\n# entries-in-buffer/entries-written: 9/12   #P:2\n\
+        a-1 [000] d..1. 1.000001: block_bio_queue: 8,0 WS 8 + 8 [a]\n\
+        a-1 [000] ..... 1.000002: block_rq_issue: 8,0 NS 4096 () 8 + 8 be,0,4 [a]\n\
+        <idle>-0 [001] d.h1. 1.000003: block_rq_complete: 8,0 WS () 8 + 8 be,0,4 [-5]\n\
+        CPU:1 [LOST 7 EVENTS]\na-1 0d.h1 17us+: block_bio_queue: 8,0 FWS 0 + 0 [a]\n";
+    let nvme = "a-1 [000] ..... 1.000001: nvme_setup_cmd: nvme0: disk=nvme0n1, qid=2, cmdid=7, nsid=1, \
+        flags=0x0, meta=0x0, cmd=(nvme_cmd_write slba=524160, len=7, ctrl=0x4000, dsmgmt=7, reftag=0)\n\
+        a-1 [000] ..... 1.000002: nvme_setup_cmd: [FAILED TO PARSE] disk=nvme0n1 ctrl_id=0 qid=2 \
+        opcode=2 cid=8 cdw10=ARRAY[80, ff, 07, 00, 00, 00, 00, 00, 07, 00, 00, 80]\n\
+        a-1 [000] ..... 1.000003: nvme_complete_rq: nvme0: disk=nvme0n1, qid=2, cmdid=7, res=0x0, \
+        retries=0, flags=0x0, status=0x4281\n";
+    let perf = " fio   249/250 [001]    29.010841:    1 block:block_rq_issue: 8,0 RA 4096 () 8 + 8 [fio]\n\
+        \tffffffff814d2a41 blk_mq_start_request ([kernel.kallsyms])\n\
+        swapper 0 [001] 29.010849: block:block_rq_complete: 8,0 RA () 8 + 8 [0]\n";
+    let trace_cmd = "cpus=2\n   fio-259   [000]    34.055346: block_rq_issue:       8,0 R 4096 () 8 + 8 [f]\n\
+        CPU:7 [EVENTS DROPPED]\n fio-259 [000] 34.055349: block_rq_complete: 8,0 R () 8 + 8 [0]\n";
+    vec![
+        ("blkparse", blkparse.into()),
+        ("ftrace", ftrace.into()),
+        ("ftrace", nvme.into()),
+        ("perf-script", perf.into()),
+        ("trace-cmd", trace_cmd.into()),
+    ]
 }
 
 /// Small inputs of the data sets' formats.
@@ -427,6 +460,10 @@ const SAMPLES: &[(&str, &str)] = &[
     ("disksim", "disksim/ascii.head2000.trace"),
     ("disksim-validate", "disksim/cheetah9LP.validate.head500.trace"),
     ("mqsim", "mqsim/wsrch-small.head.trace"),
+    ("blkparse", "blkparse-text/vdc.blkparse.txt.gz"),
+    ("ftrace", "ftrace-events-text/block+nvme.txt.gz"),
+    ("perf-script", "perf-script/perf-script-block.txt"),
+    ("trace-cmd", "trace-cmd/trace-cmd-report.txt"),
 ];
 
 /// Bytes of a sample that are damaged: a run over a whole large one would show little more.

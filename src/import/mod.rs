@@ -5,6 +5,7 @@
 //! - [`source`], [`decompress`], [`lines`]: inputs as bounded streams;
 //! - [`calendar`], [`log_clock`]: the times of logs;
 //! - `dataset`: what the importers of research data sets share;
+//! - `text_records`: texts whose lines are records of requests' lives;
 //! - `external`: what comes too late for a window is sorted on disk;
 //! - [`sort`]: the window that puts nearly sorted sources in time order;
 //! - [`summary`]: what was lost, by reason, with the first place.
@@ -29,8 +30,10 @@ pub mod registry;
 pub mod sort;
 pub mod source;
 pub mod summary;
+mod text_records;
 
 pub mod alibaba;
+pub mod blkparse;
 pub mod blkreplay;
 pub mod blktrace;
 pub mod btrecord;
@@ -40,6 +43,7 @@ pub mod fio_iolog;
 pub mod fiu;
 pub mod hfplayer;
 pub mod io_tracer;
+pub mod kernel_text;
 pub mod mmiotrace;
 pub mod msr_csv;
 pub mod nbdkit_log;
@@ -81,6 +85,16 @@ pub enum Stage {
     Dispatch,
 }
 
+impl Stage {
+    /// How it is read, for the trace's header.
+    pub(crate) fn interpretation(self) -> &'static str {
+        match self {
+            Self::Queue => "stage: Q (queued), with PREFLUSH and FUA as the file system meant them",
+            Self::Dispatch => "stage: D (dispatched), merged and split as the device saw them",
+        }
+    }
+}
+
 /// What a `wait` of an fio v2 iolog means: the manual and the program disagree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum WaitUnit {
@@ -96,7 +110,7 @@ pub enum WaitUnit {
 pub struct ImportOptions {
     /// The format; `None` probes.
     pub from: Option<String>,
-    /// The stage, for blktrace; `None` is Q.
+    /// The stage, where the source has several; `None` is Q, or what a text has.
     pub stage: Option<Stage>,
     /// Keep this device only.
     pub device: Option<String>,
@@ -154,7 +168,7 @@ pub fn run(
             .hint("import them one by one"));
     }
     for (option, given) in [
-        ("--stage", options.stage.is_some()),
+        (registry::STAGE, options.stage.is_some()),
         ("--iolog-wait", options.iolog_wait.is_some()),
         ("--uncounted", options.uncounted),
         (registry::OP, options.op.is_some()),

@@ -3,13 +3,15 @@
 use super::job::Job;
 use super::source::Source;
 use super::{
-    ImportOptions, alibaba, blkreplay, blktrace, btrecord, disksim_validate, dm_log_writes,
-    fio_iolog, fiu, hfplayer, io_tracer, mmiotrace, msr_csv, nbdkit_log, oracle_general, qemu_log,
-    qtest, simulator, spc, systor17, tencent, vscsi,
+    ImportOptions, alibaba, blkparse, blkreplay, blktrace, btrecord, disksim_validate,
+    dm_log_writes, fio_iolog, fiu, hfplayer, io_tracer, kernel_text, mmiotrace, msr_csv,
+    nbdkit_log, oracle_general, qemu_log, qtest, simulator, spc, systor17, tencent, vscsi,
 };
 use crate::base::{Error, Result};
 
-/// What each access is: for [`Importer::options`].
+/// The moment that becomes the issue: for [`Importer::options`].
+pub const STAGE: &str = "--stage";
+/// What each access is.
 pub const OP: &str = "--op";
 /// What an address counts.
 pub const UNIT: &str = "--unit";
@@ -80,6 +82,10 @@ pub trait Importer: Sync {
 pub const IMPORTERS: &[&dyn Importer] = &[
     &dm_log_writes::DmLogWrites,
     &blktrace::Blktrace,
+    &blkparse::Blkparse,
+    &kernel_text::FTRACE,
+    &kernel_text::PERF_SCRIPT,
+    &kernel_text::TRACE_CMD,
     &fio_iolog::FioIolog,
     &nbdkit_log::NbdkitLog,
     &msr_csv::MsrCsv,
@@ -233,9 +239,9 @@ mod tests {
 
     #[test]
     fn an_option_of_another_format_is_refused() {
-        for option in ["--stage", "--iolog-wait", "--uncounted"] {
+        for (option, users) in [(STAGE, 5), ("--iolog-wait", 1), ("--uncounted", 1)] {
             let takes = |importer: &&&dyn Importer| check_option(**importer, option).is_ok();
-            assert_eq!(IMPORTERS.iter().filter(takes).count(), 1, "{option}");
+            assert_eq!(IMPORTERS.iter().filter(takes).count(), users, "{option}");
             let error = check_option(&msr_csv::MsrCsv, option).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage);
         }

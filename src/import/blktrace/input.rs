@@ -1,5 +1,6 @@
 //! One blktrace file as a stream of records: byte order, versions, notifications, lost places.
 
+use super::reader::Items;
 use super::record::{Order, Record, V7_BYTES, V8_BYTES, Version, cat, notify};
 use crate::base::{Error, Result};
 use crate::import::job::{Job, offset_place};
@@ -12,7 +13,7 @@ const RECORD_BYTES_MAX: usize = V8_BYTES + u16::MAX as usize;
 const READ_BYTES: usize = 128 << 10;
 
 /// Text kept of a message: the kernel's `BLK_TN_MAX_MSG` is 128, and was 1024 for a time.
-const MESSAGE_BYTES_MAX: usize = 1024;
+pub const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// What the notifications said about the clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,11 +99,6 @@ impl Input {
         self.order
     }
 
-    /// The underlying input.
-    pub fn source(&self) -> &Source {
-        &self.source
-    }
-
     fn rest(&self) -> &[u8] {
         self.buf.get(self.at..).unwrap_or_default()
     }
@@ -127,29 +123,6 @@ impl Input {
             self.buf.truncate(had + read);
         }
         Ok(self.rest().len() >= bytes)
-    }
-
-    /// The next record or message, in the order of the file.
-    ///
-    /// # Errors
-    /// Input errors; those of the job.
-    pub fn next(&mut self, clock: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>> {
-        loop {
-            job.tick()?;
-            let Some((record, len)) = self.frame(job)? else { return Ok(None) };
-            let item = if record.is(cat::NOTIFY) {
-                self.notification(record, len, clock)
-            } else {
-                // A notification is made before the record that follows it in the file.
-                self.rebased |= self.latest_note > record.time;
-                self.last_time = record.time;
-                Some(Item::Record(record))
-            };
-            self.at += len;
-            if item.is_some() {
-                return Ok(item);
-            }
-        }
     }
 
     /// Finds the next whole record; returns it and its length with data.
@@ -255,5 +228,30 @@ impl Input {
         }
         self.latest_note = self.latest_note.max(record.time);
         None
+    }
+}
+
+impl Items for Input {
+    fn next(&mut self, clock: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>> {
+        loop {
+            job.tick()?;
+            let Some((record, len)) = self.frame(job)? else { return Ok(None) };
+            let item = if record.is(cat::NOTIFY) {
+                self.notification(record, len, clock)
+            } else {
+                // A notification is made before the record that follows it in the file.
+                self.rebased |= self.latest_note > record.time;
+                self.last_time = record.time;
+                Some(Item::Record(record))
+            };
+            self.at += len;
+            if item.is_some() {
+                return Ok(item);
+            }
+        }
+    }
+
+    fn source(&self) -> &Source {
+        &self.source
     }
 }

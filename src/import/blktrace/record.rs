@@ -49,6 +49,22 @@ pub mod act {
     pub const DRV_DATA: u16 = 17;
     /// A cgroup id stands before the rest of the data.
     pub const CGROUP: u16 = 1 << 8;
+
+    /// The letters of blkparse(1), by number.
+    const LETTERS: [&str; 20] = [
+        "?", "Q", "M", "F", "G", "S", "R", "D", "C", "P", "U", "UT", "I", "X", "B", "A", "abort",
+        "drv", "ZP", "ZU",
+    ];
+
+    /// What blkparse(1) prints for it.
+    pub fn letter(act: u16) -> &'static str {
+        LETTERS.get(usize::from(act)).copied().unwrap_or("?")
+    }
+
+    /// What blkparse(1) prints so.
+    pub fn of_letter(letter: &[u8]) -> Option<u16> {
+        (0..).zip(LETTERS).skip(1).find(|(_, name)| name.as_bytes() == letter).map(|(act, _)| act)
+    }
 }
 
 /// `enum blktrace_notify`.

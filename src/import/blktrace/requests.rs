@@ -4,12 +4,40 @@ use super::outstanding::{Outstanding, Request};
 use super::record::{Record, act, cat};
 use crate::base::{BlockOp, Nanos, OpFlags, Result};
 use crate::import::Stage;
-use crate::import::job::{self, Job};
+use crate::import::job::{self, Job, line_place};
 use crate::trace::{NotRecorded, PayloadRef, StreamId};
+
+/// What a record's place is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// By CPU and sequence number: the same in per-CPU files and in a merged one.
+    Sequence,
+    /// By line: the records of a text, which hold the number of their line as the sequence.
+    Line,
+}
+
+impl Places {
+    /// The place of `record`.
+    pub fn of(self, record: &Record) -> String {
+        match self {
+            Self::Sequence => record.place(),
+            Self::Line => line_place(record.sequence.into()),
+        }
+    }
+
+    /// The order of records: of files as [`Record::key`] has it; a text has put them in order.
+    pub fn key(self, record: &Record) -> (u64, u32, u32) {
+        match self {
+            Self::Sequence => record.key(),
+            Self::Line => (record.time, 0, record.sequence),
+        }
+    }
+}
 
 /// Follows requests from issue to completion.
 pub struct Requests {
     stage: Stage,
+    places: Places,
     outstanding: Outstanding,
     /// Requests that the device handed back (R): the dispatch that follows is the same request.
     requeued: Vec<Request>,
@@ -27,8 +55,14 @@ const REQUEUED_MAX: usize = 1024;
 impl Requests {
     /// Takes the issues of `stage`.
     pub fn new(stage: Stage) -> Self {
+        Self::with_places(stage, Places::Sequence)
+    }
+
+    /// The same, of records whose places are called so.
+    pub fn with_places(stage: Stage, places: Places) -> Self {
         Self {
             stage,
+            places,
             outstanding: Outstanding::default(),
             requeued: Vec::new(),
             requeues: 0,
@@ -48,14 +82,15 @@ impl Requests {
             Stage::Queue => act::QUEUE,
             Stage::Dispatch => act::ISSUE,
         };
+        let place = || self.places.of(record);
         match record.act() {
             act::DRV_DATA => {
-                job.summary.lose("data of a driver's own", || record.place());
+                job.summary.lose("data of a driver's own", place);
                 Ok(true)
             }
             // Packet commands are not queued by a file system: only their dispatch is seen.
             act::ISSUE if record.is(cat::PC) => {
-                job.summary.lose("packet command of a driver or user", || record.place());
+                job.summary.lose("packet command of a driver or user", place);
                 Ok(true)
             }
             _ if record.is(cat::PC) => Ok(false),
@@ -76,16 +111,18 @@ impl Requests {
             return Ok(Some(stream));
         }
         let name = record.device_name();
-        let stream = job.stream(name.as_bytes(), None, || record.place())?;
+        let stream = job.stream(name.as_bytes(), None, || self.places.of(record))?;
         self.stream = stream.map(|stream| (record.device, stream));
         Ok(stream)
     }
 
     fn issue(&mut self, record: &Record, time: Nanos, job: &mut Job<'_>) -> Result<()> {
+        let places = self.places;
+        let place = || places.of(record);
         let op = match operation(record) {
             Ok(op) => op,
             Err(reason) => {
-                job.summary.lose(reason, || record.place());
+                job.summary.lose(reason, place);
                 return Ok(());
             }
         };
@@ -96,7 +133,7 @@ impl Requests {
         let (sector, len) =
             if op.has_range() { (record.sector, record.bytes.into()) } else { (0, 0) };
         let offset = sector.saturating_mul(crate::base::SECTOR_SIZE);
-        if !job.accepts(op, offset, len, || record.place()) {
+        if !job.accepts(op, offset, len, place) {
             return Ok(());
         }
         let flags = flags(record, op);
@@ -115,8 +152,7 @@ impl Requests {
         })?;
         let request = Request::new(tag, stream, op, flags, record);
         if self.outstanding.insert(request, record).is_some() {
-            job.summary
-                .lose("completion not looked for: too many requests in flight", || record.place());
+            job.summary.lose("completion not looked for: too many requests in flight", place);
         }
         Ok(())
     }
@@ -137,7 +173,7 @@ impl Requests {
         };
         if !found {
             job.summary.lose("completion of a request whose issue is not in the capture", || {
-                record.place()
+                self.places.of(record)
             });
         }
         for request in done.drain(..) {
@@ -213,7 +249,10 @@ impl Requests {
 }
 
 /// What a record asks for.
-fn operation(record: &Record) -> Result<BlockOp, &'static str> {
+///
+/// # Errors
+/// Why it can be none of a trace.
+pub fn operation(record: &Record) -> Result<BlockOp, &'static str> {
     const ZONES: [(u64, &str); 6] = [
         (cat::ZONE_APPEND, "zone append (the device chose the place)"),
         (cat::ZONE_RESET, "zone reset"),
@@ -241,7 +280,8 @@ fn operation(record: &Record) -> Result<BlockOp, &'static str> {
     }
 }
 
-fn flags(record: &Record, op: BlockOp) -> OpFlags {
+/// The modifiers of a record that asks for `op`.
+pub fn flags(record: &Record, op: BlockOp) -> OpFlags {
     let mut flags = OpFlags::empty();
     flags.set(OpFlags::PREFLUSH, record.is(cat::FLUSH) && op != BlockOp::Flush);
     // A flush has no data that FUA could be about.

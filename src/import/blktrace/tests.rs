@@ -1,4 +1,4 @@
-use super::record::{act, cat, notify};
+use super::record::{Record, act, cat, notify};
 use super::*;
 use crate::base::{BlockOp, ErrorKind, OpFlags};
 use crate::import::ImportReport;

@@ -1,0 +1,227 @@
+//! Records of all inputs in order of time, and what becomes of them.
+//!
+//! The inputs are binary files or texts; what they hold in common is the [`Record`].
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+
+use super::input::{Item, WallClock};
+use super::record::{self, Record};
+use super::requests::{Places, Requests};
+use crate::base::limits::SORT_WINDOW_EVENTS;
+use crate::base::{Error, ErrorKind, Nanos, Result};
+use crate::import::job::Job;
+use crate::import::sort::Sorter;
+use crate::import::source::Source;
+use crate::import::summary::counted;
+use crate::import::{Stage, note_condition};
+
+/// Message text held in the sorter at most; messages past it are lost, and counted.
+const MESSAGES_BYTES_MAX: usize = 16 << 20;
+
+/// (device, CPU) pairs whose sequence numbers are followed.
+const SEQUENCES_MAX: usize = 1 << 16;
+
+/// The first PROCESS notification stands this close before the first record, unless it was made
+/// for another device's record.
+const PROCESS_TO_RECORD_NS_MAX: u64 = 1_000_000;
+
+/// An input that gives records.
+pub trait Items {
+    /// The next record or message, in the input's own order.
+    ///
+    /// # Errors
+    /// Those of the input and of the job.
+    fn next(&mut self, clock: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>>;
+
+    /// The input, to ask what its end was like.
+    fn source(&self) -> &Source;
+
+    /// What the input calls a moment of a request's life.
+    fn moment(act: u16) -> &'static str {
+        record::act::letter(act)
+    }
+
+    /// Further moments that it has seen and no stage needs: name and count of each.
+    fn unused(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+type Key = (u64, u32, u32);
+
+/// Reads records into a job.
+pub struct Reader<I> {
+    stage: Stage,
+    places: Places,
+    inputs: Vec<I>,
+    clock: WallClock,
+    sorter: Sorter<Key, Item>,
+    messages_bytes: usize,
+    sequences: HashMap<(u32, u32), u32>,
+    origin: Option<u64>,
+    unused: BTreeMap<u16, u64>,
+    requests: Requests,
+}
+
+impl<I: Items> Reader<I> {
+    /// Takes the issues of `stage`; the places of what is lost are called as `places` says.
+    pub fn new(inputs: Vec<I>, stage: Stage, places: Places) -> Self {
+        Self {
+            stage,
+            places,
+            inputs,
+            clock: WallClock::default(),
+            sorter: Sorter::new(SORT_WINDOW_EVENTS),
+            messages_bytes: 0,
+            sequences: HashMap::new(),
+            origin: None,
+            unused: BTreeMap::new(),
+            requests: Requests::with_places(stage, places),
+        }
+    }
+
+    /// Merges the inputs by time and writes their requests.
+    ///
+    /// # Errors
+    /// Those of the inputs and of the job; Nothing when the inputs have requests of the other
+    /// stage only.
+    pub fn read(mut self, job: &mut Job<'_>) -> Result<()> {
+        // The next item of each file; the smallest goes first.
+        let mut heads: Vec<Option<Item>> = Vec::with_capacity(self.inputs.len());
+        let mut order = BinaryHeap::new();
+        let places = self.places;
+        let key = |item: &Item| places.key(item.record());
+        for (index, input) in self.inputs.iter_mut().enumerate() {
+            let head = input.next(&mut self.clock, job)?;
+            order.extend(head.as_ref().map(|item| Reverse((key(item), index))));
+            heads.push(head);
+        }
+        while let Some(Reverse((_, index))) = order.pop() {
+            let Some(input) = self.inputs.get_mut(index) else { break };
+            let next = input.next(&mut self.clock, job)?;
+            order.extend(next.as_ref().map(|item| Reverse((key(item), index))));
+            let item = heads.get_mut(index).and_then(|head| std::mem::replace(head, next));
+            if let Some(item) = item {
+                self.sort(item, job)?;
+            }
+        }
+        while let Some(item) = self.sorter.pop() {
+            self.item(item, job)?;
+        }
+        self.finish(job);
+        job.check_device()?;
+        self.check_stage(job)
+    }
+
+    fn sort(&mut self, item: Item, job: &mut Job<'_>) -> Result<()> {
+        if let Item::Message(record, text) = &item {
+            if self.messages_bytes + text.len() > MESSAGES_BYTES_MAX {
+                let places = self.places;
+                job.summary.lose("too many messages at one time", || places.of(record));
+                return Ok(());
+            }
+            self.messages_bytes += text.len();
+        }
+        match self.sorter.push(self.places.key(item.record()), item) {
+            Some(item) => self.item(item, job),
+            None => Ok(()),
+        }
+    }
+
+    /// An item in its turn.
+    fn item(&mut self, item: Item, job: &mut Job<'_>) -> Result<()> {
+        let record = *item.record();
+        if let (Item::Record(_), Places::Sequence) = (&item, self.places) {
+            self.follow_sequence(&record, job);
+        }
+        let origin = match self.origin {
+            Some(origin) => origin,
+            None => {
+                job.header.origin_unix_ns = origin_unix_ns(&self.clock, record.time);
+                *self.origin.insert(record.time)
+            }
+        };
+        let time = Nanos(record.time.saturating_sub(origin));
+        match item {
+            Item::Record(record) => {
+                if !self.requests.record(&record, time, job)? {
+                    let count = self.unused.entry(record.act()).or_default();
+                    *count += 1;
+                }
+                Ok(())
+            }
+            Item::Message(record, text) => {
+                self.messages_bytes -= text.len();
+                let name = record.device_name();
+                match job.stream(name.as_bytes(), None, || self.places.of(&record))? {
+                    Some(stream) => job.mark(time, stream, &text),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The kernel counts records per CPU, also those for which its buffer had no room.
+    fn follow_sequence(&mut self, record: &Record, job: &mut Job<'_>) {
+        let key = (record.device, record.cpu);
+        if self.sequences.len() >= SEQUENCES_MAX && !self.sequences.contains_key(&key) {
+            return;
+        }
+        if let Some(last) = self.sequences.insert(key, record.sequence) {
+            let missing = record.sequence.saturating_sub(last).saturating_sub(1);
+            let reason = "records missing from the capture (gap in a CPU's sequence numbers)";
+            job.summary.lose_many(reason, missing.into(), || {
+                format!("cpu {} after sequence {last}", record.cpu)
+            });
+        }
+    }
+
+    /// A capture may leave out moments (`blktrace -a`): then the other stage may have requests.
+    fn check_stage(&self, job: &Job<'_>) -> Result<()> {
+        let (name, other, act) = match self.stage {
+            Stage::Queue => ("Q", "D", record::act::ISSUE),
+            Stage::Dispatch => ("D", "Q", record::act::QUEUE),
+        };
+        match self.unused.get(&act) {
+            Some(count) if job.counts().requests() == 0 => Err(Error::new(
+                ErrorKind::Nothing,
+                format!("the capture has no request at stage {name}"),
+            )
+            .hint(format!("--stage {other} finds {count}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, job: &mut Job<'_>) {
+        self.requests.finish(job);
+        let named = self.unused.iter().map(|(act, count)| format!("{} {count}", I::moment(*act)));
+        let others = self.inputs.iter().flat_map(Items::unused);
+        let unused: Vec<_> = named.chain(others).collect();
+        if !unused.is_empty() {
+            job.summary.note(format!(
+                "records of other moments of a request's life, not needed: {}",
+                unused.join(", ")
+            ));
+        }
+        if self.sorter.late() > 0 {
+            let count = counted(self.sorter.late(), "record is", "records are");
+            job.summary.note(format!("{count} out of order of time"));
+        }
+        for input in &self.inputs {
+            note_condition(input.source(), job);
+        }
+    }
+}
+
+/// Unix time of the first record, where the notifications tell.
+fn origin_unix_ns(clock: &WallClock, first: u64) -> Option<u64> {
+    let (stamp, unix) = clock.stamp?;
+    let near = |process: &u64| {
+        // In a file that blkparse rebased, the first record's own time says nothing.
+        let rebased = first < stamp;
+        *process >= stamp && (rebased || first.abs_diff(*process) <= PROCESS_TO_RECORD_NS_MAX)
+    };
+    let time = clock.first_process.filter(near).unwrap_or(first);
+    unix.checked_add(time.checked_sub(stamp)?)
+}

@@ -1,0 +1,415 @@
+//! What stands before an event in the texts of ftrace, perf script and trace-cmd: who, where, when.
+//!
+//! ```text
+//!            fio-220     [001] d..2.    24.511307: block_rq_issue: ARGS          tracefs: trace, trace_pipe
+//!            fio-220   (    220) [001] .....    24.511307: block_rq_issue: ARGS   with the option record-tgid
+//!     fio-220       1d..2.  511307us+: block_rq_issue: ARGS                       with latency-format
+//!            fio   220 [001]    24.511307: block:block_rq_issue: ARGS            perf script
+//!            fio   220/220 [001]    24.511307:     1 block:block_rq_issue: ARGS   perf script -F +pid,+tid,+period
+//!            fio-220   [001]    24.511307: block_rq_issue:       ARGS            trace-cmd report
+//! ```
+//!
+//! - A command may hold blanks, dashes and colons: fields are found from the time backwards.
+//! - Times are `SECONDS.FRACTION` (six digits, nine with `perf script --ns`, `trace-cmd report -t`) of
+//!   the trace clock; a clock that does not count nanoseconds (`counter`, `x86-tsc`) is a whole number;
+//!   latency-format counts microseconds from the buffer's start.
+//! - What the tools say themselves is told apart: comments, stacks, and how many events were lost.
+//!
+//! Sources: Linux `kernel/trace/trace_output.c`, `kernel/trace/trace.c`,
+//! `tools/perf/builtin-script.c`; trace-cmd's `tracecmd/trace-read.c`. Checked against texts of all
+//! three from Linux 6.1.
+
+use crate::import::lines::{number, word};
+
+/// A line of such a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::import) enum Line<'l> {
+    /// An event.
+    Event(Event<'l>),
+    /// The tracer lost so many events here; `None` where it does not say how many.
+    Lost(Option<u64>),
+    /// The tool's own words, which say nothing of events: comments, stacks, headers.
+    Comment,
+    /// None of these.
+    Other,
+}
+
+/// An event with what stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::import) struct Event<'l> {
+    /// The command; empty where it does not stand there.
+    pub comm: &'l [u8],
+    /// The thread: of perf's `pid/tid` the latter.
+    pub tid: Option<u32>,
+    /// The CPU on which it happened.
+    pub cpu: Option<u16>,
+    /// When.
+    pub time: Stamp<'l>,
+    /// The subsystem, where it is said (perf): `block`.
+    pub system: Option<&'l [u8]>,
+    /// The event: `block_rq_issue`.
+    pub name: &'l [u8],
+    /// What the event's own format prints.
+    pub args: &'l [u8],
+}
+
+/// A time as it stands in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::import) enum Stamp<'l> {
+    /// `SECONDS.FRACTION`.
+    Seconds(&'l [u8]),
+    /// A whole number of a clock that does not count nanoseconds.
+    Ticks(&'l [u8]),
+    /// Whole microseconds (latency-format).
+    Micros(&'l [u8]),
+}
+
+/// Reads a line without its end.
+pub(in crate::import) fn parse(text: &[u8]) -> Line<'_> {
+    let line = text.trim_ascii();
+    if line.is_empty() {
+        return Line::Comment;
+    }
+    if let Some(event) = event(line) {
+        return Line::Event(event);
+    }
+    if let Some(lost) = lost(line) {
+        return Line::Lost(lost);
+    }
+    if is_comment(line, text.first().is_some_and(u8::is_ascii_whitespace)) {
+        Line::Comment
+    } else {
+        Line::Other
+    }
+}
+
+/// The first time that has an event's name behind it divides the line.
+fn event(line: &[u8]) -> Option<Event<'_>> {
+    let mut rest = line;
+    loop {
+        let (text, after) = word(rest);
+        if text.is_empty() {
+            return None;
+        }
+        // Latency-format's mark may be a blank, before the colon.
+        let (time, after_time) = match after.strip_prefix(b": ") {
+            Some(after) => (micros(text), after),
+            None => (stamp(text), after),
+        };
+        if let Some(time) = time
+            && let Some(Named { system, name, args }) = name_and_args(after_time)
+        {
+            let before = line.get(..line.len() - rest.len()).unwrap_or_default();
+            let Before { comm, tid, cpu } = context(before);
+            return Some(Event { comm, tid, cpu, time, system, name, args });
+        }
+        rest = after;
+    }
+}
+
+/// A time with its colon.
+fn stamp(text: &[u8]) -> Option<Stamp<'_>> {
+    let time = text.strip_suffix(b":")?;
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if let Some(at) = time.iter().position(|byte| *byte == b'.') {
+        let (seconds, fraction) = time.split_at(at);
+        let whole = is_number(seconds) && is_number(fraction.get(1..)?) && fraction.len() <= 10;
+        return whole.then_some(Stamp::Seconds(time));
+    }
+    if is_number(time) {
+        return Some(Stamp::Ticks(time));
+    }
+    // A mark behind it says that much time passed before the next event.
+    match time {
+        [before @ .., b'$' | b'@' | b'*' | b'#' | b'!' | b'+'] => micros(before),
+        _ => micros(time),
+    }
+}
+
+/// `123us`.
+fn micros(text: &[u8]) -> Option<Stamp<'_>> {
+    let digits = text.strip_suffix(b"us")?;
+    number(digits).map(|_| Stamp::Micros(digits))
+}
+
+/// An event without what stands before it.
+struct Named<'l> {
+    system: Option<&'l [u8]>,
+    name: &'l [u8],
+    args: &'l [u8],
+}
+
+/// `[PERIOD] [SYSTEM:]NAME: ARGS`.
+fn name_and_args(text: &[u8]) -> Option<Named<'_>> {
+    let (mut name, mut args) = word(text);
+    if number(name).is_some() {
+        (name, args) = word(args);
+    }
+    let name = name.strip_suffix(b":")?;
+    let mut parts = name.split(|byte| *byte == b':').filter(|part| !part.is_empty());
+    let (first, second) = (parts.next()?, parts.next());
+    let is_name = |part: &[u8]| {
+        part.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+            && part.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte))
+    };
+    match second.filter(|second| is_name(second)) {
+        _ if !is_name(first) => None,
+        Some(second) => Some(Named { system: Some(first), name: second, args }),
+        None => Some(Named { system: None, name: first, args }),
+    }
+}
+
+struct Before<'l> {
+    comm: &'l [u8],
+    tid: Option<u32>,
+    cpu: Option<u16>,
+}
+
+/// What stands before the time, from its end.
+fn context(text: &[u8]) -> Before<'_> {
+    let mut rest = text.trim_ascii_end();
+    let mut cpu = None;
+    // Flags, and what further columns there may be, stand between CPU and time.
+    for _ in 0..COLUMNS_AFTER_CPU_MAX {
+        let (before, last) = last_word(rest);
+        if let Some(number) = bracketed_cpu(last).or_else(|| cpu_with_flags(last)) {
+            cpu = Some(number);
+            rest = before;
+            break;
+        }
+        // Without a CPU, perf has nothing but flags there.
+        if !is_flags(last) {
+            break;
+        }
+        rest = before;
+    }
+    let (before, last) = last_word(rest);
+    if last.starts_with(b"(") || last.ends_with(b")") {
+        // The thread group, right-aligned in its parentheses.
+        let open = rest.iter().rposition(|byte| *byte == b'(').unwrap_or(rest.len());
+        rest = rest.get(..open).unwrap_or_default().trim_ascii_end();
+    } else if let Some(tid) = pid_tid(last) {
+        return Before { comm: before, tid: Some(tid), cpu };
+    }
+    let tid_behind = |at: usize| u32::try_from(number(rest.get(at + 1..)?)?).ok();
+    let dash = rest.iter().rposition(|byte| *byte == b'-');
+    match dash.and_then(|at| Some((rest.get(..at)?, tid_behind(at)?))) {
+        Some((comm, tid)) => Before { comm: comm.trim_ascii(), tid: Some(tid), cpu },
+        None => Before { comm: rest, tid: None, cpu },
+    }
+}
+
+/// Columns between CPU and time: flags, and perf's `misc` or a machine's.
+const COLUMNS_AFTER_CPU_MAX: usize = 3;
+
+/// What stands before the last word, and that word.
+fn last_word(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = text.trim_ascii_end();
+    let start = text.iter().rposition(u8::is_ascii_whitespace).map_or(0, |at| at + 1);
+    let (before, last) = text.split_at(start);
+    (before.trim_ascii_end(), last)
+}
+
+/// `[001]`.
+fn bracketed_cpu(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    u16::try_from(number(digits)?).ok()
+}
+
+/// `1d.h1.`: latency-format's CPU and flags in one.
+fn cpu_with_flags(text: &[u8]) -> Option<u16> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (cpu, flags) = text.split_at(digits);
+    let cpu = u16::try_from(number(cpu)?).ok()?;
+    (!flags.first()?.is_ascii_digit() && is_flags(flags)).then_some(cpu)
+}
+
+/// Interrupts off, reschedule, hard or soft interrupt, preemption depth, migration: a letter, a
+/// hexadecimal digit or a dot each. perf's `misc` is one to four capitals.
+fn is_flags(text: &[u8]) -> bool {
+    const LETTERS: &[u8] = b".dDbXnNpPBlLhHsSzZKUGghu";
+    (1..=8).contains(&text.len())
+        && text.iter().all(|byte| LETTERS.contains(byte) || byte.is_ascii_hexdigit())
+        && !text.iter().all(u8::is_ascii_digit)
+}
+
+/// perf's `TID` or `PID/TID`.
+fn pid_tid(text: &[u8]) -> Option<u32> {
+    let tid = match text.iter().position(|byte| *byte == b'/') {
+        Some(at) => {
+            number(text.get(..at)?)?;
+            text.get(at + 1..)?
+        }
+        None => text,
+    };
+    u32::try_from(number(tid)?).ok()
+}
+
+/// How many events the tool says were lost.
+fn lost(line: &[u8]) -> Option<Option<u64>> {
+    // tracefs: `CPU:1 [LOST 17 EVENTS]`; trace-cmd: `CPU:1 [17 EVENTS DROPPED]`, or without a number.
+    if line.starts_with(b"CPU:") {
+        let open = line.iter().position(|byte| *byte == b'[')?;
+        let inner = line.get(open + 1..)?.strip_suffix(b"]")?;
+        if inner.ends_with(b"EVENTS") || inner.ends_with(b"EVENTS DROPPED") {
+            let words = inner.split(u8::is_ascii_whitespace);
+            return Some(words.filter_map(number).next());
+        }
+        return None;
+    }
+    // `# entries-in-buffer/entries-written: 140080/250280   #P:4`: the rest was written over.
+    if let Some(counts) = line.strip_prefix(b"# entries-in-buffer/entries-written:") {
+        let (held, written) = split_once(word(counts).0, b'/')?;
+        let missing = number(written)?.checked_sub(number(held)?)?;
+        return (missing > 0).then_some(Some(missing));
+    }
+    // perf script --show-lost-events: `... PERF_RECORD_LOST lost 17`.
+    let at = memchr::memmem::find(line, b"PERF_RECORD_LOST")?;
+    let words = line.get(at..)?.split(u8::is_ascii_whitespace);
+    Some(words.filter_map(number).next())
+}
+
+fn split_once(text: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|found| *found == byte)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// What the tools print beside events.
+fn is_comment(line: &[u8], indented: bool) -> bool {
+    // ftrace's stacks, and perf's: an address, a symbol, a file.
+    let frame = |line: &[u8]| {
+        let address = word(line).0;
+        address.len() >= 4 && address.iter().all(u8::is_ascii_hexdigit)
+    };
+    let is_header = |prefix: &[u8]| {
+        line.strip_prefix(prefix).is_some_and(|rest| number(rest.trim_ascii()).is_some())
+    };
+    let empty_cpu = || line.starts_with(b"CPU ") && line.ends_with(b" is empty");
+    line.starts_with(b"#")
+        || line.starts_with(b"=>")
+        || (indented && frame(line))
+        || is_header(b"cpus=")
+        || is_header(b"version =")
+        || empty_cpu()
+        || line.starts_with(b"<stack trace>")
+        || line.starts_with(b"PERF_RECORD_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(line: &str) -> Event<'_> {
+        match parse(line.as_bytes()) {
+            Line::Event(event) => event,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    /// Command, thread, CPU, event, arguments.
+    fn brief(line: &str) -> (&str, Option<u32>, Option<u16>, &str, &str) {
+        let text = |bytes| str::from_utf8(bytes).unwrap();
+        let Event { comm, tid, cpu, name, args, .. } = event(line);
+        (text(comm), tid, cpu, text(name), text(args))
+    }
+
+    #[test]
+    fn the_three_tools_and_their_options() {
+        for (line, comm) in [
+            ("             fio-220     [001] d..2.    24.511307: block_rq_issue: 8,0 R", "fio"),
+            ("             fio-220     [001]    24.511307: block_rq_issue:       8,0 R", "fio"),
+            ("  fio-220     (    219) [001] ....1    24.511307: block_rq_issue: 8,0 R", "fio"),
+            ("  fio-220     (-------) [001] d.h1    24.511307: block_rq_issue: 8,0 R", "fio"),
+            ("     fio-220       1d..2.  511307us+: block_rq_issue: 8,0 R", "fio"),
+            ("             fio   220 [001]    24.511307:    block:block_rq_issue: 8,0 R", "fio"),
+            ("fio 220/220 [001] 24.511307001:          1 block:block_rq_issue: 8,0 R", "fio"),
+            ("trace.dat:  fio-220   [001]    24.511307: block_rq_issue: 8,0 R", "trace.dat:  fio"),
+        ] {
+            let want = (comm, Some(220), Some(1), "block_rq_issue", "8,0 R");
+            assert_eq!(brief(line), want, "{line}");
+        }
+        // perf's fields are as they were asked for.
+        assert_eq!(brief("fio 220 1.5: s:e: x"), ("fio", Some(220), None, "e", "x"));
+        assert_eq!(brief("fio 1.5: s:e: x"), ("fio", None, None, "e", "x"));
+        assert_eq!(event("a 1 [000] 1.000001: kvm:kvm_pio: x").system, Some(&b"kvm"[..]));
+        assert_eq!(event("a-1 [000] 1.000001: kvm_pio: x").system, None);
+    }
+
+    #[test]
+    fn commands_may_hold_anything() {
+        let brief_of = |comm: &str| {
+            let ftrace = format!("{comm}-44 [012] .....  1.000001: e: a");
+            let perf = format!("{comm} 44 [012]  1.000001: s:e: a");
+            let want = (comm.to_owned(), Some(44), Some(12));
+            for line in [ftrace, perf] {
+                let (comm, tid, cpu, ..) = brief(&line);
+                assert_eq!((comm.to_owned(), tid, cpu), want, "{line}");
+            }
+        };
+        let odd = ["my job", "a-1", "x [003] y", "12:", "1.5: x"];
+        for comm in ["kworker/1:1H", "<idle>", "<...>", "jbd2/sda-8"].into_iter().chain(odd) {
+            brief_of(comm);
+        }
+        // What is in the arguments divides nothing.
+        let (.., name, args) = brief("a-1 [000] 1.0: one: b [000] 2.0: two: c");
+        assert_eq!((name, args), ("one", "b [000] 2.0: two: c"));
+    }
+
+    #[test]
+    fn times_of_each_clock() {
+        let time = |line| event(line).time;
+        assert_eq!(time("a-1 [0] 1.000001: e: x"), Stamp::Seconds(b"1.000001"));
+        assert_eq!(time("a-1 [0] 1.000000001: e:"), Stamp::Seconds(b"1.000000001"));
+        assert_eq!(time("a-1 [0] ....  123456789012: e: x"), Stamp::Ticks(b"123456789012"));
+        assert_eq!(time("a-1 0d...    17us!: e: x"), Stamp::Micros(b"17"));
+        assert_eq!(time("a-1 0d...    17us : e: x"), Stamp::Micros(b"17"));
+        for line in
+            ["a-1 [0] 1.0000000001: e: x", "a-1 [0] 1.: e: x", "a-1 [0] .1: e: x", "1.0 e: x"]
+        {
+            assert_eq!(parse(line.as_bytes()), Line::Other, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_tools_say_themselves() {
+        for (line, lost) in [
+            ("CPU:1 [LOST 17 EVENTS]", Some(17)),
+            ("CPU:7 [204600 EVENTS DROPPED]", Some(204_600)),
+            ("CPU:7 [EVENTS DROPPED]", None),
+            ("# entries-in-buffer/entries-written: 40/250   #P:4", Some(210)),
+            ("  fio 1 [000] 1.5: PERF_RECORD_LOST lost 17", Some(17)),
+        ] {
+            assert_eq!(parse(line.as_bytes()), Line::Lost(lost), "{line}");
+        }
+        for line in [
+            "",
+            "# tracer: nop",
+            "# entries-in-buffer/entries-written: 250/250   #P:4",
+            "##### CPU 1 buffer started ####",
+            "cpus=2",
+            "version = 7",
+            "CPU 1 is empty",
+            " => blk_mq_start_request",
+            "\tffffffff814d2a41 blk_mq_start_request+0x71 ([kernel.kallsyms])",
+        ] {
+            assert_eq!(parse(line.as_bytes()), Line::Comment, "{line}");
+        }
+        for line in ["hello", "a-1 [000] 1.0: vfs_read <-ksys_read", "deadbeef x", "CPU:1 [x]"] {
+            assert_eq!(parse(line.as_bytes()), Line::Other, "{line}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_harm() {
+        let line = b"  fio-220 (  219) [001] d..2. 24.511307: 1 block:block_rq_issue: 8,0 R";
+        for len in 0..line.len() {
+            parse(&line[..len]);
+            parse(&line[len..]);
+            for byte in [b' ', b':', b'[', b'(', b'-', 0xff] {
+                let mut bad = line.to_vec();
+                bad[len] = byte;
+                parse(&bad);
+            }
+        }
+    }
+}
