@@ -18,7 +18,7 @@ const RTC_BASE_UNIX_S: i64 = 1_767_225_600;
 /// Workers that a disk's thread has for each processor, where processors are few. QEMU wakes one
 /// for every request (of 64, its default): where data is in the page cache, more than these only
 /// change places.
-const WORKERS_EACH: usize = 4;
+const WORKERS_EACH: usize = 2;
 
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
