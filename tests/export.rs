@@ -69,7 +69,7 @@ fn what_goes_out_comes_back_but_for_what_the_format_lacks() {
     let dir = dir.path();
     let mut came_back = 0;
     for trace in traces(dir) {
-        for ending in ["iolog", "csv", "blklogwrites", "qtest"] {
+        for ending in ["iolog", "csv", "blklogwrites", "qtest", "blkparse"] {
             let (trace, out) = (trace.to_str().expect("UTF-8"), format!("out.{ending}"));
             let done = qtrace(dir, ["export", trace, "-o", &out, "--format", "json", "--force"]);
             if !done.status.success() {
@@ -90,8 +90,8 @@ fn what_goes_out_comes_back_but_for_what_the_format_lacks() {
             came_back += 1;
         }
     }
-    // Requests of five sources as iolog, and what else each can be.
-    assert!(came_back >= 12, "{came_back}");
+    // Requests of five sources as iolog and as blkparse's text, and what else each can be.
+    assert!(came_back >= 18, "{came_back}");
 }
 
 #[test]

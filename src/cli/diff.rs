@@ -70,9 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "EXPR")]
     fail_if: Vec<String>,
     /// For traces: leave out these fields (time, origin: where time counts from, tag: and where
-    /// completions stand among other events, stream, flags, hints: sync, meta
-    /// and rahead alone, cpu, data, status, value: of bus reads,
-    /// text: of marks, header) and kinds of events (the words of qtrace show --op).
+    /// completions stand among other events, twin: with tag, which of several equal requests in
+    /// flight was answered, stream, flags, hints: sync, meta and rahead alone, unmap alone, cpu,
+    /// data, status, value: of bus reads, text: of marks, header) and kinds of events (the words
+    /// of qtrace show --op).
     #[arg(long, value_name = "WORD,…", value_delimiter = ',')]
     ignore: Vec<String>,
     /// For traces: compare times in whole units of so much (1us, 100ns, 1ms).

@@ -6,10 +6,11 @@
 //!   8,0    1        8     0.001426350     0  C WFS 524272 + 8 [0]
 //! ```
 //!
-//! Fields: device, CPU, sequence number (counted for each CPU), seconds, process id, what happened,
-//! RWBS (F preflush, then W, R, D, WZ or N, then F FUA, A read-ahead, S sync, M metadata), first
-//! sector + sectors of 512 bytes, and the process or, of a completion, its error as the kernel's
-//! 16-bit field has it. A flush has no place. A trace has no processes: they are 0 and `qtrace`.
+//! Fields: device, CPU, sequence number (counted for each device and CPU; 0 of messages), seconds,
+//! process id, what happened, RWBS (F preflush, then W, R, D, WZ or N, then F FUA, A read-ahead, S
+//! sync, M metadata), first sector + sectors of 512 bytes, and the process or, of a completion, its
+//! error as the kernel's 16-bit field has it. A flush has no place. A trace has no processes: they
+//! are 0 and `qtrace`.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -41,7 +42,7 @@ impl Exporter for Blkparse {
     }
 
     fn lacks(&self) -> Option<&'static str> {
-        None
+        Some("--ignore header,stream,tag,twin,origin,unmap,cpu,data,get-id")
     }
 
     fn export(&self, job: &mut Job<'_>) -> Result<()> {
@@ -85,15 +86,19 @@ fn device_numbers(device: &str) -> String {
 #[derive(Default)]
 struct Lines {
     line: Vec<u8>,
-    sequences: HashMap<u16, u64>,
+    /// By CPU and device.
+    sequences: HashMap<u16, HashMap<String, u64>>,
 }
 
 impl Lines {
     /// Up to what happened: `%D %2c %8s %5T.%9t %5p %2a ` of blkparse's default format.
     fn begin(&mut self, device: &str, cpu: Option<u16>, time: Nanos, act: &str) {
         let cpu = cpu.unwrap_or(0);
-        let sequence = self.sequences.entry(cpu).or_default();
-        *sequence += 1;
+        // The kernel numbers records, and no messages.
+        let sequence = match act {
+            "m" => 0,
+            _ => self.next_sequence(device, cpu),
+        };
         let (major, minor) = device.split_once(',').unwrap_or((device, "0"));
         let (seconds, nanos) = split_seconds(time);
         // Writing to a Vec cannot fail.
@@ -104,6 +109,16 @@ impl Lines {
         );
     }
 
+    fn next_sequence(&mut self, device: &str, cpu: u16) -> u64 {
+        let of_cpu = self.sequences.entry(cpu).or_default();
+        if let Some(last) = of_cpu.get_mut(device) {
+            *last += 1;
+            return *last;
+        }
+        of_cpu.insert(device.to_owned(), 1);
+        1
+    }
+
     /// False when the request has no place in the format.
     fn issue(&mut self, number: u64, issue: &Issue, device: &str, job: &mut Job<'_>) -> bool {
         if issue.op == BlockOp::GetId {
@@ -112,6 +127,10 @@ impl Lines {
         }
         if !(issue.offset | issue.len).is_multiple_of(SECTOR_SIZE) {
             job.lose("request that is not in whole sectors of 512 bytes", number);
+            return false;
+        }
+        if issue.len > u32::MAX.into() {
+            job.lose("request of 4 GiB or more", number);
             return false;
         }
         if issue.payload != PayloadRef::Absent {
@@ -239,5 +258,22 @@ mod tests {
         assert_eq!(report.records, 2);
         assert_eq!(report.losses[0].reason, "request that is not in whole sectors of 512 bytes");
         assert!(report.notes.contains(&"device 'vda' is called '0,0'".to_owned()));
+    }
+
+    #[test]
+    fn messages_have_no_number_and_each_device_counts_its_own() {
+        let mut made = Made::new(&["8,0", "8,16"]);
+        made.event(Event::Issue(issue(1, 0, BlockOp::Discard, 0, 512)));
+        made.mark("a mark");
+        made.event(Event::Issue(issue(2, 1, BlockOp::Discard, 0, 512)));
+        made.event(Event::Issue(issue(3, 0, BlockOp::Discard, 0, 1 << 32)));
+        let (text, report) = made.export(&Blkparse, &ExportOptions::default());
+        let want = "\
+  8,0    0        1     0.000000001     0  Q   D 0 + 1 [qtrace]
+  8,0    0        0     0.000000000     0  m   N a mark
+  8,16   0        1     0.000000002     0  Q   D 0 + 1 [qtrace]
+";
+        assert_eq!(text.unwrap(), want);
+        assert_eq!(report.unwrap().losses[0].reason, "request of 4 GiB or more");
     }
 }

@@ -1,13 +1,16 @@
 //! Requests with their answers: each completion beside the issue that it belongs to, in the order
 //! of the issues.
+//!
+//! A source that names ranges and no tags cannot say which of several equal requests in flight was
+//! answered: [`Joined::oldest_of_equals`] has every trace say that it was the oldest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::cursor::Cursor;
-use super::event::{Complete, Event, StreamId};
+use super::event::{Complete, Event, Issue, StreamId};
 use super::reader::Trace;
-use crate::base::Result;
 use crate::base::limits::JOINED_MAX;
+use crate::base::{BlockOp, Result};
 
 /// An event other than the completion of a request that was seen, with the completion that belongs
 /// to it.
@@ -30,10 +33,47 @@ pub struct Joined<'a> {
     /// Serial of the first in `waiting`.
     first: u64,
     /// Serial of each issue that waits for its answer.
-    open: HashMap<(StreamId, u64), u64>,
+    open: HashMap<Tag, u64>,
     /// The trace has completions at all.
     answered: bool,
     late: u64,
+    equals: Option<Equals>,
+}
+
+/// A tag on a stream.
+type Tag = (StreamId, u64);
+
+/// Requests that wait for their answers, by what a source without tags can tell apart.
+struct Equals {
+    across_streams: bool,
+    /// Serials, and the tag whose answer each will have.
+    waiting: HashMap<(StreamId, BlockOp, u64, u64), BTreeMap<u64, Tag>>,
+}
+
+impl Equals {
+    fn key(&self, issue: &Issue) -> (StreamId, BlockOp, u64, u64) {
+        let stream = if self.across_streams { StreamId(0) } else { issue.stream };
+        (stream, issue.op, issue.offset, issue.len)
+    }
+
+    fn add(&mut self, issue: &Issue, serial: u64, tag: Tag) {
+        self.waiting.entry(self.key(issue)).or_default().insert(serial, tag);
+    }
+
+    fn remove(&mut self, issue: &Issue, serial: u64) -> Option<Tag> {
+        let key = self.key(issue);
+        let serials = self.waiting.get_mut(&key)?;
+        let tag = serials.remove(&serial);
+        if serials.is_empty() {
+            self.waiting.remove(&key);
+        }
+        tag
+    }
+
+    fn oldest(&self, issue: &Issue) -> Option<(u64, Tag)> {
+        let (serial, tag) = self.waiting.get(&self.key(issue))?.first_key_value()?;
+        Some((*serial, *tag))
+    }
 }
 
 impl<'a> Joined<'a> {
@@ -45,7 +85,14 @@ impl<'a> Joined<'a> {
     /// The items of a cursor; `answered`: there are completions.
     pub fn over(cursor: Cursor<'a>, answered: bool) -> Self {
         let (waiting, open) = (VecDeque::new(), HashMap::new());
-        Self { cursor, waiting, first: 0, open, answered, late: 0 }
+        Self { cursor, waiting, first: 0, open, answered, late: 0, equals: None }
+    }
+
+    /// Of equal requests in flight (operation, place, length, and stream unless `across_streams`)
+    /// the oldest is the one that is answered, whatever the tags say.
+    pub fn oldest_of_equals(mut self, across_streams: bool) -> Self {
+        self.equals = Some(Equals { across_streams, waiting: HashMap::new() });
+        self
     }
 
     /// Answers that came too late to be joined: their items are completions of their own.
@@ -77,9 +124,10 @@ impl<'a> Joined<'a> {
     fn give_up_first(&mut self) -> Option<Item> {
         let (item, open) = self.waiting.pop_front()?;
         if let (Event::Issue(issue), true) = (&item.event, open) {
-            let key = (issue.stream, issue.tag);
-            if self.open.get(&key) == Some(&self.first) {
-                self.open.remove(&key);
+            let exchanged = self.equals.as_mut().and_then(|e| e.remove(issue, self.first));
+            let tag = exchanged.unwrap_or((issue.stream, issue.tag));
+            if self.open.get(&tag) == Some(&self.first) {
+                self.open.remove(&tag);
             }
         }
         self.first += 1;
@@ -92,20 +140,19 @@ impl<'a> Joined<'a> {
             Event::Issue(issue) if self.answered => {
                 let serial = self.first + self.waiting.len() as u64;
                 // A tag that is used again before its answer came: the first gets none.
-                if let Some(before) = self.open.insert((issue.stream, issue.tag), serial)
-                    && let Some(slot) = self.slot(before)
-                {
-                    slot.1 = false;
+                if let Some(before) = self.open.insert((issue.stream, issue.tag), serial) {
+                    self.close(before);
+                }
+                if let Some(equals) = &mut self.equals {
+                    equals.add(&issue, serial, (issue.stream, issue.tag));
                 }
                 self.waiting.push_back((item, true));
             }
             Event::Complete(complete) => {
                 let serial = self.open.remove(&(complete.stream, complete.tag));
-                match serial.and_then(|serial| self.slot(serial)) {
-                    Some((item, open)) => {
-                        item.answer = Some(complete);
-                        *open = false;
-                    }
+                let serial = serial.map(|serial| self.exchanged(serial));
+                match serial.and_then(|serial| self.close(serial)) {
+                    Some(item) => item.answer = Some(complete),
                     None => {
                         self.late += 1;
                         self.waiting.push_back((item, false));
@@ -114,6 +161,34 @@ impl<'a> Joined<'a> {
             }
             _ => self.waiting.push_back((item, false)),
         }
+    }
+
+    /// The request that is to have the answer of `serial`: itself, or the oldest of its equals,
+    /// whose own answer will then be for `serial`.
+    fn exchanged(&mut self, serial: u64) -> u64 {
+        let Some(Event::Issue(issue)) = self.slot(serial).map(|(item, _)| item.event) else {
+            return serial;
+        };
+        let Some(equals) = &mut self.equals else { return serial };
+        match equals.oldest(&issue) {
+            Some((oldest, tag)) if oldest != serial => {
+                equals.add(&issue, serial, tag);
+                self.open.insert(tag, serial);
+                oldest
+            }
+            _ => serial,
+        }
+    }
+
+    /// Nothing more is expected for an issue.
+    fn close(&mut self, serial: u64) -> Option<&mut Item> {
+        let at = usize::try_from(serial.checked_sub(self.first)?).ok()?;
+        let (item, open) = self.waiting.get_mut(at)?;
+        *open = false;
+        if let (Event::Issue(issue), Some(equals)) = (&item.event, &mut self.equals) {
+            equals.remove(issue, serial);
+        }
+        Some(item)
     }
 
     fn slot(&mut self, serial: u64) -> Option<&mut (Item, bool)> {
@@ -171,6 +246,26 @@ mod tests {
     fn answers_stand_beside_their_requests_in_order_of_issue() {
         let events = [(true, 1), (true, 2), (false, 2), (true, 3), (false, 1)];
         assert_eq!(items(&events), [(0, Some(4)), (1, Some(2)), (3, None)]);
+    }
+
+    #[test]
+    fn the_oldest_of_equal_requests_is_answered_when_that_is_asked_for() {
+        let events = [(true, 1), (true, 2), (true, 3), (false, 2), (false, 3), (false, 1)];
+        assert_eq!(items(&events), [(0, Some(5)), (1, Some(3)), (2, Some(4))]);
+        let of_equals = |events: &[(bool, u64)]| {
+            let (_dir, trace) = trace(events);
+            let mut joined = Joined::new(&trace, 0).oldest_of_equals(true);
+            let mut items = Vec::new();
+            while let Some(item) = joined.next().unwrap() {
+                items.push((item.number, item.answer.map(|answer| answer.time.0)));
+            }
+            assert!(joined.open.is_empty());
+            items
+        };
+        assert_eq!(of_equals(&events), [(0, Some(3)), (1, Some(4)), (2, Some(5))]);
+        // A tag that is used again, and requests that have no answer.
+        let events = [(true, 1), (true, 1), (true, 2), (false, 2), (true, 3)];
+        assert_eq!(of_equals(&events), [(0, None), (1, Some(3)), (2, None), (4, None)]);
     }
 
     #[test]

@@ -12,12 +12,16 @@ pub enum Field {
     Origin,
     /// Tags; and where completions stand among other events: each is compared with its request.
     Tag,
+    /// Which of several equal requests in flight an answer belongs to.
+    Twin,
     /// Streams: their numbers and what is said of them.
     Stream,
     /// PREFLUSH, FUA and hints.
     Flags,
     /// Hints alone: SYNC, META, RAHEAD.
     Hints,
+    /// UNMAP alone.
+    Unmap,
     /// CPUs.
     Cpu,
     /// Data.
@@ -33,13 +37,15 @@ pub enum Field {
 }
 
 /// The words of the fields, and what each leaves out.
-const FIELDS: [(&str, Field); 12] = [
+const FIELDS: [(&str, Field); 14] = [
     ("time", Field::Time),
     ("origin", Field::Origin),
     ("tag", Field::Tag),
+    ("twin", Field::Twin),
     ("stream", Field::Stream),
     ("flags", Field::Flags),
     ("hints", Field::Hints),
+    ("unmap", Field::Unmap),
     ("cpu", Field::Cpu),
     ("data", Field::Data),
     ("status", Field::Status),

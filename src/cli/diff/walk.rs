@@ -52,9 +52,13 @@ struct Side<'a> {
 
 impl<'a> Side<'a> {
     fn new(trace: &'a Trace, ignored: &Ignored) -> Self {
-        let source = match ignored.has(Field::Tag) {
-            true => Source::Joined(Joined::new(trace, 0)),
-            false => Source::Events(trace.cursor(0)),
+        let source = match (ignored.has(Field::Tag), ignored.has(Field::Twin)) {
+            (true, false) => Source::Joined(Joined::new(trace, 0)),
+            (true, true) => {
+                let across_streams = ignored.has(Field::Stream);
+                Source::Joined(Joined::new(trace, 0).oldest_of_equals(across_streams))
+            }
+            (false, _) => Source::Events(trace.cursor(0)),
         };
         let kinds = Kinds::all() - ignored.kinds - Kinds::COMPLETE;
         let filter = Filter { kinds, ..Filter::default() };
@@ -198,11 +202,8 @@ impl<'a> Walk<'a> {
                 check("op", None, a.op == b.op);
                 check("offset", None, a.offset == b.offset);
                 check("length", None, a.len == b.len);
-                let hints = match ignored.has(Field::Hints) {
-                    true => OpFlags::SYNC | OpFlags::META | OpFlags::RAHEAD,
-                    false => OpFlags::empty(),
-                };
-                check("flags", Some(Field::Flags), a.flags - hints == b.flags - hints);
+                let left_out = left_out(ignored);
+                check("flags", Some(Field::Flags), a.flags - left_out == b.flags - left_out);
                 check("tag", Some(Field::Tag), a.tag == b.tag);
                 check("stream", Some(Field::Stream), a.stream == b.stream);
                 check("cpu", Some(Field::Cpu), a.cpu == b.cpu);
@@ -300,6 +301,14 @@ impl<'a> Walk<'a> {
         self.equal.insert((a, b, len));
         Ok(true)
     }
+}
+
+/// The flags that are not compared, though others are.
+fn left_out(ignored: &Ignored) -> OpFlags {
+    let mut flags = OpFlags::empty();
+    flags.set(OpFlags::SYNC | OpFlags::META | OpFlags::RAHEAD, ignored.has(Field::Hints));
+    flags.set(OpFlags::UNMAP, ignored.has(Field::Unmap));
+    flags
 }
 
 fn text(item: &Item) -> String {

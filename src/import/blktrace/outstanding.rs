@@ -24,14 +24,17 @@ const SIZE_CLASSES: usize = 24;
 enum Kind {
     Read,
     Write,
+    WriteZeroes,
     Discard,
 }
 
 impl Kind {
     fn of(record: &Record) -> Self {
-        // DISCARD sets WRITE too.
+        // DISCARD and WRITE_ZEROES set WRITE too.
         if record.is(cat::DISCARD) {
             Self::Discard
+        } else if record.is(cat::WRITE_ZEROES) {
+            Self::WriteZeroes
         } else if record.is(cat::WRITE) {
             Self::Write
         } else {
