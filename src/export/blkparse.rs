@@ -268,8 +268,7 @@ mod tests {
         made.event(Event::Issue(issue(2, 1, BlockOp::Discard, 0, 512)));
         made.event(Event::Issue(issue(3, 0, BlockOp::Discard, 0, 1 << 32)));
         let (text, report) = made.export(&Blkparse, &ExportOptions::default());
-        let want = "\
-  8,0    0        1     0.000000001     0  Q   D 0 + 1 [qtrace]
+        let want = "  8,0    0        1     0.000000001     0  Q   D 0 + 1 [qtrace]
   8,0    0        0     0.000000000     0  m   N a mark
   8,16   0        1     0.000000002     0  Q   D 0 + 1 [qtrace]
 ";

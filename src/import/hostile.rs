@@ -137,7 +137,11 @@ fn kernel_texts() -> Vec<(&'static str, Vec<u8>)> {
         swapper 0 [001] 29.010849: block:block_rq_complete: 8,0 RA () 8 + 8 [0]\n";
     let trace_cmd = "cpus=2\n   fio-259   [000]    34.055346: block_rq_issue:       8,0 R 4096 () 8 + 8 [f]\n\
         CPU:7 [EVENTS DROPPED]\n fio-259 [000] 34.055349: block_rq_complete: 8,0 R () 8 + 8 [0]\n";
+    let biosnoop = "TIME(s)     COMM           PID    DISK    T SECTOR     BYTES  QUE(ms) LAT(ms)\n\
+        0.000004    a b            1950   xvda1   W 13092560   4096      0.01    0.74\n\
+        Lost 7 events\n0.1 a 1 sda FF -1 0 -1.000 0.1\n0.2 a 1 sda R 8 512 0.5 0.1\n";
     vec![
+        ("biosnoop", biosnoop.into()),
         ("blkparse", blkparse.into()),
         ("ftrace", ftrace.into()),
         ("ftrace", nvme.into()),
@@ -460,6 +464,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("disksim", "disksim/ascii.head2000.trace"),
     ("disksim-validate", "disksim/cheetah9LP.validate.head500.trace"),
     ("mqsim", "mqsim/wsrch-small.head.trace"),
+    ("biosnoop", "bpftrace-biosnoop/custom-bio-bt-output.txt"),
     ("blkparse", "blkparse-text/vdc.blkparse.txt.gz"),
     ("ftrace", "ftrace-events-text/block+nvme.txt.gz"),
     ("perf-script", "perf-script/perf-script-block.txt"),

@@ -33,6 +33,7 @@ pub mod summary;
 mod text_records;
 
 pub mod alibaba;
+pub mod biosnoop;
 pub mod blkparse;
 pub mod blkreplay;
 pub mod blktrace;

@@ -3,7 +3,7 @@
 use super::job::Job;
 use super::source::Source;
 use super::{
-    ImportOptions, alibaba, blkparse, blkreplay, blktrace, btrecord, disksim_validate,
+    ImportOptions, alibaba, biosnoop, blkparse, blkreplay, blktrace, btrecord, disksim_validate,
     dm_log_writes, fio_iolog, fiu, hfplayer, io_tracer, kernel_text, mmiotrace, msr_csv,
     nbdkit_log, oracle_general, qemu_log, qtest, simulator, spc, systor17, tencent, vscsi,
 };
@@ -86,6 +86,7 @@ pub const IMPORTERS: &[&dyn Importer] = &[
     &kernel_text::FTRACE,
     &kernel_text::PERF_SCRIPT,
     &kernel_text::TRACE_CMD,
+    &biosnoop::Biosnoop,
     &fio_iolog::FioIolog,
     &nbdkit_log::NbdkitLog,
     &msr_csv::MsrCsv,
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn an_option_of_another_format_is_refused() {
-        for (option, users) in [(STAGE, 5), ("--iolog-wait", 1), ("--uncounted", 1)] {
+        for (option, users) in [(STAGE, 6), ("--iolog-wait", 1), ("--uncounted", 1)] {
             let takes = |importer: &&&dyn Importer| check_option(**importer, option).is_ok();
             assert_eq!(IMPORTERS.iter().filter(takes).count(), users, "{option}");
             let error = check_option(&msr_csv::MsrCsv, option).unwrap_err();
