@@ -7,7 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::guest::{DISK_BYTES, assert_done, guest_kit};
+use common::kills::{self, Log, Victim, kill_many};
 use common::{QTRACE, expect, qtrace, repo};
+use qtrace::base::{BlockOp, Prng};
+use qtrace::driver::virtio::{VirtioBlk, VirtioBlkOptions};
+use qtrace::driver::{BlockDriver, BlockRequest, BlockStatus, Submitted};
+use qtrace::machine::vhost_user::{VhostUserConfig, VhostUserMachine};
 use qtrace::trace::{Event, Trace};
 use serde_json::Value;
 
@@ -99,7 +104,7 @@ fn what_a_guest_does_is_recorded_and_replays_to_its_disk() {
     let mut cursor = trace.cursor(0);
     while let Some((_, event)) = cursor.next().expect("an event") {
         match event {
-            Event::Issue(issue) if issue.op == qtrace::base::BlockOp::Read => reads += 1,
+            Event::Issue(issue) if issue.op == BlockOp::Read => reads += 1,
             Event::Complete(done) => failed += u64::from(done.status != 0),
             _ => {}
         }
@@ -255,4 +260,66 @@ fn what_cannot_be_served_is_said_and_leaves_nothing() {
     let locked = ["--image", "d.raw", "-o", "u.qtrace", "--", QTRACE, "record", "vhost-user-blk"];
     let locked = [&locked[..], &ok[..], &["--", "true"]].concat();
     fails(3, &locked, &["d.raw"]);
+}
+
+const BACK_END: Victim = Victim { tap: "vhost-user-blk", client: load };
+
+/// Works until the server is gone.
+fn load(socket: &Path, seed: u64) -> Log {
+    let mut log = Log::default();
+    let mut prng = Prng::new(seed);
+    // It may be gone before it has said a word.
+    let Ok(mut machine) = VhostUserMachine::connect(socket, &VhostUserConfig::default()) else {
+        return log;
+    };
+    let Ok(mut driver) = VirtioBlk::probe(&mut machine, &VirtioBlkOptions::default()) else {
+        return log;
+    };
+    let mut done = Vec::new();
+    loop {
+        while driver.in_flight() < kills::DEPTH {
+            submit(&mut driver, &mut log, &mut prng);
+        }
+        let kicked = driver.kick(&mut machine);
+        let waited = driver.wait(&mut machine, None);
+        // What it had answered before it was killed is still there to be found.
+        let reaped = driver.reap(&mut machine, &mut done);
+        for completion in done.drain(..) {
+            assert_eq!(completion.status, BlockStatus::Ok);
+            log.told.push((completion.token, std::time::Instant::now()));
+            completion.buffer.into_iter().for_each(|buffer| driver.release(buffer));
+        }
+        if kicked.and(waited).and(reaped).is_err() {
+            return log;
+        }
+    }
+}
+
+fn submit(driver: &mut VirtioBlk, log: &mut Log, prng: &mut Prng) {
+    let (number, sent) = log.choose(prng);
+    let mut buffer = match sent.op {
+        BlockOp::Read | BlockOp::Write => driver.buffer(sent.len as usize),
+        _ => None,
+    };
+    if let (BlockOp::Write, Some(buffer)) = (sent.op, &mut buffer) {
+        kills::fill(&mut driver.bytes_mut(buffer)[..sent.len as usize], number, prng);
+    }
+    let (sector, sectors) = (sent.offset / 512, (sent.len / 512) as u32);
+    let request = BlockRequest { op: sent.op, sector, sectors, unmap: false };
+    let submitted = driver.submit(0, number, &request, buffer).expect("within the limits");
+    assert_eq!(submitted, Submitted::Queued);
+}
+
+#[test]
+fn a_killed_recorder_leaves_what_the_front_end_was_told() {
+    kill_many(&BACK_END, 4, "raw");
+    kill_many(&BACK_END, 2, "qcow2");
+}
+
+/// Minutes: `cargo test --test record_vhost_user -- --ignored hundred`.
+#[test]
+#[ignore = "takes minutes"]
+fn a_hundred_killed_recorders() {
+    kill_many(&BACK_END, 50, "raw");
+    kill_many(&BACK_END, 50, "qcow2");
 }

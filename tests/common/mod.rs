@@ -3,6 +3,7 @@
 
 pub mod guest;
 pub mod inputs;
+pub mod kills;
 pub mod process;
 
 use std::path::{Path, PathBuf};
