@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
 
+use super::private_folder::PrivateFolder;
 use super::stream::Stream;
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
@@ -44,19 +45,16 @@ enum Socket {
 pub(crate) struct Listener {
     socket: Socket,
     /// Goes after the socket in it.
-    _folder: Option<tempfile::TempDir>,
+    _folder: Option<PrivateFolder>,
 }
 
 impl Listener {
     pub(crate) fn new(listen: &Listen) -> Result<Self> {
         match listen {
             Listen::Private => {
-                let folder = tempfile::Builder::new()
-                    .prefix("qtrace-")
-                    .permissions(std::fs::Permissions::from_mode(0o700))
-                    .tempdir()
+                let folder = PrivateFolder::new()
                     .writing(std::env::temp_dir(), "cannot make a folder for the socket")?;
-                let socket = unix(&folder.path().join("nbd.sock"))?;
+                let socket = unix(&folder.socket())?;
                 Ok(Self { socket, _folder: Some(folder) })
             }
             Listen::Socket(path) => Ok(Self { socket: unix(path)?, _folder: None }),
@@ -202,6 +200,8 @@ fn percent(bytes: &[u8], more: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,8 @@
 //! Protocol: NetworkBlockDevice/nbd `doc/proto.md`, cited by its headings. Fixed newstyle,
 //! structured replies, `base:allocation`; not TLS, resizing or extended headers.
 //!
-//! - [`server`]: the socket, its connections and their end; `listen`: where it listens;
+//! - [`server`]: the socket, its connections and their end; `listen`: where it listens, with
+//!   `private_folder` where nobody says;
 //! - `handshake`: options; `request`: what may be asked, and the errors of the protocol;
 //! - `connection`: one client's loop, with `input` (requests and their data as they come), `flight`
 //!   (what is in progress), `backend` (how the image is asked) and `output` (replies as they go);
@@ -22,6 +23,7 @@ mod holes;
 mod input;
 pub(crate) mod listen;
 mod output;
+mod private_folder;
 mod request;
 pub mod server;
 mod stream;
