@@ -17,6 +17,14 @@ const ITEM_BYTES: usize = 256;
 /// loses stays below a second also where the queue has room for more.
 const AGE_MAX: Duration = Duration::from_millis(400);
 
+/// The writer is woken for so many bytes, and for less when the oldest has waited for [`NAP`]: to be
+/// woken for each event costs whoever speaks more than the event does, and no event is written
+/// before it has its age anyway.
+const WAKE_BYTES: usize = 256 << 10;
+
+/// See [`WAKE_BYTES`].
+const NAP: Duration = Duration::from_millis(20);
+
 /// Something for the writer.
 pub(super) enum Item {
     Stream(StreamInfo),
@@ -186,9 +194,21 @@ impl Queue {
             set_time(event, at);
         }
         state.bytes += cost;
+        // The first one begins the writer's nap.
+        let first = state.entries.is_empty();
         state.entries.push_back(Entry { item, at, cost });
-        if state.writer_waits {
-            state.writer_waits = false;
+        if first || self.is_much(state) {
+            self.wake_writer(state);
+        }
+    }
+
+    /// Whether there is enough for the writer to begin.
+    fn is_much(&self, state: &State) -> bool {
+        !state.entries.is_empty() && (state.bytes >= WAKE_BYTES || state.waiting > 0)
+    }
+
+    fn wake_writer(&self, state: &mut State) {
+        if std::mem::take(&mut state.writer_waits) {
             self.work.notify_one();
         }
     }
@@ -236,20 +256,25 @@ impl Queue {
             && (self.is_full(&state, cost) || self.is_late(&state))
         {
             state.waiting += 1;
+            self.wake_writer(&mut state);
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.waiting -= 1;
         }
         state
     }
 
-    /// For the writer: everything that waits, as soon as there is something, at most `patience`
-    /// later. `None` when all has been said.
+    /// For the writer: everything that waits, as soon as it is much or [`NAP`] old, at most
+    /// `patience` later. `None` when all has been said.
     pub(super) fn take(&self, patience: Duration) -> Option<VecDeque<Entry>> {
         let mut state = self.lock();
         let end = Instant::now() + patience;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if !state.entries.is_empty() || state.closed || left.is_zero() {
+            let mut left = end.saturating_duration_since(Instant::now());
+            if let Some(oldest) = state.entries.front() {
+                let age = Duration::from_nanos(self.now() - oldest.at);
+                left = left.min(NAP.saturating_sub(age));
+            }
+            if left.is_zero() || state.closed || self.is_much(&state) {
                 break;
             }
             state.writer_waits = true;
