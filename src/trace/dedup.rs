@@ -10,20 +10,12 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::format::{
-    FRAME_HEADER_BYTES, FRAME_PAYLOADS_MAX, FrameHeader, KIND_PAYLOAD, PAYLOAD_ENTRY_BYTES,
-    PayloadEntry,
+    BLAKE3_BYTES_MIN, FRAME_HEADER_BYTES, FRAME_PAYLOADS_MAX, FrameHeader, KIND_PAYLOAD,
+    PAYLOAD_BLAKE3, PAYLOAD_DATA, PAYLOAD_ENTRY_BYTES, PayloadEntry,
 };
 use super::index::Index;
+use super::packing::Packer;
 use crate::base::limits::{DEDUP_ENTRIES_MAX, PAYLOAD_FRAME_BYTES};
-
-/// zstd's fastest ordinary level: an import should be bound by its input, not by this.
-pub(crate) const ZSTD_LEVEL: i32 = 1;
-
-/// What is compressed at while data has turned out to be random: little more than a copy.
-const ZSTD_LEVEL_HOPELESS: i32 = -100;
-
-/// Frames that are taken for random after one that was, before that is tried again.
-const HOPELESS_FRAMES: u32 = 7;
 
 /// Entries of one generation: two of them stay below [`DEDUP_ENTRIES_MAX`], and 7/8 of a power of
 /// two is where a hash table is fullest.
@@ -36,16 +28,20 @@ pub(super) struct Collector {
     entries: Vec<PayloadEntry>,
     /// Number of the first waiting payload.
     first: u32,
-    /// First 8 bytes of a SHA-256 → number. A hit is checked against the whole hash, in the
+    /// First 8 bytes of a digest → number. A hit is checked against the whole hash, in the
     /// waiting table or in the file, so a crafted prefix costs a second copy and nothing else.
     recent: HashMap<u64, u32>,
     /// The generation before; dropped when `recent` is full.
     older: HashMap<u64, u32>,
-    compressor: zstd::bulk::Compressor<'static>,
-    /// What was asked for.
-    level: i32,
-    /// Frames that are still taken for random.
-    hopeless: u32,
+    packer: Packer,
+}
+
+/// The digest of a payload of this kind.
+pub(super) fn digest(kind: u32, data: &[u8]) -> [u8; 32] {
+    if kind & PAYLOAD_BLAKE3 == 0 {
+        return Sha256::digest(data).into();
+    }
+    blake3::hash(data).into()
 }
 
 impl Collector {
@@ -56,19 +52,13 @@ impl Collector {
             first: 1,
             recent: HashMap::new(),
             older: HashMap::new(),
-            compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
-            level: ZSTD_LEVEL,
-            hopeless: 0,
+            packer: Packer::new()?,
         })
     }
 
     /// Compresses at another level from the next frame on.
     pub(super) fn set_level(&mut self, level: i32) -> io::Result<()> {
-        if self.level != level {
-            self.compressor.set_compression_level(level)?;
-            self.level = level;
-        }
-        Ok(())
+        self.packer.set_level(level)
     }
 
     /// Number that the next new payload gets.
@@ -88,10 +78,12 @@ impl Collector {
                 || self.entries.len() >= FRAME_PAYLOADS_MAX)
     }
 
-    /// The entry that describes `data`.
+    /// The entry that describes `data`; `kind`: [`PAYLOAD_DATA`] or a list.
     pub(super) fn describe(kind: u32, data: &[u8]) -> PayloadEntry {
+        let long = kind == PAYLOAD_DATA && data.len() >= BLAKE3_BYTES_MIN;
+        let kind = if long { kind | PAYLOAD_BLAKE3 } else { kind };
         PayloadEntry {
-            sha256: Sha256::digest(data).into(),
+            digest: digest(kind, data),
             len: U32::new(data.len() as u32),
             kind: U32::new(kind),
         }
@@ -120,9 +112,15 @@ impl Collector {
 
     /// Adds a payload that [`Collector::find`] does not know; `None` when numbers run out.
     pub(super) fn add(&mut self, entry: PayloadEntry, data: &[u8]) -> Option<u32> {
+        let number = self.add_alone(entry)?;
+        self.raw.extend_from_slice(data);
+        Some(number)
+    }
+
+    /// Adds one whose data is given when its frame is written, which must be next.
+    pub(super) fn add_alone(&mut self, entry: PayloadEntry) -> Option<u32> {
         let number = u32::try_from(self.next()).ok().filter(|number| *number < u32::MAX)?;
         self.remember(key(&entry), number);
-        self.raw.extend_from_slice(data);
         self.entries.push(entry);
         Some(number)
     }
@@ -134,39 +132,30 @@ impl Collector {
         self.recent.insert(key, number);
     }
 
-    /// The waiting payloads, compressed; without much ado where those before were random.
-    fn compress(&mut self) -> io::Result<Vec<u8>> {
-        if self.hopeless > 0 {
-            self.hopeless -= 1;
-            self.compressor.set_compression_level(self.level.min(ZSTD_LEVEL_HOPELESS))?;
-            let compressed = self.compressor.compress(&self.raw);
-            self.compressor.set_compression_level(self.level)?;
-            return compressed;
-        }
-        let compressed = self.compressor.compress(&self.raw)?;
-        // A small frame says nothing of those to come.
-        if compressed.len() >= self.raw.len() && self.raw.len() >= PAYLOAD_FRAME_BYTES / 2 {
-            self.hopeless = HOPELESS_FRAMES;
-        }
-        Ok(compressed)
+    /// Header and body of the frame of what waits: of `alone`, where that is what was added.
+    pub(super) fn frame<'a>(
+        &'a mut self,
+        alone: Option<&'a [u8]>,
+    ) -> io::Result<(FrameHeader, Vec<&'a [u8]>)> {
+        let raw = alone.unwrap_or(&self.raw);
+        let mut header = FrameHeader::new(KIND_PAYLOAD, self.entries.len() as u32);
+        header.raw_len = U32::new(raw.len() as u32);
+        header.payload = u64::from(self.first).into();
+        let mut parts = vec![self.entries.as_bytes()];
+        self.packer.pack(raw, &mut parts)?;
+        Ok((header, parts))
     }
 
-    /// The waiting frame, which then waits no more.
-    pub(super) fn take_frame(&mut self) -> io::Result<(FrameHeader, Vec<u8>)> {
-        let mut header = FrameHeader::new(KIND_PAYLOAD, self.entries.len() as u32);
-        header.raw_len = U32::new(self.raw.len() as u32);
-        header.payload = u64::from(self.first).into();
-        let mut body = self.entries.as_bytes().to_vec();
-        body.extend_from_slice(&self.compress()?);
+    /// What waited is in the file.
+    pub(super) fn written(&mut self) {
         self.first += self.entries.len() as u32;
         self.entries.clear();
         self.raw.clear();
-        Ok((header, body))
     }
 }
 
 fn key(entry: &PayloadEntry) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = entry.sha256;
+    let [a, b, c, d, e, f, g, h, ..] = entry.digest;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
@@ -187,7 +176,7 @@ fn stored_entry(file: &File, index: &Index, number: u32) -> io::Result<PayloadEn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::format::PAYLOAD_DATA;
+    use crate::trace::format::PAYLOAD_LIST;
 
     #[test]
     fn a_shared_prefix_is_not_taken_for_the_same_payload() {
@@ -196,34 +185,23 @@ mod tests {
         let index = Index::default();
         let first = Collector::describe(PAYLOAD_DATA, b"one");
         let mut forged = first;
-        forged.sha256[31] ^= 1;
+        forged.digest[31] ^= 1;
         assert_eq!(collector.add(first, b"one"), Some(1));
         assert_eq!(collector.find(&first, &file, &index).unwrap(), Some(1));
         assert_eq!(collector.find(&forged, &file, &index).unwrap(), None);
     }
 
     #[test]
-    fn random_data_is_not_compressed_again_and_again_and_what_follows_is() {
-        let mut collector = Collector::new().unwrap();
-        let mut prng = crate::base::Prng::new(1);
-        let mut frame = |random: bool| {
-            let mut data = vec![7; PAYLOAD_FRAME_BYTES];
-            if random {
-                prng.fill(&mut data);
-            }
-            collector.add(Collector::describe(PAYLOAD_DATA, &data), &data).unwrap();
-            let (_, body) = collector.take_frame().unwrap();
-            let stored = zstd::bulk::decompress(&body[PAYLOAD_ENTRY_BYTES..], data.len()).unwrap();
-            assert_eq!(stored, data);
-            (body.len(), collector.hopeless)
-        };
-        assert_eq!(frame(true).1, HOPELESS_FRAMES);
-        for left in (0..HOPELESS_FRAMES).rev() {
-            let (len, hopeless) = frame(false);
-            assert!(len < PAYLOAD_FRAME_BYTES / 8, "{len}");
-            assert_eq!(hopeless, left);
-        }
-        assert_eq!(frame(false).1, 0);
+    fn long_data_is_digested_with_blake3_and_lists_never_are() {
+        let long = vec![1; BLAKE3_BYTES_MIN];
+        let kind = |kind, data: &[u8]| Collector::describe(kind, data).kind.get();
+        assert_eq!(kind(PAYLOAD_DATA, &long), PAYLOAD_DATA | PAYLOAD_BLAKE3);
+        assert_eq!(kind(PAYLOAD_DATA, &long[1..]), PAYLOAD_DATA);
+        assert_eq!(kind(PAYLOAD_LIST, &long), PAYLOAD_LIST);
+        // Of the BLAKE3 paper's test vectors and of FIPS 180-2's.
+        let begins = |kind, data: &[u8]| digest(kind, data)[..4].to_vec();
+        assert_eq!(begins(PAYLOAD_BLAKE3, b""), [0xaf, 0x13, 0x49, 0xb9]);
+        assert_eq!(begins(PAYLOAD_DATA, b"abc"), [0xba, 0x78, 0x16, 0xbf]);
     }
 
     #[test]

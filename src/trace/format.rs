@@ -17,6 +17,7 @@
 //! |---|---|
 //! | 0 | block requests: [`EVENT_ISSUE`], [`EVENT_COMPLETE`], [`EVENT_MARK`] |
 //! | 1 | buses: [`EVENT_BUS`], [`EVENT_MEMORY`], [`EVENT_IRQ`], [`EVENT_ACK`], [`EVENT_CLOCK`]; their totals in the summary |
+//! | 2 | [`PAYLOAD_BLAKE3`] |
 //!
 //! **Frame header** (64 bytes, [`FrameHeader`]): magic, kind, flags, body length, count, sizes and
 //! numbers that place the frame in the trace, CRC32C of body with padding, CRC32C of the header.
@@ -37,7 +38,10 @@
 //! **Payloads** are numbered from 1 in file order and stand before the events that name them. One
 //! of at most [`PAYLOAD_PIECE_BYTES`] is stored as it is ([`PAYLOAD_DATA`]). A longer one is a
 //! [`PAYLOAD_LIST`]: its bytes are the `u32` numbers of its pieces, each of
-//! [`PAYLOAD_PIECE_BYTES`] but the last. The SHA-256 is that of the stored bytes.
+//! [`PAYLOAD_PIECE_BYTES`] but the last. The digest is that of the stored bytes: SHA-256, or, where
+//! the kind has [`PAYLOAD_BLAKE3`], BLAKE3. Writers use BLAKE3 from [`BLAKE3_BYTES_MIN`] on, where it
+//! takes a fraction of the time, so that a recorder keeps up; which it is must follow from kind and
+//! length, or equal payloads would not be recognised.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -51,7 +55,7 @@ pub const MAGIC: [u8; 8] = *b"QTRACE\r\n";
 /// Format version written and the newest that is read; see the module text for what each means.
 pub const MAJOR: u16 = 1;
 /// See [`MAJOR`].
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 /// The first qtrace version that reads [`MAJOR`].
 pub const READER_VERSION: [u16; 3] = [0, 1, 0];
 
@@ -59,6 +63,8 @@ pub const READER_VERSION: [u16; 3] = [0, 1, 0];
 pub const PREAMBLE_BYTES: usize = 32;
 /// Size of [`FrameHeader`].
 pub const FRAME_HEADER_BYTES: usize = 64;
+/// Frames begin at multiples of this.
+pub const FRAME_ALIGNMENT: usize = 8;
 /// Size of [`Record`].
 pub const RECORD_BYTES: usize = 48;
 /// Size of [`PayloadEntry`].
@@ -89,6 +95,11 @@ pub const FLAG_IGNORABLE: u16 = 1 << 0;
 pub const PAYLOAD_DATA: u32 = 0;
 /// A payload that is a list of the numbers of its pieces.
 pub const PAYLOAD_LIST: u32 = 1;
+/// Added to the kind of a payload whose digest is BLAKE3's; else it is SHA-256's.
+pub const PAYLOAD_BLAKE3: u32 = 1 << 8;
+/// Data of at least this length is digested with BLAKE3: below, SHA-256 by the processor's own
+/// instructions is as fast, and older readers know it.
+pub const BLAKE3_BYTES_MIN: usize = 16 << 10;
 /// Longest payload: its list is at most one piece long.
 pub const PAYLOAD_BYTES_MAX: u64 = (PAYLOAD_PIECE_BYTES / 4) as u64 * PAYLOAD_PIECE_BYTES as u64;
 /// Payloads in one frame: bounds the table that reading one of them costs.
@@ -169,11 +180,11 @@ pub struct FrameHeader {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct PayloadEntry {
-    /// SHA-256 of the stored bytes.
-    pub sha256: [u8; 32],
+    /// SHA-256 or BLAKE3 of the stored bytes.
+    pub digest: [u8; 32],
     /// How many they are.
     pub len: U32,
-    /// [`PAYLOAD_DATA`] or [`PAYLOAD_LIST`].
+    /// [`PAYLOAD_DATA`] or [`PAYLOAD_LIST`], and [`PAYLOAD_BLAKE3`].
     pub kind: U32,
 }
 
@@ -223,7 +234,7 @@ const _: () = assert!(size_of::<PayloadEntry>() == PAYLOAD_ENTRY_BYTES);
 
 /// `len` rounded up to the frames' alignment.
 pub const fn padded(len: u64) -> u64 {
-    len.next_multiple_of(8)
+    len.next_multiple_of(FRAME_ALIGNMENT as u64)
 }
 
 /// Largest body that a frame of `kind` may have.
@@ -265,10 +276,12 @@ impl FrameHeader {
         header
     }
 
-    /// Fills in lengths and CRCs for `body`, which must be padded already, of which `len` count.
-    pub fn seal(&mut self, padded_body: &[u8], len: usize) {
+    /// Fills in lengths and CRCs for a body given in parts, padding included, of which `len` bytes
+    /// count.
+    pub fn seal<'a>(&mut self, padded_body: impl IntoIterator<Item = &'a [u8]>, len: usize) {
+        let crc = |crc, part: &'a [u8]| crc32c::crc32c_append(crc, part);
         self.body_len = U64::new(len as u64);
-        self.body_crc = U32::new(crc32c::crc32c(padded_body));
+        self.body_crc = U32::new(padded_body.into_iter().fold(0, crc));
         self.header_crc = U32::new(self.computed_crc());
     }
 

@@ -3,7 +3,7 @@
 //! - [`event`] and [`bus_event`]: what a trace can say, in memory;
 //! - [`format`](mod@format): the byte-level specification of the container, nothing else; `record`:
 //!   events as its records;
-//! - [`writer`] (with `sink`, the file, and `dedup`, payloads on their way in) and [`reader`]
+//! - [`writer`] (with `sink`, the file, and `dedup` and `packing`, payloads on their way in) and [`reader`]
 //!   (with `map`, [`cursor`], `payload`): the two ends of it;
 //! - [`index`]: seek; `scan`: recovery of a trace whose end is lost;
 //! - [`filter`]: which events are meant; [`in_flight`]: requests until they are answered;
@@ -19,6 +19,7 @@ pub mod in_flight;
 pub mod index;
 pub mod joined;
 mod map;
+mod packing;
 mod payload;
 pub mod reader;
 mod record;

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
 use zerocopy::FromBytes;
 
+use super::dedup::digest;
 use super::format::{
-    FRAME_HEADER_BYTES, FrameHeader, KIND_PAYLOAD, PAYLOAD_DATA, PAYLOAD_ENTRY_BYTES, PAYLOAD_LIST,
-    PayloadEntry, padded,
+    FRAME_HEADER_BYTES, FrameHeader, KIND_PAYLOAD, PAYLOAD_BLAKE3, PAYLOAD_DATA,
+    PAYLOAD_ENTRY_BYTES, PAYLOAD_LIST, PayloadEntry, padded,
 };
 use super::index::{Frame, Index, PayloadFrame};
 use crate::base::limits::{FRAME_BYTES_MAX, PAYLOAD_CACHE_BYTES, PAYLOAD_PIECE_BYTES};
@@ -178,8 +178,8 @@ fn decode_body(body: &[u8], count: usize, raw_len: usize) -> Result<Decoded, Str
     let mut rest = &bytes[..];
     for entry in entries {
         let (payload, after) = rest.split_at(entry.len.get() as usize);
-        if Sha256::digest(payload)[..] != entry.sha256 {
-            return Err("the SHA-256 of a payload is wrong".into());
+        if digest(entry.kind.get(), payload) != entry.digest {
+            return Err("the digest of a payload is wrong".into());
         }
         rest = after;
     }
@@ -192,10 +192,10 @@ fn slots(entries: &[PayloadEntry], raw_len: usize) -> Result<Vec<Slot>, String> 
     let mut slots = Vec::with_capacity(entries.len());
     for entry in entries {
         let len = entry.len.get();
-        let list = match entry.kind.get() {
+        let list = match entry.kind.get() & !PAYLOAD_BLAKE3 {
             PAYLOAD_DATA => false,
             PAYLOAD_LIST => true,
-            kind => return Err(format!("a payload of unknown kind {kind}")),
+            _ => return Err(format!("a payload of unknown kind {}", entry.kind)),
         };
         slots.push(Slot { start: start as u32, len, list });
         start += u64::from(len);

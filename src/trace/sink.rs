@@ -2,14 +2,14 @@
 //! name itself; whole frames only.
 
 use std::fs::{File, Permissions};
-use std::io::Write;
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempPath};
 use zerocopy::IntoBytes;
 
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, Preamble, padded};
+use super::format::{FRAME_ALIGNMENT, FrameHeader, Preamble, padded};
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 
@@ -58,7 +58,7 @@ impl Sink {
             .writing(&path, "cannot create a temporary file beside it")?;
         let target = Target::Temporary(temporary);
         let mut sink = Self { target, path, at: 0, broken: false };
-        sink.write(Preamble::current().as_bytes())?;
+        sink.write([Preamble::current().as_bytes()])?;
         Ok(sink)
     }
 
@@ -73,7 +73,7 @@ impl Sink {
             live => return Ok(Self { target: live, path, at, broken }),
         };
         let file = match target.map_err(|e| e.error) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(Error::usage("the output exists")
                     .path(&path)
                     .hint("--force replaces it"));
@@ -99,17 +99,19 @@ impl Sink {
         self.at
     }
 
-    /// Writes a frame and returns its offset. `body` gets its padding.
-    pub(super) fn frame(&mut self, header: &mut FrameHeader, body: &mut Vec<u8>) -> Result<u64> {
-        let (offset, len) = (self.at, body.len());
-        body.resize(padded(len as u64) as usize, 0);
-        header.seal(body, len);
-        let written = self.write(header.as_bytes()).and_then(|()| self.write(body));
+    /// Writes a frame, whose body is `parts`, and returns its offset.
+    pub(super) fn frame(&mut self, header: &mut FrameHeader, parts: &[&[u8]]) -> Result<u64> {
+        let (offset, len) = (self.at, parts.iter().map(|part| part.len()).sum::<usize>());
+        let padding = [0; FRAME_ALIGNMENT];
+        let padding = padding.get(..padded(len as u64) as usize - len).unwrap_or_default();
+        let body = || parts.iter().copied().chain([padding]);
+        header.seal(body(), len);
+        let written = self.write([header.as_bytes()].into_iter().chain(body()));
         if written.is_err() {
             self.cut(offset);
             return written.map(|()| offset);
         }
-        debug_assert_eq!(self.at, offset + (FRAME_HEADER_BYTES + body.len()) as u64);
+        debug_assert_eq!(self.at, offset + header.frame_bytes());
         Ok(offset)
     }
 
@@ -134,12 +136,14 @@ impl Sink {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    fn write<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
         self.check()?;
-        let written =
-            self.target.file().write_all(bytes).writing(&self.path, "cannot write the trace");
+        let mut parts: Vec<IoSlice<'_>> = parts.into_iter().map(IoSlice::new).collect();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let written = write_all_vectored(self.target.file(), &mut parts)
+            .writing(&self.path, "cannot write the trace");
         self.broken = written.is_err();
-        self.at += bytes.len() as u64;
+        self.at += len as u64;
         written
     }
 
@@ -168,6 +172,20 @@ impl Sink {
         }
         sync_folder(&path)
     }
+}
+
+/// One after the other without joining them first; `Write::write_all_vectored` is not stable yet.
+fn write_all_vectored(mut file: &File, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match file.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut parts, written),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 fn sync_folder(path: &Path) -> Result<()> {

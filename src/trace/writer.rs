@@ -20,7 +20,9 @@ use super::format::{
 use super::index::{Index, SummaryBody};
 use super::sink::Sink;
 use crate::base::error::IoContext;
-use crate::base::limits::{FRAME_EVENTS_MAX, PAYLOAD_PIECE_BYTES, STREAMS_MAX};
+use crate::base::limits::{
+    FRAME_EVENTS_MAX, PAYLOAD_FRAME_BYTES, PAYLOAD_PIECE_BYTES, STREAMS_MAX,
+};
 use crate::base::{Error, Result};
 
 /// Longest name of a device, and what all of them may take: they are held in memory.
@@ -234,7 +236,7 @@ impl TraceWriter {
             index_offset: index_offset.into(),
             file_len: (self.sink.at() + TRAILER_BYTES as u64).into(),
         };
-        self.frame(FrameHeader::new(KIND_TRAILER, 1), trailer.as_bytes().to_vec())?;
+        self.sink.frame(&mut FrameHeader::new(KIND_TRAILER, 1), &[trailer.as_bytes()])?;
         Ok(())
     }
 
@@ -253,20 +255,32 @@ impl TraceWriter {
         if self.collector.is_full_for(data.len()) {
             self.flush_payloads()?;
         }
-        let number = self.collector.add(entry, data);
-        number
-            .map(PayloadRef::Stored)
-            .ok_or_else(|| self.refuse("a trace has at most 2^32 distinct payloads"))
+        // One that fills a frame is written from where it is.
+        let alone = data.len() >= PAYLOAD_FRAME_BYTES;
+        let number = match alone {
+            true => self.collector.add_alone(entry),
+            false => self.collector.add(entry, data),
+        };
+        let number =
+            number.ok_or_else(|| self.refuse("a trace has at most 2^32 distinct payloads"))?;
+        if alone {
+            self.write_payloads(Some(data))?;
+        }
+        Ok(PayloadRef::Stored(number))
     }
 
     fn flush_payloads(&mut self) -> Result<()> {
-        if self.collector.is_empty() {
-            return Ok(());
-        }
-        let (mut header, body) =
-            self.collector.take_frame().writing(self.sink.path(), "cannot compress a payload")?;
+        if self.collector.is_empty() { Ok(()) } else { self.write_payloads(None) }
+    }
+
+    /// Writes the frame of the payloads that wait, or of the one that is `alone`.
+    fn write_payloads(&mut self, alone: Option<&[u8]>) -> Result<()> {
+        let framed = self.collector.frame(alone);
+        let (mut header, parts) = framed.writing(self.sink.path(), "cannot compress a payload")?;
         header.event = self.index.events.into();
-        let (offset, header) = self.frame(header, body)?;
+        let offset = self.sink.frame(&mut header, &parts)?;
+        drop(parts);
+        self.collector.written();
         let added = self.index.add_payloads(offset, &header);
         added.map_err(|why| self.too_large(&why))
     }
@@ -282,10 +296,8 @@ impl TraceWriter {
         header.payload = self.collector.next().into();
         header.time_min = self.time_min.into();
         header.time_max = self.time_max.into();
-        let mut records = std::mem::take(&mut self.records);
-        let offset = self.sink.frame(&mut header, &mut records)?;
-        records.clear();
-        self.records = records;
+        let offset = self.sink.frame(&mut header, &[&self.records])?;
+        self.records.clear();
         (self.time_min, self.time_max) = (u64::MAX, 0);
         let added = self.index.add_events(offset, &header);
         added.map_err(|why| self.too_large(&why))
@@ -304,12 +316,7 @@ impl TraceWriter {
         let mut header = FrameHeader::new(kind, 1);
         header.event = self.index.events.into();
         header.payload = self.collector.next().into();
-        Ok(self.frame(header, body)?.0)
-    }
-
-    fn frame(&mut self, mut header: FrameHeader, mut body: Vec<u8>) -> Result<(u64, FrameHeader)> {
-        let offset = self.sink.frame(&mut header, &mut body)?;
-        Ok((offset, header))
+        self.sink.frame(&mut header, &[&body])
     }
 
     #[cold]

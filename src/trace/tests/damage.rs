@@ -66,7 +66,7 @@ pub(super) fn assemble(parts: &[Part]) -> Vec<u8> {
         let (mut header, mut body) = (part.header, part.body.clone());
         let len = body.len();
         body.resize(padded(len as u64) as usize, 0);
-        header.seal(&body, len);
+        header.seal([&body[..]], len);
         bytes.extend_from_slice(header.as_bytes());
         bytes.extend_from_slice(&body);
     }
