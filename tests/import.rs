@@ -432,8 +432,8 @@ fn accesses_of_a_bus_are_imported_and_counted_by_kind() {
         ("qemu.log.gz", &gzip(QEMU_LOG.as_bytes())),
     ]);
     for (input, format, bus) in [
-        ("qemu.log", "qemu-log-bus", serde_json::json!({"port_reads": 1, "port_writes": 1})),
-        ("qemu.log.gz", "qemu-log-bus", serde_json::json!({"port_reads": 1, "port_writes": 1})),
+        ("qemu.log", "qemu-log", serde_json::json!({"port_reads": 1, "port_writes": 1})),
+        ("qemu.log.gz", "qemu-log", serde_json::json!({"port_reads": 1, "port_writes": 1})),
         ("mmio.txt", "mmiotrace", serde_json::json!({"mmio_reads": 1})),
         (
             "a.qtest",

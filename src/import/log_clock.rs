@@ -49,6 +49,12 @@ impl LogClock {
         Nanos(self.now)
     }
 
+    /// The time of an event whose line stands above and said `ns`: it is told late.
+    pub fn past(&self, ns: Option<u64>) -> Nanos {
+        let since = |ns: u64| ns.saturating_sub(self.origin.unwrap_or(ns));
+        Nanos(ns.map_or(self.now, since))
+    }
+
     /// Tells the job what the times were like; `event` is what one is called, in the singular and
     /// the plural.
     pub fn finish(&self, [event, events]: [&str; 2], job: &mut Job<'_>) {

@@ -107,7 +107,11 @@ pub const IMPORTERS: &[&dyn Importer] = &[
     &simulator::MQSIM,
     &simulator::HUAICHENG,
     &simulator::SMREPLAY,
-    &qemu_log::QemuLogBus,
+    &qemu_log::LOG,
+    &qemu_log::LOG_BUS,
+    &qemu_log::LOG_BLOCK,
+    &qemu_log::LOG_BACKEND,
+    &qemu_log::QemuSimple,
     &mmiotrace::Mmiotrace,
     &qtest::Qtest,
 ];

@@ -9,6 +9,7 @@
 //! their keys. A read's `value` is what the device's function returned, of any width; the access
 //! takes the low `size` bytes of it.
 
+use super::fields::Fields;
 use crate::base::{BusAccess, BusSpace};
 use crate::import::lines::{c_number, number, word};
 
@@ -106,7 +107,53 @@ pub fn parse<'l>(event: &[u8], args: &'l [u8]) -> Option<Result<Access<'l>, &'st
     Some(access)
 }
 
+/// The access that a binary record of `event` is; `None` when it is another event.
+pub fn of_record<'l>(
+    event: &[u8],
+    fields: &Fields<'l>,
+) -> Option<Result<Access<'l>, &'static str>> {
+    let access = match event {
+        b"memory_region_ops_read" => region_record(false, fields),
+        b"memory_region_ops_write" => region_record(true, fields),
+        b"cpu_in" => port_record(false, fields),
+        b"cpu_out" => port_record(true, fields),
+        _ => return None,
+    };
+    Some(access.ok_or(MALFORMED))
+}
+
 const MALFORMED: &str = "bus event that cannot be read";
+
+fn region_record<'l>(write: bool, fields: &Fields<'l>) -> Option<Access<'l>> {
+    let by = match fields.signed("cpu")? {
+        -1 => By::Device,
+        cpu => By::Cpu(cpu.try_into().ok().filter(|cpu| *cpu != u16::MAX)?),
+    };
+    let size = access_size(fields.get("size")?)?;
+    let (addr, value) = (fields.get("addr")?, fields.get("value")?);
+    Some(Access { write, addr, size, value, by, region: fields.string(), kind: Kind::Region })
+}
+
+fn port_record<'l>(write: bool, fields: &Fields<'l>) -> Option<Access<'l>> {
+    let size = port_size(u8::try_from(fields.get("size")?).ok()?)?;
+    let addr = fields.get("addr").filter(|addr| BusSpace::Pio.holds(*addr, size))?;
+    let value = fields.get("value")?;
+    Some(Access { write, addr, size, value, by: By::SomeCpu, region: None, kind: Kind::Port })
+}
+
+fn access_size(size: u64) -> Option<u8> {
+    matches!(size, 1 | 2 | 4 | 8).then_some(size as u8)
+}
+
+/// `b`, `w` or `l`.
+fn port_size(letter: u8) -> Option<u8> {
+    match letter {
+        b'b' => Some(1),
+        b'w' => Some(2),
+        b'l' => Some(4),
+        _ => None,
+    }
+}
 
 fn region_access(write: bool, args: &[u8]) -> Result<Access<'_>, &'static str> {
     let (mut cpu, mut addr, mut value, mut size, mut region) = (None, None, None, None, None);
@@ -128,7 +175,7 @@ fn region_access(write: bool, args: &[u8]) -> Result<Access<'_>, &'static str> {
         rest = after;
     }
     let by = cpu.ok_or("bus event without a CPU (QEMU before 2.6): its address is unknown")?;
-    let size = size.filter(|size| matches!(size, 1 | 2 | 4 | 8)).ok_or(MALFORMED)? as u8;
+    let size = size.and_then(access_size).ok_or(MALFORMED)?;
     let (addr, value) = (addr.ok_or(MALFORMED)?, value.ok_or(MALFORMED)?);
     Ok(Access { write, addr, size, value, by, region, kind: Kind::Region })
 }
@@ -156,12 +203,7 @@ fn port_access(write: bool, args: &[u8]) -> Result<Access<'_>, &'static str> {
             return None;
         }
         let [addr @ .., b'(', size, b')'] = place else { return None };
-        let size = match size {
-            b'b' => 1,
-            b'w' => 2,
-            b'l' => 4,
-            _ => return None,
-        };
+        let size = port_size(*size)?;
         let addr = c_number(addr).filter(|addr| BusSpace::Pio.holds(*addr, size))?;
         Some((addr, size, number(value)?))
     };
@@ -248,6 +290,35 @@ mod tests {
         for bad in ["addr 0x60(x) value 1", "addr 0x10000(b) value 1", "addr 0x60 value 1", "x"] {
             assert_eq!(parse(b"cpu_in", bad.as_bytes()), Some(Err(MALFORMED)), "{bad}");
         }
+    }
+
+    #[test]
+    fn binary_records_are_the_same_accesses() {
+        let mut fields = Fields::default();
+        let cpu = u64::MAX;
+        for (name, value) in [("cpu", 2), ("mr", 9), ("addr", 0x71), ("value", 0x126), ("size", 1)]
+        {
+            fields.push(name.as_bytes(), value);
+        }
+        fields.push_text(b"rtc");
+        let text = b"cpu 2 mr 0x9 addr 0x71 value 0x126 size 1 name 'rtc'";
+        let event = b"memory_region_ops_write";
+        assert_eq!(of_record(event, &fields), parse(event, text));
+        let device = Fields::of_text(b"cpu -1 mr 0x9 addr 0x71 value 0x126 size 1");
+        assert_eq!(
+            (device.get("cpu"), of_record(event, &device).unwrap().unwrap().by),
+            (Some(cpu), By::Device)
+        );
+        let mut port = Fields::default();
+        [("addr", 0xcf8), ("size", u64::from(b'l')), ("value", 7)]
+            .into_iter()
+            .for_each(|(name, value)| port.push(name.as_bytes(), value));
+        assert_eq!(of_record(b"cpu_in", &port), parse(b"cpu_in", b"addr 0xcf8(l) value 7"));
+        for bad in ["cpu 0 addr 0x70 value 0x8f size 3", "cpu 70000 addr 0 value 0 size 1", "cpu 0"]
+        {
+            assert_eq!(of_record(event, &Fields::of_text(bad.as_bytes())), Some(Err(MALFORMED)));
+        }
+        assert_eq!(of_record(b"blk_co_preadv", &fields), None);
     }
 
     #[test]

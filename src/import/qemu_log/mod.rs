@@ -1,11 +1,21 @@
-//! QEMU's trace log (`-trace enable=memory_region_ops_*,file=…` with the `log` backend), of which
-//! the accesses to the bus are imported. Source: QEMU's `system/trace-events`, `util/log.c` and
-//! `system/memory.c`; checked against logs of 7.2.
+//! QEMU's trace events (`-trace enable=…,file=…`), from the text of its `log` backend and from the
+//! files of its `simple` backend: accesses to the bus, and requests of block devices. Source: QEMU's
+//! `trace-events` of `system`, `hw/block`, `hw/ide`, `hw/nvme` and `block`, `util/log.c`,
+//! `trace/simple.c`; checked against logs of 7.2.
 //!
 //! - `line`: the shapes that a line may have; times are Unix microseconds.
-//! - `access`: what the events of the bus hold. Addresses are absolute (since QEMU 2.6), sizes bytes.
+//! - `simple`: the binary files; times are nanoseconds of the host's monotonic clock.
+//! - `fields`: the arguments of an event by name, from either.
+//! - `access`, `bus`: `memory_region_ops_*`, `cpu_in`, `cpu_out`. Addresses are absolute (since QEMU
+//!   2.6), sizes bytes.
+//! - `block`: `virtio_blk_*`, `ide_*`, AHCI's, `pci_nvme_*`, and below them `blk_co_*`; in sectors
+//!   of 512 bytes, blocks of the namespace, and bytes.
 //!
-//! What a reader must know of this source:
+//! A log that holds both kinds becomes a trace that does. `qemu-log-bus` and `qemu-log-block` take
+//! one of them, `qemu-log-backend` the requests of back-ends in place of the devices'. All other
+//! events are counted as lost, by name.
+//!
+//! What a reader must know of the bus:
 //! - Accesses are logged where the device's function is called: one that is wider than the device
 //!   takes stands there as several, and one that is narrower than its least as a wider one.
 //! - RAM and ROM are not logged, nor doorbells that the kernel or QEMU takes before the region
@@ -14,68 +24,149 @@
 //!   own, so these are left out and counted.
 //! - `cpu_in` and `cpu_out` say again what the region's own event says. Where both are logged the
 //!   region's is taken (it has a name).
-//!
-//! The other events of the same log (`blk_co_*`, `virtio_blk_*`, …) are counted as lost by name.
-//! An importer of theirs is a module beside `access`, over the same `line`, and an entry in
-//! the registry of its own.
 
 mod access;
+mod block;
+mod bus;
+mod fields;
 mod line;
+mod simple;
 #[cfg(test)]
 mod tests;
 
-use self::access::{Access, By, Kind};
-use super::job::{Job, line_place};
+use self::access::{Access, By};
+use self::block::{At, Block, Layer, Unheard};
+use self::bus::Bus;
+pub use self::bus::{INTERPRETATION, LACKS};
+use self::fields::Fields;
+pub use self::simple::QemuSimple;
+use super::job::Job;
 use super::lines::Lines;
-use super::registry::{Confidence, Importer, Probe};
+use super::log_clock::LogClock;
+use super::registry::{self, Confidence, Importer, Probe};
 use super::source::Source;
-use super::summary::counted;
 use super::{ImportOptions, note_condition};
-use crate::base::{BusAccess, BusSpace, Nanos, Result};
-use crate::trace::{BusEvent, NotRecorded};
+use crate::base::Result;
+use crate::base::error::Place;
+use crate::trace::NotRecorded;
 
-/// The importer.
-pub struct QemuLogBus;
+/// An importer of QEMU's log, by what it takes of it.
+pub struct QemuLog {
+    name: &'static str,
+    description: &'static str,
+    bus: bool,
+    block: Option<Layer>,
+}
 
-impl Importer for QemuLogBus {
+/// Everything: what content is found to be.
+pub const LOG: QemuLog = QemuLog {
+    name: "qemu-log",
+    description: "QEMU's trace log: bus accesses, requests of virtio-blk, ide, ahci, nvme",
+    bus: true,
+    block: Some(Layer::Devices),
+};
+/// The bus alone.
+pub const LOG_BUS: QemuLog = QemuLog {
+    name: "qemu-log-bus",
+    description: "the same, memory_region_ops_* and cpu_in/cpu_out alone",
+    bus: true,
+    block: None,
+};
+/// Block devices alone.
+pub const LOG_BLOCK: QemuLog = QemuLog {
+    name: "qemu-log-block",
+    description: "the same, requests of block devices alone",
+    bus: false,
+    block: Some(Layer::Devices),
+};
+/// Block back-ends.
+pub const LOG_BACKEND: QemuLog = QemuLog {
+    name: "qemu-log-backend",
+    description: "the same, requests of block back-ends (blk_co_*) in place of devices'",
+    bus: false,
+    block: Some(Layer::Backends),
+};
+
+impl Importer for QemuLog {
     fn name(&self) -> &'static str {
-        "qemu-log-bus"
+        self.name
     }
 
     fn description(&self) -> &'static str {
-        "QEMU's trace log: memory_region_ops_* and cpu_in/cpu_out"
+        self.description
     }
 
     fn yields(&self) -> &'static str {
-        "bus access"
+        yields(self.bus, self.block)
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        if self.block == Some(Layer::Devices) { &[registry::UNIT] } else { &[] }
     }
 
     /// A log may begin with other events: one with a time is likely to be QEMU's, and one with
-    /// pointers possibly is.
+    /// pointers possibly is. What takes a part of a log is chosen by the user; where nothing but
+    /// block layers speak, their requests are what there is.
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let lines = probe.head.split(|byte| *byte == b'\n').filter_map(line::parse);
+        let whole = self.bus && self.block.is_some();
+        if !whole && self.block != Some(Layer::Backends) {
+            return None;
+        }
+        let events = || probe.head.split(|byte| *byte == b'\n').filter_map(line::parse);
+        let of_blocks = |line: &line::Line<'_>| {
+            [&b"blk_"[..], b"bdrv_"].iter().any(|start| line.event.starts_with(start))
+        };
+        let backends =
+            events().all(|line| of_blocks(&line)) && events().any(|l| block::is_backends(l.event));
+        if !whole {
+            return backends.then_some(Confidence::Certain);
+        }
         let sure = |line: line::Line<'_>| match access::parse(line.event, line.args) {
             Some(Ok(_)) => Some(Confidence::Certain),
+            _ if block::is_devices(line.event) => Some(Confidence::Certain),
             _ if line.time.is_some() => Some(Confidence::Likely),
             _ => line.args.windows(3).any(|three| three == b" 0x").then_some(Confidence::Possible),
         };
-        lines.filter_map(sure).max()
+        events().filter_map(sure).max()
     }
 
-    fn import(&self, sources: Vec<Source>, _: &ImportOptions, job: &mut Job<'_>) -> Result<()> {
-        say_what_lacks(job);
+    fn import(
+        &self,
+        sources: Vec<Source>,
+        options: &ImportOptions,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        let block = self.block.map(|layer| Block::new(layer, options.unit_bytes));
+        let mut reader = Reader::new(self.bus.then(Bus::default), block, LogClock::unix());
+        reader.describe(job);
         for source in sources {
-            Reader::default().read(source, job)?;
+            let path = source.path().to_path_buf();
+            reader.read(source, job)?;
+            reader.finish(job).map_err(|error| error.path(path))?;
         }
         Ok(())
     }
 }
 
+/// What a trace of these is made of.
+fn yields(bus: bool, block: Option<Layer>) -> &'static str {
+    match (bus, block) {
+        (true, Some(_)) => "bus access or block request",
+        (true, None) => "bus access",
+        _ => "block request",
+    }
+}
+
 /// A log that is read while it is written: a caller hands its lines on and keeps those of others.
-#[derive(Default)]
 pub struct Live {
     reader: Reader,
     lines: u64,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { reader: Reader::new(Some(Bus::default()), None, LogClock::unix()), lines: 0 }
+    }
 }
 
 impl Live {
@@ -84,7 +175,7 @@ impl Live {
 
     /// Says what of the bus the log cannot show.
     pub fn begin(&self, job: &mut Job<'_>) {
-        say_what_lacks(job);
+        self.reader.describe(job);
     }
 
     /// Takes a line, without its end, if it is an access; whether it was.
@@ -102,253 +193,138 @@ impl Live {
     }
 
     /// Tells the job what the log was like.
-    pub fn finish(self, job: &mut Job<'_>) {
-        self.reader.finish(job);
+    ///
+    /// # Errors
+    /// Those of the job's sink.
+    pub fn finish(mut self, job: &mut Job<'_>) -> Result<()> {
+        self.reader.finish(job)
     }
 }
 
 /// Bytes of an event's name that the summary keeps.
 const EVENT_NAME_BYTES_SHOWN: usize = 64;
 
-/// Region reads that one `cpu_in` may repeat: 4 bytes, one by one.
-const SPLIT_MAX: usize = 4;
-
-/// What the log of a bus cannot say.
-pub const LACKS: NotRecorded = NotRecorded::MEMORY.union(NotRecorded::IRQS);
-
-/// How it is read.
-pub const INTERPRETATION: [&str; 3] = [
-    "addresses: absolute; below 0x10000: ports, except regions known as memory",
-    "value: cut to the access's size",
-    "cpu -1 (accesses that devices make): left out",
-];
-
-fn say_what_lacks(job: &mut Job<'_>) {
-    job.lacks(LACKS);
-    INTERPRETATION.into_iter().for_each(|line| job.interpret(line));
-}
-
-/// An access with its place and time.
-#[derive(Clone, Copy)]
-struct Timed {
-    line: u64,
-    time: Nanos,
-    access: BusAccess,
-    cpu: Option<u16>,
-}
-
-#[derive(Default)]
+/// Takes events, and keeps what they tell of bus and block devices.
 struct Reader {
-    /// Time of the first access, and of the one before.
-    origin: Option<u64>,
-    now: u64,
-    backwards: u64,
-    timed: u64,
-    untimed: u64,
-    wide: u64,
-    named: u64,
-    unnamed: u64,
-    /// Port events without the region's own.
-    ports_alone: u64,
-    /// Regions seen: virtio's, in which a doorbell would be, and those that are nothing else.
-    virtio: bool,
-    virtio_modern: bool,
-    doorbells: bool,
-    /// A `cpu_out` that waits whether the region's event follows.
-    waiting_out: Option<Timed>,
-    /// Region reads since the last `cpu_in`.
-    region_reads: [Option<u64>; SPLIT_MAX],
-    repeated: u64,
+    clock: LogClock,
+    bus: Option<Bus>,
+    block: Option<Block>,
+}
+
+/// An event, of whichever backend.
+struct Event<'l> {
+    place: Place,
+    /// Nanoseconds, of the reader's clock.
+    time: Option<u64>,
+    name: &'l [u8],
+    /// The access that it is, if it is one.
+    access: Option<std::result::Result<Access<'l>, &'static str>>,
 }
 
 impl Reader {
-    fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
+    fn new(bus: Option<Bus>, block: Option<Block>, clock: LogClock) -> Self {
+        Self { clock, bus, block }
+    }
+
+    /// Says how it is read and what it cannot tell, as far as that is known now.
+    fn describe(&self, job: &mut Job<'_>) {
+        let mut lacks = NotRecorded::empty();
+        if self.bus.is_some() {
+            lacks |= bus::LACKS;
+            INTERPRETATION.into_iter().for_each(|line| job.interpret(line));
+        }
+        if self.block.is_some() {
+            lacks |= block::LACKS;
+            job.interpret("sectors: 512 bytes; blocks of nvme: as its events say; else bytes");
+            // An end that is not answered becomes known late.
+            job.put_in_order();
+        }
+        job.lacks(lacks);
+    }
+
+    fn read(&mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
         let mut lines = Lines::new(source);
         while let Some((number, text)) = lines.read_line()? {
             job.tick()?;
             self.line(number, text, job)?;
         }
-        self.release_out(job)?;
         note_condition(lines.source(), job);
-        self.finish(job);
         Ok(())
     }
 
     fn line(&mut self, number: u64, text: &[u8], job: &mut Job<'_>) -> Result<()> {
-        let place = || line_place(number);
-        let Some(line) = line::parse(text) else {
+        let place = Place::Line(number);
+        let Some(line::Line { time, event: name, args }) = line::parse(text) else {
             if !text.trim_ascii().is_empty() {
-                job.summary.lose("line without a trace event", place);
+                job.summary.lose("line without a trace event", || place.to_string());
             }
             return Ok(());
         };
-        match access::parse(line.event, line.args) {
-            Some(Ok(access)) if access.by == By::Device => {
+        let access = self.bus.is_some().then(|| access::parse(name, args)).flatten();
+        self.event(&Event { place, time, name, access }, || Fields::of_text(args), job)
+    }
+
+    /// Takes an event; `fields` are its arguments, for one that is no access.
+    fn event<'l>(
+        &mut self,
+        event: &Event<'_>,
+        fields: impl FnOnce() -> Fields<'l>,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        let place = || event.place.to_string();
+        match (&event.access, &mut self.bus) {
+            (Some(Ok(access)), Some(_)) if access.by == By::Device => {
                 job.summary.lose("access made by a device, not by a vCPU (cpu -1)", place);
+                return Ok(());
             }
-            Some(Ok(access)) => self.access(number, line.time, &access, job)?,
-            Some(Err(reason)) => job.summary.malformed(reason, place),
-            None => {
-                let event = line.event.get(..EVENT_NAME_BYTES_SHOWN).unwrap_or(line.event);
-                let event = String::from_utf8_lossy(event);
-                job.summary.lose(&format!("other event: {event}"), place);
+            (Some(Ok(access)), Some(bus)) => {
+                let time = self.clock.time(event.time, job);
+                return bus.access(event.place, time, access, job);
+            }
+            (Some(Err(reason)), _) => {
+                job.summary.malformed(reason, place);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(block) = &mut self.block else {
+            lose_other(event, job);
+            return Ok(());
+        };
+        let at = At { ns: event.time, place: event.place };
+        let clock = &mut self.clock;
+        match block.event(event.name, &fields(), at, clock, job) {
+            Ok(()) => {}
+            Err(Unheard::Failed(error)) => return Err(error),
+            Err(Unheard::Other) => lose_other(event, job),
+            Err(Unheard::Lost(reason)) => job.summary.lose(reason, place),
+            Err(Unheard::Malformed) => {
+                job.summary.malformed("block event that cannot be read", place);
             }
         }
         Ok(())
     }
 
-    fn access(
-        &mut self,
-        line: u64,
-        time: Option<u64>,
-        logged: &Access<'_>,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        let access = logged.on_bus();
-        if logged.kind == Kind::Region {
-            self.settle_out(&access, job)?;
-        } else {
-            self.release_out(job)?;
+    fn finish(&mut self, job: &mut Job<'_>) -> Result<()> {
+        let mut lacks = NotRecorded::empty();
+        if let Some(bus) = &mut self.bus {
+            lacks |= bus.finish(job)?;
         }
-        let cpu = match logged.by {
-            By::Cpu(cpu) => Some(cpu),
-            By::SomeCpu | By::Device => None,
-        };
-        let timed = Timed { line, time: self.time(time, job), access, cpu };
-        match logged.kind {
-            Kind::Region => {
-                if !access.write && access.space == BusSpace::Pio {
-                    self.region_reads.rotate_right(1);
-                    self.region_reads[0] = Some(access.addr);
-                }
-                self.note_region(logged);
-                emit(logged.region, timed, job)
-            }
-            Kind::Port => self.port_event(timed, job),
+        let accesses = job.counts().bus.events() > 0;
+        if let Some(block) = &mut self.block {
+            lacks |= block.finish(&mut self.clock, job)?;
+            // Of requests no CPU is known.
+            lacks.set(NotRecorded::CPUS, lacks.contains(NotRecorded::CPUS) || !accesses);
         }
-    }
-
-    /// `cpu_out` comes before the region's event and `cpu_in` after it.
-    fn port_event(&mut self, timed: Timed, job: &mut Job<'_>) -> Result<()> {
-        if timed.access.write {
-            self.waiting_out = Some(timed);
-            return Ok(());
-        }
-        let reads = std::mem::take(&mut self.region_reads);
-        if reads.contains(&Some(timed.access.addr)) {
-            self.repeated += 1;
-            return Ok(());
-        }
-        self.ports_alone += 1;
-        emit(None, timed, job)
-    }
-
-    /// The region's event that follows a `cpu_out` takes its place.
-    fn settle_out(&mut self, next: &BusAccess, job: &mut Job<'_>) -> Result<()> {
-        let same =
-            |out: &Timed| next.write && next.space == BusSpace::Pio && next.addr == out.access.addr;
-        if self.waiting_out.as_ref().is_some_and(same) {
-            self.waiting_out = None;
-            self.repeated += 1;
-        }
-        self.release_out(job)
-    }
-
-    /// Writes the `cpu_out` that waits: no region's event followed.
-    fn release_out(&mut self, job: &mut Job<'_>) -> Result<()> {
-        match self.waiting_out.take() {
-            Some(out) => {
-                self.ports_alone += 1;
-                emit(None, out, job)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn note_region(&mut self, access: &Access<'_>) {
-        self.wide += u64::from(access.is_wide());
-        self.named += u64::from(access.region.is_some());
-        self.unnamed += u64::from(access.region.is_none());
-        let region = access.region.unwrap_or_default();
-        self.virtio |= matches!(region, b"virtio-pci" | b"virtio-mmio");
-        self.virtio_modern |= region.starts_with(b"virtio-pci-");
-        self.doorbells |= region.starts_with(b"virtio-pci-notify");
-    }
-
-    /// Nanoseconds since the first access. Threads write to one log: a time that goes back is the
-    /// one before, since the order of the lines is the order of the accesses.
-    fn time(&mut self, unix_ns: Option<u64>, job: &mut Job<'_>) -> Nanos {
-        match unix_ns {
-            None => self.untimed += 1,
-            Some(time) => {
-                self.timed += 1;
-                if self.origin.is_none() {
-                    self.origin = Some(time);
-                    job.header.origin_unix_ns = Some(time);
-                }
-                let since = time.checked_sub(self.origin.unwrap_or(time));
-                self.backwards += u64::from(since.is_none_or(|since| since < self.now));
-                self.now = self.now.max(since.unwrap_or(0));
-            }
-        }
-        Nanos(self.now)
-    }
-
-    fn finish(&self, job: &mut Job<'_>) {
-        if self.timed == 0 {
-            job.not_recorded |= NotRecorded::TIMES;
-        } else if self.untimed > 0 {
-            let count = counted(
-                self.untimed,
-                "access has no time and takes",
-                "accesses have no time and take",
-            );
-            job.summary.note(format!("{count} that of the one before"));
-        }
-        if self.backwards > 0 {
-            let count = counted(self.backwards, "time goes", "times go");
-            job.summary.note(format!("{count} back and took that of the access before"));
-        }
-        if self.wide > 0 {
-            let count = counted(self.wide, "value was", "values were");
-            job.summary.note(format!("{count} wider than the access and cut"));
-        }
-        if self.named == 0 {
-            job.not_recorded |= NotRecorded::REGIONS;
-        }
-        if self.unnamed > 0 {
-            job.summary.note("this QEMU logs no region names: streams are ports and memory");
-        }
-        if self.ports_alone > 0 {
-            let count = counted(self.ports_alone, "port access names", "port accesses name");
-            job.summary.note(format!("{count} no CPU and no region (cpu_in, cpu_out)"));
-            if self.named + self.unnamed == 0 {
-                job.not_recorded |= NotRecorded::CPUS;
-            }
-        }
-        if self.repeated > 0 {
-            let count =
-                counted(self.repeated, "cpu_in or cpu_out repeats", "cpu_in or cpu_out repeat");
-            job.summary.note(format!("{count} the region's own event and stand once"));
-        }
-        if self.virtio_modern && !self.doorbells {
-            job.not_recorded |= NotRecorded::DOORBELLS;
-            job.summary.note(
-                "no virtio doorbell is in this log: with ioeventfd they never reach the region \
-                 (ioeventfd=off on the device logs them)",
-            );
-        } else if self.virtio {
-            job.summary.note("virtio doorbells that ioeventfd takes are not in this log");
-        }
+        job.lacks(lacks);
+        let called = if accesses { ["access", "accesses"] } else { ["event", "events"] };
+        self.clock.finish(called, job);
+        Ok(())
     }
 }
 
-/// Writes an access to the stream of its region, or of its address space.
-fn emit(region: Option<&[u8]>, timed: Timed, job: &mut Job<'_>) -> Result<()> {
-    let Timed { line, time, access, cpu } = timed;
-    let name = region.unwrap_or(access.space.name().as_bytes());
-    match job.stream(name, None, || line_place(line))? {
-        Some(stream) => job.bus(BusEvent { time, stream, access, cpu }),
-        None => Ok(()),
-    }
+fn lose_other(event: &Event<'_>, job: &mut Job<'_>) {
+    let name = event.name.get(..EVENT_NAME_BYTES_SHOWN).unwrap_or(event.name);
+    let reason = format!("other event: {}", String::from_utf8_lossy(name));
+    job.summary.lose(&reason, || event.place.to_string());
 }

@@ -1,6 +1,7 @@
 use super::*;
-use crate::base::ErrorKind;
-use crate::import::testing::{Memory, import_bytes, losses, plain_sample, sample};
+use crate::base::{BlockOp, BusAccess, BusSpace, ErrorKind, OpFlags};
+use crate::import::ImportReport;
+use crate::import::testing::{Memory, import_bytes, import_with, losses, plain_sample, sample};
 use crate::trace::Event;
 
 fn access(space: BusSpace, write: bool, addr: u64, size: u8, value: u64) -> BusAccess {
@@ -19,7 +20,7 @@ fn regions_are_streams_and_times_begin_at_the_first_access() {
          cpu 1 mr 0x2 addr 0xfed000f0 value 0x1122334455 size 4 name 'hpet'\n"
     );
     let (report, out) = import_bytes(text.as_bytes()).unwrap();
-    assert_eq!(report.format, "qemu-log-bus");
+    assert_eq!(report.format, "qemu-log");
     assert_eq!(
         out.accesses(),
         [
@@ -40,12 +41,87 @@ fn regions_are_streams_and_times_begin_at_the_first_access() {
 
 #[test]
 fn what_a_probe_says() {
-    let probe = |text: &str| QemuLogBus.probe(&Probe { head: text.as_bytes(), name: "x" });
+    let probe = |importer: &QemuLog, text: &str| {
+        importer.probe(&Probe { head: text.as_bytes(), name: "x" })
+    };
     let block = "blk_co_preadv blk 0x1 bs 0x2 offset 0 bytes 512 flags 0x0\n";
-    assert_eq!(probe(block), Some(Confidence::Possible));
-    assert_eq!(probe(&format!("1@2.000003:{block}")), Some(Confidence::Likely));
-    assert_eq!(probe(&format!("{block}{RTC}\n")), Some(Confidence::Certain));
-    assert_eq!(probe("fio version 3 iolog\nsome_thing 1 2\n"), None);
+    let virtio = "virtio_blk_handle_read vdev 0x1 req 0x2 sector 0 nsectors 1\n";
+    let (possible, certain) = (Some(Confidence::Possible), Some(Confidence::Certain));
+    for (text, whole, backend) in [
+        (block.to_owned(), possible, certain),
+        (format!("1@2.000003:{block}"), Some(Confidence::Likely), certain),
+        (format!("{block}{RTC}\n"), certain, None),
+        (format!("{block}{virtio}"), certain, None),
+        (format!("{block}1@2.000003:virtqueue_pop vq 0x1\n"), Some(Confidence::Likely), None),
+        ("fio version 3 iolog\nsome_thing 1 2\n".to_owned(), None, None),
+    ] {
+        assert_eq!(probe(&LOG, &text), whole, "{text}");
+        assert_eq!(probe(&LOG_BACKEND, &text), backend, "{text}");
+        // A part of a log is never what content is found to be.
+        assert_eq!(probe(&LOG_BUS, &text), None);
+        assert_eq!(probe(&LOG_BLOCK, &text), None);
+    }
+}
+
+fn from(name: &str) -> ImportOptions {
+    ImportOptions { from: Some(name.into()), ..ImportOptions::default() }
+}
+
+#[test]
+fn a_log_of_both_kinds_is_imported_whole_or_in_parts() {
+    let text = format!(
+        "1@5.000001:{RTC}\n1@5.000002:virtio_blk_handle_read vdev 0x1 req 0x2 sector 8 nsectors 1\n\
+         1@5.000003:{RTC}\n1@5.000004:virtio_blk_req_complete vdev 0x1 req 0x2 status 0\n\
+         1@5.000005:blk_co_pwritev blk 0x3 bs 0x4 offset 512 bytes 512 flags 0x16\n"
+    );
+    let counts = |name: &str| {
+        let (report, out) = import_with(text.as_bytes(), &from(name)).unwrap();
+        let ops = report.ops;
+        (ops.bus.events(), ops.requests(), ops.completes, out.header.unwrap().origin_unix_ns)
+    };
+    assert_eq!(counts("qemu-log"), (2, 1, 1, Some(5_000_001_000)));
+    assert_eq!(counts("qemu-log-bus"), (2, 0, 0, Some(5_000_001_000)));
+    assert_eq!(counts("qemu-log-block"), (0, 1, 1, Some(5_000_002_000)));
+    assert_eq!(counts("qemu-log-backend"), (0, 1, 0, Some(5_000_005_000)));
+    let lacks =
+        |name: &str| import_with(text.as_bytes(), &from(name)).unwrap().0.summary.not_recorded;
+    use NotRecorded as N;
+    assert!(lacks("qemu-log").contains(N::IRQS | N::WRITE_DATA | N::FLUSHES));
+    assert!(!lacks("qemu-log").intersects(N::CPUS | N::COMPLETIONS));
+    assert!(lacks("qemu-log-block").contains(N::CPUS));
+    assert!(!lacks("qemu-log-block").contains(N::IRQS));
+    assert_eq!(lacks("qemu-log-bus"), N::MEMORY | N::IRQS);
+    assert!(lacks("qemu-log-backend").contains(N::COMPLETIONS | N::STATUS));
+    assert!(!lacks("qemu-log-backend").intersects(N::FUA | N::UNMAP | N::WRITE_ZEROES));
+}
+
+#[test]
+fn back_ends_say_fua_zeroes_and_unmap() {
+    let text = "blk_co_preadv blk 0x1 bs 0x2 offset 0 bytes 512 flags 0x10\n\
+                blk_co_pwritev blk 0x1 bs 0x2 offset 4096 bytes 1024 flags 0x10\n\
+                blk_co_pwritev blk 0x1 bs 0x2 offset 8192 bytes 65536 flags 0x6\n\
+                blk_co_pwritev blk 0x3 bs 0x2 offset 0 bytes 512 flags 0x2\n\
+                blk_co_pwritev blk 0x3 bs 0x2 offset 0\n";
+    let (report, out) = import_bytes(text.as_bytes()).unwrap();
+    assert_eq!(report.format, "qemu-log-backend");
+    let issues: Vec<_> = out.issues().iter().map(|i| (i.op, i.flags, i.offset, i.len)).collect();
+    let (none, zeroes) = (OpFlags::empty(), BlockOp::WriteZeroes);
+    assert_eq!(
+        issues,
+        [
+            (BlockOp::Read, none, 0, 512),
+            (BlockOp::Write, OpFlags::FUA, 4096, 1024),
+            (zeroes, OpFlags::UNMAP, 8192, 65536),
+            (zeroes, none, 0, 512),
+        ]
+    );
+    let names: Vec<_> = out.streams.iter().map(|stream| stream.device.as_str()).collect();
+    assert_eq!(names, ["blk@0x1", "blk@0x3"]);
+    assert_eq!(losses(&report), [("block event that cannot be read", 1, "line 5")]);
+    // Where the head does not tell, the error does.
+    let error = import_with(text.as_bytes(), &from("qemu-log")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Nothing);
+    assert!(error.hint_text().unwrap().contains("qemu-log-backend"));
 }
 
 #[test]
@@ -80,7 +156,7 @@ fn what_devices_do_is_left_out_and_counted() {
     assert_eq!(losses(&report), [(reason, 2, "line 1")]);
     let error = import_bytes(format!("{MSI}\n").as_bytes()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Nothing);
-    assert!(error.to_string().ends_with("holds no bus access"), "{error}");
+    assert!(error.to_string().ends_with("holds no bus access or block request"), "{error}");
 }
 
 #[test]
@@ -160,7 +236,7 @@ fn old_logs_have_no_names_and_damaged_lines_are_counted() {
     );
     let error = import_bytes(b"1@2.5:memory_region_ops_read cpu 0\n").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);
-    assert!(error.to_string().contains("not one bus access could be read"), "{error}");
+    assert!(error.to_string().contains("not one bus access or block request could"), "{error}");
 }
 
 /// Reads and writes of vCPUs, accesses of devices, and other lines, counted by hand.
@@ -180,9 +256,9 @@ fn counted_by_hand(text: &str) -> (u64, u64, u64, u64) {
 }
 
 /// Imports a sample and checks it against its text; `None` where there is no sample.
-fn check_sample(name: &str) -> Option<(super::super::ImportReport, Memory)> {
+fn check_sample(name: &str) -> Option<(ImportReport, Memory)> {
     let text = String::from_utf8(plain_sample(name)?).unwrap();
-    let (report, out) = import_bytes(&sample(name)?).unwrap();
+    let (report, out) = import_with(&sample(name)?, &from("qemu-log-bus")).unwrap();
     let bus = &report.ops.bus;
     let made_by_devices = report.summary.losses.iter().find(|loss| loss.reason.contains("cpu -1"));
     let others = report.summary.losses.iter().filter(|loss| loss.reason.contains("other event"));
@@ -226,10 +302,59 @@ fn a_whole_guest_and_the_other_logs() {
     }
     check_sample("traces/qemu-trace/qemu72-trace-log.head.txt.gz");
     check_sample("traces/qemu-trace/qemu72-virtio-blk-only.txt.gz");
-    for name in ["virtio-raw", "virtio-qcow2", "ide-raw"] {
-        let Some(data) = sample(&format!("guest/{name}.trace.gz")) else { continue };
-        // Logs of block events alone: found to be QEMU's, and to hold nothing of the bus.
-        let error = import_bytes(&data).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Nothing, "{error}");
+}
+
+/// A sample, whole: reads, writes, flushes, completions, and bus accesses.
+fn whole(name: &str) -> Option<([u64; 5], ImportReport)> {
+    let (report, _) = import_bytes(&sample(name)?).unwrap();
+    assert_eq!(report.format, "qemu-log");
+    let ops = &report.ops;
+    let of = |op| ops.issues_of(op);
+    let counts = [of(BlockOp::Read), of(BlockOp::Write), of(BlockOp::Flush), ops.completes];
+    let [reads, writes, flushes, completes] = counts;
+    Some(([reads, writes, flushes, completes, ops.bus.events()], report))
+}
+
+/// How many lines of a sample hold `word`.
+fn lines_with(name: &str, word: &str) -> u64 {
+    let text = plain_sample(name).unwrap();
+    String::from_utf8(text).unwrap().lines().filter(|line| line.contains(word)).count() as u64
+}
+
+#[test]
+fn the_requests_of_virtio_disks() {
+    for name in [
+        "guest/virtio-raw.trace.gz",
+        "guest/virtio-qcow2.trace.gz",
+        "guest/virtio-raw-mmio.trace.xz",
+        "traces/qemu-trace/qemu72-virtio-blk-only.txt.gz",
+    ] {
+        let Some((counts, report)) = whole(name) else { continue };
+        let (reads, writes) = (
+            lines_with(name, "virtio_blk_handle_read"),
+            lines_with(name, "virtio_blk_handle_write"),
+        );
+        assert!(reads > 0 && writes > 0);
+        assert_eq!(counts[..4], [reads, writes, 0, reads + writes], "{name}");
+        // Flushes and identifiers end and do not begin.
+        let unnamed = report.summary.losses.iter().find(|loss| loss.reason.contains("not name"));
+        let ends = lines_with(name, "virtio_blk_req_complete");
+        assert_eq!(unnamed.unwrap().count, ends - reads - writes, "{name}");
+        let bus = lines_with(name, "memory_region_ops_") - lines_with(name, " cpu -1 ");
+        assert_eq!(counts[4], bus, "{name}");
     }
+}
+
+#[test]
+fn the_requests_of_ide_disks() {
+    let name = "guest/ide-raw.trace.gz";
+    let Some((counts, report)) = whole(name) else { return };
+    let (reads, writes) = (lines_with(name, "cmd=DMA READ"), lines_with(name, "cmd=DMA WRITE"));
+    assert_eq!((reads, writes), (212, 80));
+    // One sector was read by PIO, which has no end.
+    assert_eq!(counts, [reads + 1, writes, lines_with(name, "cmd 0xe7"), reads + writes, 0]);
+    let lost = losses(&report).into_iter().find(|loss| loss.0.contains("TRIM")).unwrap();
+    assert_eq!(lost.1, lines_with(name, "cmd=DMA TRIM"));
+    assert!(report.summary.not_recorded.contains(NotRecorded::FUA | NotRecorded::DISCARDS));
+    assert!(!report.summary.not_recorded.contains(NotRecorded::FLUSHES));
 }

@@ -113,7 +113,7 @@ pub fn read(mut pipe: File, recording: &Recording, ended: &AtomicBool) -> Result
     if let Some(rest) = lines.rest().filter(|_| failed.is_none()) {
         job.summary.lose("line that QEMU did not end", || format!("its beginning: {rest}"));
     }
-    live.finish(&mut job);
+    let finished = live.finish(&mut job);
     for loss in job.summary.losses() {
         recording.loss(Loss { first: format!("QEMU's log, {}", loss.first), ..loss.clone() });
     }
@@ -123,7 +123,7 @@ pub fn read(mut pipe: File, recording: &Recording, ended: &AtomicBool) -> Result
     let lacks = job.not_recorded;
     drop(job);
     recording.lacks(lacks);
-    failed.map_or(Ok(()), Err)
+    failed.map_or(finished, Err)
 }
 
 /// A line for us, or for the user.

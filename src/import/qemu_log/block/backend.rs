@@ -8,10 +8,9 @@
 //! Flags are QEMU's `BdrvRequestFlags`: FUA, and a write of zeroes that may unmap. Nothing tells of
 //! completions, flushes and discards.
 
-use super::requests::{Asked, At, Requests};
+use super::requests::{Asked, Cx};
 use super::{Heard, Unheard};
 use crate::base::{BlockOp, OpFlags};
-use crate::import::job::Job;
 use crate::import::qemu_log::fields::Fields;
 
 /// `BdrvRequestFlags` (QEMU `include/block/block-common.h`).
@@ -20,13 +19,7 @@ const BDRV_REQ_MAY_UNMAP: u64 = 0x4;
 const BDRV_REQ_FUA: u64 = 0x10;
 
 /// Takes an event, if it is one of these.
-pub fn event(
-    name: &[u8],
-    fields: &Fields<'_>,
-    at: At,
-    requests: &mut Requests,
-    job: &mut Job<'_>,
-) -> Heard {
+pub fn event(name: &[u8], fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
     let write = match name {
         b"blk_co_preadv" => false,
         b"blk_co_pwritev" => true,
@@ -47,6 +40,6 @@ pub fn event(
         (true, true) => BlockOp::WriteZeroes,
     };
     let device = format!("blk@{blk:#x}");
-    requests.issue(&Asked { device: &device, op, flags, offset, len }, at, job)?;
+    cx.issue(&Asked { device: &device, op, flags, offset, len })?;
     Ok(())
 }

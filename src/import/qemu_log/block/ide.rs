@@ -19,10 +19,9 @@
 
 use std::collections::HashMap;
 
-use super::requests::{Asked, At, Open, Requests, errno_of};
+use super::requests::{Asked, Cx, Open, errno_of};
 use super::{Heard, OPEN_MAX, Unheard};
 use crate::base::{BlockOp, OpFlags, SECTOR_SIZE};
-use crate::import::job::Job;
 use crate::import::qemu_log::fields::Fields;
 
 /// Commands of ATA (ACS-3 §7) that matter here.
@@ -75,34 +74,25 @@ pub struct Ide {
 
 impl Ide {
     /// Takes an event, if it is one of these.
-    pub fn event(
-        &mut self,
-        name: &[u8],
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    pub fn event(&mut self, name: &[u8], fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let port = || Some((fields.get("ahci")?, fields.get("")?));
         match name {
-            b"ide_exec_cmd" => self.command(fields, at, requests, job),
-            b"ide_sector_read" => self.pio(BlockOp::Read, fields, at, requests, job),
-            b"ide_sector_write" => self.pio(BlockOp::Write, fields, at, requests, job),
-            b"ide_dma_cb" => self.dma_request(fields, at, requests, job),
+            b"ide_exec_cmd" => self.command(fields, cx),
+            b"ide_sector_read" => self.pio(BlockOp::Read, fields, cx),
+            b"ide_sector_write" => self.pio(BlockOp::Write, fields, cx),
+            b"ide_dma_cb" => self.dma_request(fields, cx),
             b"dma_blk_io" => self.dma_starts(fields),
-            b"dma_complete" => self.dma_ends(fields, at, requests, job),
-            b"ide_atapi_cmd_read" => self.cd(fields, at, requests, job),
+            b"dma_complete" => self.dma_ends(fields, cx),
+            b"ide_atapi_cmd_read" => self.cd(fields, cx),
             b"process_ncq_command_fua" => {
                 self.fua = port().zip(fields.get("tag"));
                 Ok(())
             }
             b"execute_ncq_command_read" | b"execute_ncq_command_write" => {
                 let write = name.ends_with(b"write");
-                self.ncq(port().ok_or(Unheard::Malformed)?, write, fields, at, requests, job)
+                self.ncq(port().ok_or(Unheard::Malformed)?, write, fields, cx)
             }
-            b"ncq_finish" => {
-                self.ncq_ends(port().ok_or(Unheard::Malformed)?, fields, at, requests, job)
-            }
+            b"ncq_finish" => self.ncq_ends(port().ok_or(Unheard::Malformed)?, fields, cx),
             b"ide_ioport_write" => {
                 self.last_port = None;
                 Err(Unheard::Other)
@@ -123,13 +113,7 @@ impl Ide {
         }
     }
 
-    fn command(
-        &mut self,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn command(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let command = || Some((fields.get("state")?, fields.get("cmd")?));
         let (state, cmd) = command().ok_or(Unheard::Malformed)?;
         if let Some(port) = self.last_port.take()
@@ -143,51 +127,30 @@ impl Ide {
             self.seen = true;
             let device = self.device(state);
             let (op, flags) = (BlockOp::Flush, OpFlags::empty());
-            requests.issue(&Asked { device: &device, op, flags, offset: 0, len: 0 }, at, job)?;
+            cx.issue(&Asked { device: &device, op, flags, offset: 0, len: 0 })?;
         } else if !DMA.contains(&cmd) {
             return Err(Unheard::Lost("IDE command that is no request for the disk's data"));
         }
         Ok(())
     }
 
-    fn pio(
-        &mut self,
-        op: BlockOp,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn pio(&mut self, op: BlockOp, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let range = || Some((fields.get("sector")?, fields.get("nsectors")?));
         let (sector, sectors) = range().ok_or(Unheard::Malformed)?;
         let device = self.pio.map_or_else(|| "ide".to_owned(), |state| self.device(state));
-        self.issue(&device, op, OpFlags::empty(), (sector, sectors, SECTOR_SIZE), at, requests, job)
-            .map(drop)
+        self.issue(&device, op, OpFlags::empty(), (sector, sectors, SECTOR_SIZE), cx).map(drop)
     }
 
-    fn cd(
-        &mut self,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
-        let read = || {
-            Some((fields.get("IDEState")?, fields.get("LBA")?, fields.get("nb_sectors")?))
-        };
+    fn cd(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
+        let read =
+            || Some((fields.get("IDEState")?, fields.get("LBA")?, fields.get("nb_sectors")?));
         let (state, lba, sectors) = read().ok_or(Unheard::Malformed)?;
         let device = self.device(state);
         let range = (lba, sectors, CD_SECTOR_SIZE);
-        self.issue(&device, BlockOp::Read, OpFlags::empty(), range, at, requests, job).map(drop)
+        self.issue(&device, BlockOp::Read, OpFlags::empty(), range, cx).map(drop)
     }
 
-    fn dma_request(
-        &mut self,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn dma_request(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         self.starting = None;
         let asked = || Some((fields.get("IDEState")?, fields.get("sector_num")?, fields.get("n")?));
         let (state, sector, sectors) = asked().ok_or(Unheard::Malformed)?;
@@ -203,25 +166,22 @@ impl Ide {
         };
         let device = self.device(state);
         let range = (sector, sectors, SECTOR_SIZE);
-        let open = self.issue(&device, op, OpFlags::empty(), range, at, requests, job)?;
+        let open = self.issue(&device, op, OpFlags::empty(), range, cx)?;
         self.starting = open.map(|open| (Dma::Own(open), sector.saturating_mul(SECTOR_SIZE)));
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a request is made of")]
     fn issue(
         &mut self,
         device: &str,
         op: BlockOp,
         flags: OpFlags,
         (first, count, size): (u64, u64, u64),
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
+        cx: &mut Cx<'_, '_>,
     ) -> Result<Option<Open>, Unheard> {
         self.seen = true;
         let (offset, len) = (first.saturating_mul(size), count.saturating_mul(size));
-        Ok(requests.issue(&Asked { device, op, flags, offset, len }, at, job)?)
+        Ok(cx.issue(&Asked { device, op, flags, offset, len })?)
     }
 
     /// The block layer's part of a request begins: others than IDE's are left to be counted.
@@ -239,18 +199,12 @@ impl Ide {
         }
     }
 
-    fn dma_ends(
-        &mut self,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn dma_ends(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let ended = || Some((fields.get("dbs")?, fields.signed("ret")?));
         let (dbs, result) = ended().ok_or(Unheard::Malformed)?;
         match self.dma.remove(&dbs).ok_or(Unheard::Other)? {
             Dma::Own(open) => {
-                requests.complete(open, Some(errno_of(result)), at.time, job)?;
+                cx.complete(open, Some(errno_of(result)))?;
             }
             Dma::Ncq(port, tag) => {
                 if let Some(ncq) = self.ncq.get_mut(&(port, tag)) {
@@ -261,15 +215,7 @@ impl Ide {
         Ok(())
     }
 
-    fn ncq(
-        &mut self,
-        port: Port,
-        write: bool,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn ncq(&mut self, port: Port, write: bool, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         self.starting = None;
         let count = if write { "writing" } else { "reading" };
         let asked = || Some((fields.get("tag")?, fields.get(count)?, fields.get("LBA")?));
@@ -279,7 +225,7 @@ impl Ide {
         flags.set(OpFlags::FUA, self.fua.take() == Some((port, tag)));
         let op = if write { BlockOp::Write } else { BlockOp::Read };
         let range = (sector, sectors, SECTOR_SIZE);
-        let open = self.issue(&port_name(port), op, flags, range, at, requests, job)?;
+        let open = self.issue(&port_name(port), op, flags, range, cx)?;
         if self.ncq.len() < OPEN_MAX {
             self.ncq.insert((port, tag), Ncq { open, result: None });
             self.starting = Some((Dma::Ncq(port, tag), sector.saturating_mul(SECTOR_SIZE)));
@@ -287,20 +233,13 @@ impl Ide {
         Ok(())
     }
 
-    fn ncq_ends(
-        &mut self,
-        port: Port,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn ncq_ends(&mut self, port: Port, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let tag = fields.get("tag").ok_or(Unheard::Malformed)?;
         let ended = self.ncq.remove(&(port, tag));
         let Ncq { open, result } = ended
             .ok_or(Unheard::Lost("completion of an NCQ request that the log does not name"))?;
         match open {
-            Some(open) => Ok(requests.complete(open, result.map(errno_of), at.time, job)?),
+            Some(open) => Ok(cx.complete(open, result.map(errno_of))?),
             None => Ok(()),
         }
     }

@@ -16,11 +16,13 @@ mod virtio;
 use self::ide::Ide;
 use self::nvme::Nvme;
 pub use self::requests::At;
-use self::requests::Requests;
+use self::requests::Cx;
 use self::virtio::Virtio;
 use super::fields::Fields;
-use crate::base::{Error, Result};
+use crate::base::error::Place;
+use crate::base::{Error, ErrorKind, Result};
 use crate::import::job::Job;
+use crate::import::log_clock::LogClock;
 use crate::trace::NotRecorded;
 
 /// Requests in flight that are remembered, a kind of device: a device's queues hold far fewer. What
@@ -96,7 +98,8 @@ pub struct Block {
     virtio: Virtio,
     ide: Ide,
     nvme: Nvme,
-    requests: Requests,
+    /// Completions of which the log tells how they ended.
+    judged: u64,
     backend_events: u64,
 }
 
@@ -108,7 +111,7 @@ impl Block {
             virtio: Virtio::default(),
             ide: Ide::default(),
             nvme: Nvme::new(told_block),
-            requests: Requests::default(),
+            judged: 0,
             backend_events: 0,
         }
     }
@@ -122,57 +125,56 @@ impl Block {
         name: &[u8],
         fields: &Fields<'_>,
         at: At,
+        clock: &mut LogClock,
         job: &mut Job<'_>,
-    ) -> std::result::Result<(), Unheard> {
-        let requests = &mut self.requests;
+    ) -> Heard {
+        let cx = &mut Cx { at, clock, judged: &mut self.judged, job };
         if self.layer == Layer::Backends {
-            return backend::event(name, fields, at, requests, job);
+            return backend::event(name, fields, cx);
         }
         self.backend_events += u64::from(is_backends(name));
         match name {
-            [b'v', ..] => self.virtio.event(name, fields, at, requests, job),
-            [b'p', b'c', b'i', ..] | [b'n', b'v', ..] => {
-                self.nvme.event(name, fields, at, requests, job)
-            }
-            _ => self.ide.event(name, fields, at, requests, job),
+            [b'v', ..] => self.virtio.event(name, fields, cx),
+            [b'p', b'c', b'i', ..] | [b'n', b'v', ..] => self.nvme.event(name, fields, cx),
+            _ => self.ide.event(name, fields, cx),
         }
     }
 
     /// Ends the log, and says what it lacks.
     ///
     /// # Errors
-    /// Those of the job's sink.
-    pub fn finish(&mut self, job: &mut Job<'_>) -> Result<NotRecorded> {
+    /// Nothing: it holds requests of the other layer alone; those of the job's sink.
+    pub fn finish(&mut self, clock: &mut LogClock, job: &mut Job<'_>) -> Result<NotRecorded> {
         use NotRecorded as N;
-        self.virtio.finish(&mut self.requests, job)?;
-        self.nvme.finish(&mut self.requests, job)?;
+        // No event stands at the end: what is told there was so before.
+        let at = At { ns: None, place: Place::Line(0) };
+        let cx = &mut Cx { at, clock, judged: &mut self.judged, job };
+        self.virtio.finish(cx)?;
+        self.nvme.finish(cx)?;
         if job.counts().requests() == 0 {
-            if self.backend_events > 0 {
-                job.summary.note(
-                    "requests of block back-ends (blk_co_*) are in this log, and none of devices: \
-                     --from qemu-log-backend reads them",
-                );
-            }
-            return Ok(N::empty());
+            return self.nothing(job);
         }
-        let mut lacks = LACKS;
+        let mut lacks = LACKS | N::FLUSHES | N::DISCARDS;
         if self.layer == Layer::Devices {
-            lacks |= N::FUA | N::UNMAP | N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES;
-        } else {
-            lacks |= N::FLUSHES | N::DISCARDS;
+            lacks |= N::FUA | N::UNMAP | N::WRITE_ZEROES;
         }
-        if self.ide.queues {
-            lacks.remove(N::FUA);
-        }
-        if self.ide.seen || self.nvme.seen {
-            lacks.remove(N::FLUSHES);
-        }
+        lacks.remove(if self.ide.queues { N::FUA } else { N::empty() });
+        lacks.remove(if self.ide.seen { N::FLUSHES } else { N::empty() });
         if self.nvme.seen {
-            lacks.remove(N::DISCARDS | N::WRITE_ZEROES);
+            lacks.remove(N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES);
         }
         lacks.set(N::COMPLETIONS, job.counts().completes == 0);
-        lacks.set(N::STATUS, !self.requests.knows_status());
+        lacks.set(N::STATUS, self.judged == 0);
         Ok(lacks)
+    }
+
+    fn nothing(&self, job: &Job<'_>) -> Result<NotRecorded> {
+        if self.backend_events == 0 || job.counts().bus.events() > 0 {
+            return Ok(NotRecorded::empty());
+        }
+        job.check_device()?;
+        let what = "no device's requests are in this log, only those of block back-ends (blk_co_*)";
+        Err(Error::new(ErrorKind::Nothing, what).hint("--from qemu-log-backend reads them"))
     }
 }
 

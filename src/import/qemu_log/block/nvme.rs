@@ -25,9 +25,9 @@
 
 use std::collections::HashMap;
 
-use super::requests::{Asked, At, EIO, EOPNOTSUPP, Open, Requests};
+use super::requests::{Asked, Cx, EIO, EOPNOTSUPP, Open};
 use super::{Heard, OPEN_MAX, Unheard};
-use crate::base::{BlockOp, Nanos, OpFlags, Result, SECTOR_SIZE};
+use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
 use crate::import::job::Job;
 use crate::import::qemu_log::fields::Fields;
 
@@ -54,7 +54,7 @@ struct Entry {
     /// A deallocate has many.
     open: Vec<Open>,
     /// The block layer is done with it.
-    done: Option<Nanos>,
+    done: Option<Option<u64>>,
 }
 
 /// The nvme controllers of a log.
@@ -83,16 +83,13 @@ impl Nvme {
     }
 
     /// Takes an event, if it is one of these.
-    pub fn event(
-        &mut self,
-        name: &[u8],
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
-        let cx = &mut Cx { at, requests, job };
-        match name.strip_prefix(b"pci_").unwrap_or(name) {
+    pub fn event(&mut self, name: &[u8], fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
+        // Versions before 5.1 have no prefix; else that is QEMU's own driver of such disks.
+        let name = match name {
+            b"nvme_rw" => name,
+            _ => name.strip_prefix(b"pci_").ok_or(Unheard::Other)?,
+        };
+        match name {
             b"nvme_io_cmd" => self.fetch(fields, cx),
             b"nvme_read" => self.read_write(BlockOp::Read, fields, cx),
             b"nvme_write" | b"nvme_rw" => {
@@ -102,7 +99,7 @@ impl Nvme {
             b"nvme_write_zeroes" => self.write_zeroes(fields, cx),
             b"nvme_flush_ns" | b"nvme_flush" => self.flush(fields, cx),
             b"nvme_dsm_deallocate" => self.deallocate(fields, cx),
-            b"nvme_rw_cb" | b"nvme_rw_complete_cb" | b"nvme_aio_flush_cb" => self.done(fields, at),
+            b"nvme_rw_cb" | b"nvme_rw_complete_cb" | b"nvme_aio_flush_cb" => self.done(fields, cx),
             b"nvme_create_sq" => self.create_queue(fields),
             b"nvme_enqueue_req_completion" => self.complete(fields, cx),
             b"nvme_compare" | b"nvme_verify" | b"nvme_copy" => {
@@ -113,7 +110,7 @@ impl Nvme {
     }
 
     /// The controller takes a command from its queue.
-    fn fetch(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_, '_>) -> Heard {
+    fn fetch(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let taken = || {
             let (cid, sqid) = (fields.short("cid")?, fields.short("sqid")?);
             Some(((cid, sqid), fields.get("nsid")?, fields.get("opc")?))
@@ -133,7 +130,7 @@ impl Nvme {
     }
 
     /// A command takes the place of one with the same identifier that was not answered in the log.
-    fn begin(&mut self, command: Command, cx: &mut Cx<'_, '_, '_>) -> Result<()> {
+    fn begin(&mut self, command: Command, cx: &mut Cx<'_, '_>) -> Result<()> {
         if let Some(old) = self.entries.remove(&command) {
             self.settle(old, cx)?;
         }
@@ -144,7 +141,7 @@ impl Nvme {
     }
 
     /// The command that a request with this identifier belongs to.
-    fn command(&mut self, cid: u16, cx: &mut Cx<'_, '_, '_>) -> Result<Command> {
+    fn command(&mut self, cid: u16, cx: &mut Cx<'_, '_>) -> Result<Command> {
         match self.fetched.get(&cid) {
             Some(sqid) => Ok((cid, *sqid)),
             None => {
@@ -154,12 +151,7 @@ impl Nvme {
         }
     }
 
-    fn read_write(
-        &mut self,
-        op: BlockOp,
-        fields: &Fields<'_>,
-        cx: &mut Cx<'_, '_, '_>,
-    ) -> Heard {
+    fn read_write(&mut self, op: BlockOp, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let verb = if op == BlockOp::Read { "read" } else { "write" };
         let asked = || {
             let nlb = fields.get("nlb").or_else(|| fields.get(verb))?;
@@ -179,7 +171,7 @@ impl Nvme {
         self.issue(command, nsid, op, (lba.saturating_mul(block), nlb.saturating_mul(block)), cx)
     }
 
-    fn write_zeroes(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_, '_>) -> Heard {
+    fn write_zeroes(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let asked = || Some((fields.short("cid")?, fields.get("slba")?, fields.get("nlb")?));
         let (cid, lba, nlb) = asked().ok_or(Unheard::Malformed)?;
         let nsid = fields.get("nsid").unwrap_or(0);
@@ -189,7 +181,7 @@ impl Nvme {
         self.issue(Some(command), nsid, BlockOp::WriteZeroes, range, cx)
     }
 
-    fn flush(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_, '_>) -> Heard {
+    fn flush(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let nsid = fields.get("nsid").ok_or(Unheard::Malformed)?;
         if let Some(command) = self.broadcast {
             return self.issue(Some(command), nsid, BlockOp::Flush, (0, 0), cx);
@@ -205,7 +197,7 @@ impl Nvme {
         self.issue(command, nsid, BlockOp::Flush, (0, 0), cx)
     }
 
-    fn deallocate(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_, '_>) -> Heard {
+    fn deallocate(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let asked = || Some((fields.get("slba")?, fields.get("nlb")?));
         let (lba, nlb) = asked().ok_or(Unheard::Malformed)?;
         let (command, last) = self.dsm.unzip();
@@ -237,12 +229,12 @@ impl Nvme {
         nsid: u64,
         op: BlockOp,
         (offset, len): (u64, u64),
-        cx: &mut Cx<'_, '_, '_>,
+        cx: &mut Cx<'_, '_>,
     ) -> Heard {
         self.seen = true;
         let device = if nsid == 0 { "nvme".to_owned() } else { format!("nvme-ns{nsid}") };
         let asked = Asked { device: &device, op, flags: OpFlags::empty(), offset, len };
-        let open = cx.requests.issue(&asked, cx.at, cx.job)?;
+        let open = cx.issue(&asked)?;
         if let Some(open) = open
             && let Some(entry) = command.and_then(|command| self.entries.get_mut(&command))
             && self.ranges_open < OPEN_MAX
@@ -253,11 +245,11 @@ impl Nvme {
         Ok(())
     }
 
-    fn done(&mut self, fields: &Fields<'_>, at: At) -> Heard {
+    fn done(&mut self, fields: &Fields<'_>, cx: &Cx<'_, '_>) -> Heard {
         let cid = fields.short("cid").ok_or(Unheard::Malformed)?;
         let sqid = self.fetched.get(&cid).copied().unwrap_or(SQID_UNKNOWN);
         if let Some(entry) = self.entries.get_mut(&(cid, sqid)) {
-            entry.done = Some(at.time);
+            entry.done = Some(cx.at.ns);
         }
         Ok(())
     }
@@ -269,10 +261,9 @@ impl Nvme {
         Ok(())
     }
 
-    fn complete(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_, '_>) -> Heard {
-        let answered = || {
-            Some((fields.short("cid")?, fields.short("cqid")?, fields.short("status")?))
-        };
+    fn complete(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
+        let answered =
+            || Some((fields.short("cid")?, fields.short("cqid")?, fields.short("status")?));
         let (cid, cqid, status) = answered().ok_or(Unheard::Malformed)?;
         if cqid == 0 {
             return Err(Unheard::Lost("completion of an nvme admin command"));
@@ -284,7 +275,7 @@ impl Nvme {
             self.broadcast = None;
         }
         for open in entry.open {
-            cx.requests.complete(open, Some(errno_of_status(status)), cx.at.time, cx.job)?;
+            cx.complete(open, Some(errno_of_status(status)))?;
         }
         Ok(())
     }
@@ -309,40 +300,31 @@ impl Nvme {
     ///
     /// # Errors
     /// Those of the job's sink.
-    pub fn finish(&mut self, requests: &mut Requests, job: &mut Job<'_>) -> Result<()> {
+    pub fn finish(&mut self, cx: &mut Cx<'_, '_>) -> Result<()> {
         let mut left: Vec<_> = self.entries.drain().map(|(_, entry)| entry).collect();
         left.sort_unstable_by_key(|entry| entry.open.first().map(|open| open.tag()));
         for entry in left {
-            settle(&entry, requests, job)?;
+            settle(&entry, cx)?;
         }
         Ok(())
     }
 
-    fn settle(&mut self, entry: Entry, cx: &mut Cx<'_, '_, '_>) -> Result<()> {
+    fn settle(&mut self, entry: Entry, cx: &mut Cx<'_, '_>) -> Result<()> {
         self.ranges_open -= entry.open.len();
-        settle(&entry, cx.requests, cx.job)
+        settle(&entry, cx)
     }
 }
 
 /// Where the block layer's end of a command is known and no completion, that is its completion.
-fn settle(entry: &Entry, requests: &mut Requests, job: &mut Job<'_>) -> Result<()> {
-    let Some(time) = entry.done else { return Ok(()) };
-    entry.open.iter().try_for_each(|open| requests.complete(*open, None, time, job))
-}
-
-/// What an event's moment has to offer.
-struct Cx<'c, 'j, 'd> {
-    at: At,
-    requests: &'c mut Requests,
-    job: &'j mut Job<'d>,
+fn settle(entry: &Entry, cx: &mut Cx<'_, '_>) -> Result<()> {
+    let Some(ns) = entry.done else { return Ok(()) };
+    entry.open.iter().try_for_each(|open| cx.complete_late(*open, None, ns))
 }
 
 /// Read or write, or a write of zeroes, by the command's name or an older version's word for it.
 fn verb(fields: &Fields<'_>) -> Option<BlockOp> {
     let name = fields.text();
-    let has = |word: &[u8]| {
-        name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
-    };
+    let has = |word: &[u8]| name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     if has(b"WRITE_ZEROES") {
         Some(BlockOp::WriteZeroes)
     } else if has(b"WRITE") || has(b"APPEND") {

@@ -3,13 +3,14 @@
 use crate::base::error::Place;
 use crate::base::{BlockOp, Nanos, OpFlags, Result};
 use crate::import::job::{Job, Request};
+use crate::import::log_clock::LogClock;
 use crate::trace::{PayloadRef, StreamId};
 
 /// When and where in the input an event stands.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
-    /// Nanoseconds since the trace's origin.
-    pub time: Nanos,
+    /// What the clock says, where the log has times.
+    pub ns: Option<u64>,
     /// The line or offset.
     pub place: Place,
 }
@@ -43,29 +44,38 @@ impl Open {
     }
 }
 
-/// What became of the requests of all devices.
-#[derive(Debug, Default)]
-pub struct Requests {
+/// An event's moment, and where what it tells goes.
+pub struct Cx<'c, 'd> {
+    /// When and where.
+    pub at: At,
+    /// Makes times of the trace.
+    pub clock: &'c mut LogClock,
     /// Completions of which the log tells how they ended.
-    judged: u64,
+    pub judged: &'c mut u64,
+    /// The import.
+    pub job: &'c mut Job<'d>,
 }
 
-impl Requests {
+impl Cx<'_, '_> {
     /// Writes the issue of a request; `None` when it is not wanted or cannot stand in a trace (then
     /// it is counted).
     ///
     /// # Errors
     /// Those of the job's sink.
-    pub fn issue(&mut self, asked: &Asked<'_>, at: At, job: &mut Job<'_>) -> Result<Option<Open>> {
+    pub fn issue(&mut self, asked: &Asked<'_>) -> Result<Option<Open>> {
+        let at = self.at;
         let place = || at.place.to_string();
         let &Asked { device, op, flags, offset, len } = asked;
-        let Some(stream) = job.stream(device.as_bytes(), None, place)? else { return Ok(None) };
-        if !job.accepts(op, offset, len, place) {
+        let Some(stream) = self.job.stream(device.as_bytes(), None, place)? else {
+            return Ok(None);
+        };
+        if !self.job.accepts(op, offset, len, place) {
             return Ok(None);
         }
-        let tag = job.counts().requests();
-        job.issue(Request {
-            time: at.time,
+        let tag = self.job.counts().requests();
+        let time = self.clock.time(at.ns, self.job);
+        self.job.issue(Request {
+            time,
             tag,
             stream,
             op,
@@ -82,20 +92,28 @@ impl Requests {
     ///
     /// # Errors
     /// Those of the job's sink.
-    pub fn complete(
+    pub fn complete(&mut self, open: Open, status: Option<u16>) -> Result<()> {
+        let time = self.clock.time(self.at.ns, self.job);
+        self.completed(open, status, time)
+    }
+
+    /// Writes a completion that an event above told of.
+    ///
+    /// # Errors
+    /// Those of the job's sink.
+    pub fn complete_late(
         &mut self,
         open: Open,
         status: Option<u16>,
-        time: Nanos,
-        job: &mut Job<'_>,
+        ns: Option<u64>,
     ) -> Result<()> {
-        self.judged += u64::from(status.is_some());
-        job.complete(time, open.stream, open.tag, status.unwrap_or(0))
+        let time = self.clock.past(ns);
+        self.completed(open, status, time)
     }
 
-    /// Whether any completion says how it ended.
-    pub fn knows_status(&self) -> bool {
-        self.judged > 0
+    fn completed(&mut self, open: Open, status: Option<u16>, time: Nanos) -> Result<()> {
+        *self.judged += u64::from(status.is_some());
+        self.job.complete(time, open.stream, open.tag, status.unwrap_or(0))
     }
 }
 

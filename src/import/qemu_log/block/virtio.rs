@@ -14,10 +14,9 @@
 
 use std::collections::HashMap;
 
-use super::requests::{Asked, At, EIO, EOPNOTSUPP, Open, Requests, errno_of};
+use super::requests::{Asked, Cx, EIO, EOPNOTSUPP, Open, errno_of};
 use super::{Heard, OPEN_MAX, Unheard};
-use crate::base::{BlockOp, Nanos, OpFlags, Result, SECTOR_SIZE};
-use crate::import::job::Job;
+use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
 use crate::import::qemu_log::fields::Fields;
 use crate::import::summary::counted;
 
@@ -33,7 +32,7 @@ struct Entry {
     open: Option<Open>,
     asked: (BlockOp, u64, u64),
     /// The block layer is done with it: when, and with which result.
-    done: Option<(Nanos, i64)>,
+    done: Option<(Option<u64>, i64)>,
 }
 
 /// The virtio-blk devices of a log.
@@ -45,19 +44,12 @@ pub struct Virtio {
 
 impl Virtio {
     /// Takes an event, if it is one of these.
-    pub fn event(
-        &mut self,
-        name: &[u8],
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    pub fn event(&mut self, name: &[u8], fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         match name {
-            b"virtio_blk_handle_read" => self.handle(BlockOp::Read, fields, at, requests, job),
-            b"virtio_blk_handle_write" => self.handle(BlockOp::Write, fields, at, requests, job),
-            b"virtio_blk_rw_complete" => self.rw_complete(fields, at),
-            b"virtio_blk_req_complete" => self.req_complete(fields, at, requests, job),
+            b"virtio_blk_handle_read" => self.handle(BlockOp::Read, fields, cx),
+            b"virtio_blk_handle_write" => self.handle(BlockOp::Write, fields, cx),
+            b"virtio_blk_rw_complete" => self.rw_complete(fields, cx),
+            b"virtio_blk_req_complete" => self.req_complete(fields, cx),
             b"virtio_blk_handle_zone_append" => {
                 Err(Unheard::Lost("zone append: its length is not in the log"))
             }
@@ -65,14 +57,7 @@ impl Virtio {
         }
     }
 
-    fn handle(
-        &mut self,
-        op: BlockOp,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn handle(&mut self, op: BlockOp, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let asked = || Some((fields.get("req")?, fields.get("sector")?, fields.get("nsectors")?));
         let (req, sector, sectors) = asked().ok_or(Unheard::Malformed)?;
         let asked = (op, sector, sectors);
@@ -87,7 +72,7 @@ impl Virtio {
             }
         }
         if let Some(old) = self.entries.remove(&req) {
-            old.settle(requests, job)?;
+            old.settle(cx)?;
         }
         let device = fields.get("vdev").map(|vdev| format!("virtio-blk@{vdev:#x}"));
         let asked_of = Asked {
@@ -97,29 +82,23 @@ impl Virtio {
             offset: sector.saturating_mul(SECTOR_SIZE),
             len: sectors.saturating_mul(SECTOR_SIZE),
         };
-        let open = requests.issue(&asked_of, at, job)?;
+        let open = cx.issue(&asked_of)?;
         if self.entries.len() < OPEN_MAX {
             self.entries.insert(req, Entry { open, asked, done: None });
         }
         Ok(())
     }
 
-    fn rw_complete(&mut self, fields: &Fields<'_>, at: At) -> Heard {
+    fn rw_complete(&mut self, fields: &Fields<'_>, cx: &Cx<'_, '_>) -> Heard {
         let done = || Some((fields.get("req")?, fields.signed("ret")?));
         let (req, result) = done().ok_or(Unheard::Malformed)?;
         if let Some(entry) = self.entries.get_mut(&req) {
-            entry.done = Some((at.time, result));
+            entry.done = Some((cx.at.ns, result));
         }
         Ok(())
     }
 
-    fn req_complete(
-        &mut self,
-        fields: &Fields<'_>,
-        at: At,
-        requests: &mut Requests,
-        job: &mut Job<'_>,
-    ) -> Heard {
+    fn req_complete(&mut self, fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
         let done = || Some((fields.get("req")?, fields.get("status")?));
         let (req, status) = done().ok_or(Unheard::Malformed)?;
         let entry = self.entries.remove(&req).ok_or(Unheard::Lost(NOT_NAMED))?;
@@ -131,22 +110,22 @@ impl Virtio {
             (VIRTIO_BLK_S_UNSUPP, _) => EOPNOTSUPP,
             _ => EIO,
         };
-        Ok(requests.complete(open, Some(status), at.time, job)?)
+        Ok(cx.complete(open, Some(status))?)
     }
 
     /// Ends the log: requests that the block layer was done with and no answer followed.
     ///
     /// # Errors
     /// Those of the job's sink.
-    pub fn finish(&mut self, requests: &mut Requests, job: &mut Job<'_>) -> Result<()> {
+    pub fn finish(&mut self, cx: &mut Cx<'_, '_>) -> Result<()> {
         let mut left: Vec<_> = self.entries.drain().map(|(_, entry)| entry).collect();
         left.sort_unstable_by_key(|entry| entry.open.map(Open::tag));
         for entry in left {
-            entry.settle(requests, job)?;
+            entry.settle(cx)?;
         }
         if self.retried > 0 {
             let count = counted(self.retried, "request was", "requests were");
-            job.summary.note(format!("{count} tried again after an error and stand once"));
+            cx.job.summary.note(format!("{count} tried again after an error: kept once"));
         }
         Ok(())
     }
@@ -155,11 +134,9 @@ impl Virtio {
 impl Entry {
     /// What is known of a request that was not answered in the log: the block layer's end of it is
     /// its completion where `virtio_blk_req_complete` was not traced.
-    fn settle(self, requests: &mut Requests, job: &mut Job<'_>) -> Result<()> {
+    fn settle(self, cx: &mut Cx<'_, '_>) -> Result<()> {
         match (self.open, self.done) {
-            (Some(open), Some((time, result))) => {
-                requests.complete(open, Some(errno_of(result)), time, job)
-            }
+            (Some(open), Some((ns, result))) => cx.complete_late(open, Some(errno_of(result)), ns),
             _ => Ok(()),
         }
     }
