@@ -26,6 +26,7 @@ pub mod inputs;
 pub mod job;
 pub mod lines;
 pub mod log_clock;
+mod nvme_status;
 pub mod registry;
 pub mod sort;
 pub mod source;

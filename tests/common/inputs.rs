@@ -125,6 +125,11 @@ pub fn write_all(dir: &Path) {
     }
     std::fs::write(dir.join("job.iolog"), iolog).expect("written");
 
+    // perf script of a write that the device answers.
+    let perf = "fio 249 [001] 29.010841: block:block_rq_issue: 8,0 WS 4096 () 8 + 8 [fio]\n\
+                fio 249 [001] 29.013015: block:block_rq_complete: 8,0 WS () 8 + 8 [0]\n";
+    std::fs::write(dir.join("perf.txt"), perf).expect("written");
+
     // QEMU's trace log of a boot that looks at its host bridge.
     let access = |verb: &str, addr: &str, value: &str| {
         format!(

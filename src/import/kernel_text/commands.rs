@@ -12,10 +12,10 @@ use crate::base::limits::SORT_WINDOW_EVENTS;
 use crate::base::{Nanos, Result};
 use crate::import::blktrace::outstanding::OUTSTANDING_MAX;
 use crate::import::job::{self, Job, line_place};
-use crate::import::note_condition;
 use crate::import::sort::Sorter;
 use crate::import::summary::counted;
 use crate::import::text_records::TextRecords;
+use crate::import::{note_condition, nvme_status};
 use crate::trace::{NotRecorded, PayloadRef, StreamId};
 
 /// Follows commands.
@@ -85,7 +85,7 @@ impl Commands {
                     }
                     return Ok(());
                 };
-                job.complete(time, stream, tag, nvme::errno(*status))
+                job.complete(time, stream, tag, nvme_status::errno(*status))
             }
             What::Setup { request: Err(reason), .. } => {
                 job.summary.lose(reason, || line_place(line));

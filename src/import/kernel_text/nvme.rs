@@ -14,7 +14,7 @@
 //!   cdw10=ARRAY[80, ff, 07, ...]`.
 //! - `status` is the status field of the completion queue entry (NVM Express Base 2.0, §3.3.3.2.1).
 //!
-//! Sources: Linux `drivers/nvme/host/trace.h`, `trace.c`, and `core.c` for what errno a status is.
+//! Sources: Linux `drivers/nvme/host/trace.h`, `trace.c`.
 
 use crate::base::{BlockOp, OpFlags};
 use crate::import::lines::{c_number, hex};
@@ -25,8 +25,6 @@ const NAME_BYTES_MAX: usize = 32;
 /// FUA of a write; deallocate of a write-zeroes.
 const CTRL_FUA: u64 = 1 << 14;
 const CTRL_DEAC: u64 = 1 << 9;
-/// Status code and its type.
-const STATUS_MASK: u64 = 0x7ff;
 
 /// Joins a command to its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -233,28 +231,6 @@ fn opcode(args: &[u8]) -> Option<&'static [u8]> {
     Some(name)
 }
 
-/// The errno that the block layer makes of a status (`nvme_error_status`).
-pub(super) fn errno(status: u64) -> u16 {
-    match status & STATUS_MASK {
-        0 => 0,
-        // Capacity exceeded: ENOSPC.
-        0x81 => 28,
-        // LBA out of range, namespace not ready: EREMOTEIO.
-        0x80 | 0x82 => 121,
-        // Invalid opcode, field or namespace, conflicting attributes: EOPNOTSUPP.
-        0x01 | 0x02 | 0x0b | 0x180 => 95,
-        // Write fault, unrecovered read, compare failure, access denied, unwritten, read only: ENODATA.
-        0x280 | 0x281 | 0x285 | 0x286 | 0x287 | 0x182 => 61,
-        // Guard, application tag, reference tag, invalid protection information: EILSEQ.
-        0x282..=0x284 | 0x181 => 84,
-        // Reservation conflict: EBADE.
-        0x83 => 52,
-        // Host path error: ENOLINK.
-        0x370 => 67,
-        _ => 5,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,11 +280,10 @@ mod tests {
     }
 
     #[test]
-    fn completions_and_their_errnos() {
+    fn completions_and_what_is_damaged() {
         let args = b"nvme0: disk=nvme0n1, qid=2, cmdid=12656, res=0x0, retries=0, flags=0x0, status=0x4281";
         let command = parse(b"nvme_complete_rq", args, None).unwrap().unwrap();
         assert_eq!(command.what, What::Complete(0x4281));
-        assert_eq!([errno(0), errno(0x4281), errno(0x6), errno(0x2083)], [0, 61, 5, 52]);
         assert_eq!(parse(b"nvme_sq", b"", None), Ok(None));
         for (name, args) in [
             ("nvme_complete_rq", "nvme0: qid=2, cmdid=1"),

@@ -7,7 +7,7 @@
 //! An F before the operation is PREFLUSH, behind it FUA; A read-ahead, S synchronous, M metadata, U
 //! atomic. An operation of its own is F (a flush), DE (secure erase), and since Linux 6.19 WZ
 //! (write-zeroes) and those of zones. N is any other: before 6.19 write-zeroes is one. Long ago E
-//! (secure) and B (barrier) stood behind.
+//! (secure) and B (barrier: since Linux 2.6.37 PREFLUSH and FUA) stood behind.
 //!
 //! Source: Linux `kernel/trace/blktrace.c`.
 
@@ -39,7 +39,8 @@ pub(in crate::import) fn parse(text: &[u8]) -> Option<Rwbs> {
         rwbs.categories |= match letter {
             b'F' => cat::FUA,
             b'A' => cat::AHEAD,
-            b'S' | b'B' => cat::SYNC,
+            b'S' => cat::SYNC,
+            b'B' => cat::FLUSH | cat::FUA,
             b'M' => cat::META,
             b'U' => 0,
             b'E' => {
@@ -105,6 +106,7 @@ mod tests {
             ("DE", cat::WRITE | cat::DISCARD),
             ("WZS", cat::WRITE | cat::WRITE_ZEROES | cat::SYNC),
             ("WSU", cat::WRITE | cat::SYNC),
+            ("WBS", cat::WRITE | cat::FLUSH | cat::FUA | cat::SYNC),
             ("ZRA", cat::WRITE | cat::ZONE_RESET_ALL),
             ("ZA", cat::WRITE | cat::ZONE_APPEND),
             ("ZFS", cat::WRITE | cat::ZONE_FINISH | cat::SYNC),
