@@ -139,10 +139,10 @@ struct Named<'l> {
     args: &'l [u8],
 }
 
-/// `[PERIOD] [SYSTEM:]NAME: ARGS`.
+/// `[PERIOD] [SYSTEM:]NAME: ARGS`; trace-cmd's `--ts-diff` has `(+DELTA)` in place of the period.
 fn name_and_args(text: &[u8]) -> Option<Named<'_>> {
     let (mut name, mut args) = word(text);
-    if number(name).is_some() {
+    if number(name).is_some() || (name.starts_with(b"(+") && name.ends_with(b")")) {
         (name, args) = word(args);
     }
     let name = name.strip_suffix(b":")?;
@@ -324,6 +324,7 @@ mod tests {
             ("             fio   220 [001]    24.511307:    block:block_rq_issue: 8,0 R", "fio"),
             ("fio 220/220 [001] 24.511307001:          1 block:block_rq_issue: 8,0 R", "fio"),
             ("trace.dat:  fio-220   [001]    24.511307: block_rq_issue: 8,0 R", "trace.dat:  fio"),
+            ("   fio-220 [001] ...1.  24.511307: (+17)  block_rq_issue:  8,0 R", "fio"),
         ] {
             let want = (comm, Some(220), Some(1), "block_rq_issue", "8,0 R");
             assert_eq!(brief(line), want, "{line}");

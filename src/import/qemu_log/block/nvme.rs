@@ -25,10 +25,11 @@
 
 use std::collections::HashMap;
 
-use super::requests::{Asked, Cx, EIO, EOPNOTSUPP, Open};
+use super::requests::{Asked, Cx, Open};
 use super::{Heard, OPEN_MAX, Unheard};
 use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
 use crate::import::job::Job;
+use crate::import::nvme_status;
 use crate::import::qemu_log::fields::Fields;
 
 /// Opcodes of I/O commands (NVMe 1.4 §6).
@@ -275,7 +276,7 @@ impl Nvme {
             self.broadcast = None;
         }
         for open in entry.open {
-            cx.complete(open, Some(errno_of_status(status)))?;
+            cx.complete(open, Some(nvme_status::errno(status.into())))?;
         }
         Ok(())
     }
@@ -341,23 +342,4 @@ fn block_size(nlb: u64, count: u64) -> Option<u64> {
     let with_metadata = count.checked_div(nlb)?;
     let block = 1 << with_metadata.checked_ilog2()?;
     (SECTOR_SIZE..=BLOCK_SIZE_MAX).contains(&block).then_some(block)
-}
-
-/// The errno that Linux makes of a status (NVMe 1.4 §4.6.1; `nvme_error_status`).
-fn errno_of_status(status: u16) -> u16 {
-    const STATUS_CODE: u16 = 0x7ff;
-    match status & STATUS_CODE {
-        0 => 0,
-        // Invalid opcode, invalid field, invalid namespace, attribute conflict.
-        0x001 | 0x002 | 0x00b | 0x180 => EOPNOTSUPP,
-        // Capacity exceeded: ENOSPC.
-        0x081 => 28,
-        // LBA out of range: EREMOTEIO.
-        0x080 => 121,
-        // Media errors: ENODATA.
-        0x280 | 0x281 | 0x286 | 0x287 => 61,
-        // Guard, application and reference tag: EILSEQ.
-        0x282..=0x284 => 84,
-        _ => EIO,
-    }
 }
