@@ -147,7 +147,14 @@ fn kernel_texts() -> Vec<(&'static str, Vec<u8>)> {
     let biosnoop = "TIME(s)     COMM           PID    DISK    T SECTOR     BYTES  QUE(ms) LAT(ms)\n\
         0.000004    a b            1950   xvda1   W 13092560   4096      0.01    0.74\n\
         Lost 7 events\n0.1 a 1 sda FF -1 0 -1.000 0.1\n0.2 a 1 sda R 8 512 0.5 0.1\n";
+    let kvm = "q-1 [000] ..... 1.000001: kvm_pio: pio_write at 0x70 size 1 count 1 val 0x8f \n\
+        q-1 [000] ..... 1.000002: kvm_pio: pio_read at 0x511 size 1 count 4 val 0x3 (...)\n\
+        q-2 [001] ..... 1.000003: kvm_mmio: mmio unsatisfied-read len 4 gpa 0xfebf0000 val 0x0\n\
+        q-2 [001] ..... 1.000004: kvm_mmio: mmio read len 4 gpa 0xfebf0000 val 0x11\n\
+        CPU 1/KVM 2/3 [001] 1.000005: kvm:kvm_mmio: mmio write len 8 gpa 0xfee000f0 val 0x1ff\n\
+        q-2 [001] ..... 1.000006: kvm_fast_mmio: fast mmio at gpa 0xfe003000\n";
     vec![
+        ("kvm-bus", kvm.into()),
         ("biosnoop", biosnoop.into()),
         ("blkparse", blkparse.into()),
         ("ftrace", ftrace.into()),
@@ -500,6 +507,7 @@ fn compressed_input_is_read_and_its_cut_is_said() {
 
 /// Real samples by format.
 const SAMPLES: &[(&str, &str)] = &[
+    ("kvm-bus", "kvm-pio-mmio/kvm_pio+kvm_mmio.ftrace.txt.gz"),
     ("nbdkit-log", "nbdkit-log/nbdkit-1.32-log-filter.txt"),
     ("blktrace", "blktrace-binary-percpu-virtio/vdc.bin"),
     ("fio-iolog", "fio-iolog/fio333-v3-psync.iolog"),

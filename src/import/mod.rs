@@ -46,6 +46,7 @@ pub mod fiu;
 pub mod hfplayer;
 pub mod io_tracer;
 pub mod kernel_text;
+pub mod kvm_bus;
 pub mod mmiotrace;
 pub mod msr_csv;
 pub mod nbdkit_log;

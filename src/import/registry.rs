@@ -4,7 +4,7 @@ use super::job::Job;
 use super::source::Source;
 use super::{
     ImportOptions, alibaba, biosnoop, blkparse, blkreplay, blktrace, btrecord, disksim_validate,
-    dm_log_writes, fio_iolog, fiu, hfplayer, io_tracer, kernel_text, mmiotrace, msr_csv,
+    dm_log_writes, fio_iolog, fiu, hfplayer, io_tracer, kernel_text, kvm_bus, mmiotrace, msr_csv,
     nbdkit_log, oracle_general, qemu_log, qtest, simulator, spc, systor17, tencent, vscsi,
 };
 use crate::base::{Error, Result};
@@ -113,6 +113,7 @@ pub const IMPORTERS: &[&dyn Importer] = &[
     &qemu_log::LOG_BACKEND,
     &qemu_log::QemuSimple,
     &mmiotrace::Mmiotrace,
+    &kvm_bus::KvmBus,
     &qtest::Qtest,
 ];
 

@@ -16,7 +16,7 @@
 //! share their clock.
 
 pub(super) mod block;
-mod clock;
+pub(super) mod clock;
 mod commands;
 mod input;
 mod nvme;
