@@ -21,7 +21,7 @@ Examples:
   qtrace import vda.blklogwrites.gz -o t.qtrace         the format is found by content
   qtrace import sda.blktrace.* -o t.qtrace              per-CPU files become one trace
   qtrace import sda -o t.qtrace --stage D               the same, as the device saw it
-  qtrace import /sys/kernel/tracing/trace -o t.qtrace   the kernel's events as text, also of perf script
+  qtrace import /sys/kernel/tracing/trace -o t.qtrace   the kernel's events as text
   zcat hm_0.csv.gz | qtrace import - -o t.qtrace --from msr-csv
   qtrace import qemu-trace.log.xz -o bus.qtrace         port and MMIO accesses of a guest";
 

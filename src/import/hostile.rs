@@ -158,7 +158,7 @@ fn kernel_texts() -> Vec<(&'static str, Vec<u8>)> {
         ("biosnoop", biosnoop.into()),
         ("blkparse", blkparse.into()),
         ("ftrace", ftrace.into()),
-        ("ftrace", nvme.into()),
+        ("nvme-events", nvme.into()),
         ("perf-script", perf.into()),
         ("trace-cmd", trace_cmd.into()),
     ]
@@ -536,6 +536,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("biosnoop", "bpftrace-biosnoop/custom-bio-bt-output.txt"),
     ("blkparse", "blkparse-text/vdc.blkparse.txt.gz"),
     ("ftrace", "ftrace-events-text/block+nvme.txt.gz"),
+    ("nvme-events", "ftrace-events-text/block+nvme.txt.gz"),
     ("perf-script", "perf-script/perf-script-block.txt"),
     ("trace-cmd", "trace-cmd/trace-cmd-report.txt"),
 ];

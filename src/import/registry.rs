@@ -86,6 +86,7 @@ pub const IMPORTERS: &[&dyn Importer] = &[
     &kernel_text::FTRACE,
     &kernel_text::PERF_SCRIPT,
     &kernel_text::TRACE_CMD,
+    &kernel_text::NVME_EVENTS,
     &biosnoop::Biosnoop,
     &fio_iolog::FioIolog,
     &nbdkit_log::NbdkitLog,

@@ -38,7 +38,7 @@ pub trait Items {
     fn source(&self) -> &Source;
 
     /// What the input calls a moment of a request's life.
-    fn moment(act: u16) -> &'static str {
+    fn moment(&self, act: u16) -> &'static str {
         record::act::letter(act)
     }
 
@@ -195,7 +195,8 @@ impl<I: Items> Reader<I> {
 
     fn finish(&mut self, job: &mut Job<'_>) {
         self.requests.finish(job);
-        let named = self.unused.iter().map(|(act, count)| format!("{} {count}", I::moment(*act)));
+        let name = |act| self.inputs.first().map_or("?", |input| input.moment(act));
+        let named = self.unused.iter().map(|(act, count)| format!("{} {count}", name(*act)));
         let others = self.inputs.iter().flat_map(Items::unused);
         let unused: Vec<_> = named.chain(others).collect();
         if !unused.is_empty() {

@@ -197,10 +197,10 @@ impl Items for BlockRecords {
         self.records.source()
     }
 
-    fn moment(act: u16) -> &'static str {
+    fn moment(&self, act: u16) -> &'static str {
         match act {
             act::QUEUE => Kind::BioQueue.name(),
-            act::ISSUE => "dispatch",
+            act::ISSUE => self.choice.dispatch.name(),
             act::REQUEUE => Kind::RqRequeue.name(),
             _ => "completion",
         }

@@ -8,7 +8,8 @@
 //!   capture that has Q is read at Q, another at D. Where a capture lacks `block_rq_issue`,
 //!   `block_io_start` or else `block_rq_insert` stands for it, and `block_io_done` for completions
 //!   that it lacks.
-//! - `nvme`, `commands`: the NVMe driver's, for a capture without those of the block layer.
+//! - `nvme`, `commands`: the NVMe driver's, for a capture without those of the block layer, or when
+//!   they are asked for (`--from nvme-events`).
 //! - `input`: lines as either.
 //!
 //! Sectors have 512 bytes; the blocks of NVMe commands are told by `--unit`, or have as many. Times
@@ -49,30 +50,39 @@ enum Tool {
     TraceCmd,
 }
 
-/// An importer of what one of the tools prints; each reads the shapes of all.
+/// An importer of what the tools print; each reads the shapes of all.
 pub struct KernelText {
-    tool: Tool,
+    /// The tool whose texts it is chosen for; `None` takes the NVMe driver's events of any, also
+    /// beside those of the block layer.
+    tool: Option<Tool>,
     name: &'static str,
     description: &'static str,
 }
 
 /// tracefs.
 pub const FTRACE: KernelText = KernelText {
-    tool: Tool::Ftrace,
+    tool: Some(Tool::Ftrace),
     name: "ftrace",
     description: "tracefs' trace or trace_pipe: block_rq_*, block_bio_*, nvme_setup_cmd",
 };
 /// perf.
 pub const PERF_SCRIPT: KernelText = KernelText {
-    tool: Tool::Perf,
+    tool: Some(Tool::Perf),
     name: "perf-script",
     description: "perf script of the same events",
 };
 /// trace-cmd.
 pub const TRACE_CMD: KernelText = KernelText {
-    tool: Tool::TraceCmd,
+    tool: Some(Tool::TraceCmd),
     name: "trace-cmd",
     description: "trace-cmd report of the same events",
+};
+
+/// The NVMe driver.
+pub const NVME_EVENTS: KernelText = KernelText {
+    tool: None,
+    name: "nvme-events",
+    description: "the same texts: nvme_setup_cmd alone, where the block layer's events are there too",
 };
 
 impl Importer for KernelText {
@@ -89,13 +99,17 @@ impl Importer for KernelText {
     }
 
     fn options(&self) -> &'static [&'static str] {
-        &[STAGE, UNIT, TIME_UNIT]
+        match self.tool {
+            Some(_) => &[STAGE, UNIT, TIME_UNIT],
+            None => &[UNIT, TIME_UNIT],
+        }
     }
 
-    /// The first event tells the tool; events of the block layer make it likely that they are wanted.
+    /// The first event tells the tool; events of the block layer make it likely that they are
+    /// wanted, and those of the NVMe driver alone, that these are.
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
         let mut tool = None;
-        let mut wanted = false;
+        let (mut block, mut nvme) = (false, false);
         for (number, line) in whole_lines(probe.head).enumerate() {
             let text = line.trim_ascii();
             if number == 0 && text.starts_with(b"cpus=") {
@@ -104,17 +118,18 @@ impl Importer for KernelText {
                 tool = Some(Tool::Ftrace);
             }
             if let Line::Event(event) = prefix::parse(line) {
-                let found = *tool.get_or_insert_with(|| tool_of(&event, line));
-                if found != self.tool {
-                    return None;
-                }
-                wanted |= is_wanted(&event);
+                tool.get_or_insert_with(|| tool_of(&event, line));
+                block |=
+                    Kind::of(event.name).is_some_and(|kind| block::parse(kind, event.args).is_ok());
+                nvme |= matches!(nvme::parse(event.name, event.args, event.cpu), Ok(Some(_)));
             }
         }
-        (tool == Some(self.tool)).then_some(match wanted {
-            true => Confidence::Likely,
-            false => Confidence::Possible,
-        })
+        match self.tool {
+            None => (nvme && !block).then_some(Confidence::Likely),
+            wanted if wanted != tool => None,
+            _ if block => Some(Confidence::Likely),
+            _ => Some(Confidence::Possible),
+        }
     }
 
     fn import(
@@ -135,8 +150,9 @@ impl Importer for KernelText {
         {
             input.format.clock.describe(job);
         }
+        let block = commands == 0 || seen.iter().sum::<u64>() > 0;
         match Choice::new(&seen, options.stage) {
-            Some(choice) if commands == 0 || seen.iter().sum::<u64>() > 0 => {
+            Some(choice) if block && self.tool.is_some() => {
                 describe_block(choice, job);
                 let inputs =
                     inputs.into_iter().map(|records| BlockRecords { records, choice }).collect();
@@ -162,14 +178,6 @@ fn tool_of(event: &Event<'_>, line: &[u8]) -> Tool {
     let cpu = words.iter().position(|word| word.starts_with(b"[") && word.ends_with(b"]"));
     let flags = cpu.and_then(|cpu| words.get(cpu + 1)).is_some_and(|word| !word.ends_with(b":"));
     if flags || cpu.is_none() { Tool::Ftrace } else { Tool::TraceCmd }
-}
-
-/// Whether an event is one of those imported.
-fn is_wanted(event: &Event<'_>) -> bool {
-    match Kind::of(event.name) {
-        Some(kind) => block::parse(kind, event.args).is_ok(),
-        None => matches!(nvme::parse(event.name, event.args, event.cpu), Ok(Some(_))),
-    }
 }
 
 fn describe_block(choice: Choice, job: &mut Job<'_>) {

@@ -60,7 +60,7 @@ fn the_sample_of_ftrace_at_both_stages() {
     assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
     let notes = report.summary.notes.join("\n");
     for wanted in
-        ["dispatch 633", "block_getrq 618", "nvme_setup_cmd 633", "block_dirty_buffer 8021"]
+        ["block_rq_issue 633", "block_getrq 618", "nvme_setup_cmd 633", "block_dirty_buffer 8021"]
     {
         assert!(notes.contains(wanted), "{wanted} in {notes}");
     }
@@ -100,10 +100,15 @@ fn the_samples_of_perf_and_trace_cmd() {
 fn the_nvme_driver_says_the_same_as_the_block_layer() {
     let Some(text) = plain_sample(FTRACE) else { return };
     let (_, block) = import_with(&text, &dispatch()).unwrap();
+    let told = ImportOptions { from: Some("nvme-events".into()), ..ImportOptions::default() };
+    let (_, both) = import_with(&text, &told).unwrap();
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     let nvme = lines.filter(|line| memchr::memmem::find(line, b"block_").is_none());
     let nvme: Vec<u8> = nvme.flatten().copied().collect();
     let (report, out) = import_bytes(&nvme).unwrap();
+    assert_eq!(report.format, "nvme-events");
+    let from_ftrace = ImportOptions { from: Some("ftrace".into()), ..ImportOptions::default() };
+    assert_eq!(import_with(&nvme, &from_ftrace).unwrap().1.events, out.events);
     assert_eq!(ops(&report), [145, 360, 20, 0, 108]);
     assert_eq!(report.ops.completes, 633);
     assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
@@ -114,6 +119,7 @@ fn the_nvme_driver_says_the_same_as_the_block_layer() {
         all
     };
     assert_eq!(brief(&out), brief(&block));
+    assert_eq!(out.events, both.events);
     assert_eq!(out.count(BlockOp::Write, OpFlags::FUA, OpFlags::FUA), 16);
     let streams: Vec<_> = out.streams.iter().map(|s| (s.device.as_str(), s.queue)).collect();
     assert_eq!(streams, [("nvme0n1", Some(2)), ("nvme0n1", Some(1))]);
