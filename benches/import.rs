@@ -4,7 +4,9 @@
 //! the csv crate (`read_byte_record` into one record, nothing done with it) and imported, in turn
 //! and in one run. An import parses, sorts, makes completions and writes the trace, its sync
 //! included; of the same run is what writing alone takes: the events of the trace, read back from
-//! its pages in memory and written again.
+//! its pages in memory and written again. Time is that of a clock on the wall; beside it stands
+//! the processors' time of the whole process, the kernel's share included, since an import has
+//! more than one thread and the bare loop has not.
 
 mod common;
 
@@ -14,6 +16,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{QTRACE, bench_dir, median, peak_memory, seconds};
+use nix::sys::resource::{UsageWho, getrusage};
 use qtrace::base::Prng;
 use qtrace::import::{ImportOptions, import};
 use qtrace::trace::{Trace, TraceWriter};
@@ -22,37 +25,83 @@ use qtrace::trace::{Trace, TraceWriter};
 const FILE_MIB: u64 = 128;
 const RUNS: usize = 5;
 
-/// A format's rows: number, random source, a request each.
-type Row = fn(u64, &mut Prng) -> String;
+/// A format's rows.
+struct Format {
+    name: &'static str,
+    /// What stands before them.
+    header: &'static str,
+    delimiter: u8,
+    /// Number, random source, a request each.
+    row: fn(u64, &mut Prng) -> String,
+}
+
+const FORMATS: [Format; 7] = [
+    Format { name: "msr-csv", header: "", delimiter: b',', row: msr },
+    Format { name: "systor17", header: SYSTOR, delimiter: b',', row: systor },
+    Format { name: "alibaba", header: "", delimiter: b',', row: alibaba },
+    Format { name: "tencent", header: "", delimiter: b',', row: tencent },
+    Format { name: "spc", header: "", delimiter: b',', row: spc },
+    Format { name: "vscsi-csv", header: VSCSI, delimiter: b',', row: vscsi },
+    Format { name: "fiu", header: "", delimiter: b' ', row: fiu },
+];
+const SYSTOR: &str = "Timestamp,Response,IOType,LUN,Offset,Size\n";
+const VSCSI: &str = "version,time,op,size,lbn\n";
 
 fn main() {
     let dir = bench_dir();
     let mib = std::env::var("QTRACE_BENCH_MIB").ok().and_then(|text| text.parse().ok());
     let bytes = mib.unwrap_or(FILE_MIB) << 20;
-    let formats: [(&str, Row); 5] = [
-        ("msr-csv", msr),
-        ("systor17", systor),
-        ("alibaba", alibaba),
-        ("tencent", tencent),
-        ("spc", spc),
-    ];
     println!("{} MiB of rows a format, median of {RUNS} runs each, in turn\n", bytes >> 20);
-    for (name, row) in formats {
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    for format in FORMATS.iter().filter(|f| only.as_ref().is_none_or(|only| only == f.name)) {
         let (input, output) = (dir.path().join("rows.csv"), dir.path().join("t.qtrace"));
-        let rows = write_rows(&input, bytes, row);
-        compare(name, &input, &output, rows);
+        let rows = write_rows(&input, bytes, format);
+        compare(format, &input, &output, rows);
         let mut command = Command::new(QTRACE);
         command.args(["import", "--force", "-o"]).arg(&output).arg(&input);
         println!("{:<10} peak memory {} MiB\n", "", peak_memory(&mut command) >> 20);
     }
 }
 
-fn compare(name: &str, input: &Path, output: &Path, rows: u64) {
+/// What a run took, in seconds: on the wall, and of all processors.
+#[derive(Clone, Copy)]
+struct Took {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Took {
+    fn by(body: impl FnOnce()) -> Self {
+        let before = cpu_seconds();
+        let wall = seconds(body);
+        Self { wall, cpu: (cpu_seconds() - before).max(1e-9) }
+    }
+
+    fn median(runs: &[Self]) -> Self {
+        let of = |pick: fn(&Self) -> f64| {
+            let mut at = runs.iter().map(pick);
+            median(runs.len(), || at.next().expect("a figure a run"))
+        };
+        Self { wall: of(|took| took.wall), cpu: of(|took| took.cpu) }
+    }
+}
+
+/// Processor time of this process so far, user's and system's.
+fn cpu_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the kernel accounts");
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+fn compare(format: &Format, input: &Path, output: &Path, rows: u64) {
+    let name = format.name;
     let mib = std::fs::metadata(input).expect("rows").len() as f64 / f64::from(1 << 20);
     let (mut bare, mut ours, mut writing) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        bare.push(seconds(|| assert_eq!(bare_loop(input), rows)));
-        ours.push(seconds(|| {
+        let lines = rows + u64::from(!format.header.is_empty());
+        bare.push(Took::by(|| assert_eq!(bare_loop(input, format.delimiter), lines)));
+        ours.push(Took::by(|| {
             let options = ImportOptions { from: Some(name.to_owned()), ..ImportOptions::default() };
             let inputs = [input.to_path_buf()];
             let report = import(&inputs, output, &options, &mut |_| {}).expect("import");
@@ -60,25 +109,23 @@ fn compare(name: &str, input: &Path, output: &Path, rows: u64) {
         }));
         writing.push(rewrite(output, &output.with_extension("copy")));
     }
-    let take = |mut figures: Vec<f64>| {
-        let mut at = figures.drain(..);
-        median(RUNS, move || at.next().expect("a figure a run"))
-    };
-    let (bare, ours, writing) = (take(bare), take(ours), take(writing));
+    let (bare, ours, writing) = (Took::median(&bare), Took::median(&ours), Took::median(&writing));
     println!(
-        "{name:<10} bare csv loop {:>5.0} MiB/s, import {:>5.0} MiB/s: {:.2} of it; writing alone \
-         {:.0} % of the import ({:.1} M rows/s)",
-        mib / bare,
-        mib / ours,
-        bare / ours,
-        writing / ours * 100.0,
-        rows as f64 / ours / 1e6
+        "{name:<10} bare csv loop {:>5.0} MiB/s, import {:>5.0} MiB/s: {:.2} of it ({:.2} by \
+         processor time); writing alone {:.0} % of the import ({:.1} M rows/s)",
+        mib / bare.wall,
+        mib / ours.wall,
+        bare.wall / ours.wall,
+        bare.cpu / ours.cpu,
+        writing.wall / ours.wall * 100.0,
+        rows as f64 / ours.wall / 1e6
     );
 }
 
-fn bare_loop(input: &Path) -> u64 {
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).from_path(input).expect("rows opened");
+fn bare_loop(input: &Path, delimiter: u8) -> u64 {
+    let mut builder = csv::ReaderBuilder::new();
+    builder.has_headers(false).delimiter(delimiter);
+    let mut reader = builder.from_path(input).expect("rows opened");
     let mut record = csv::ByteRecord::new();
     let mut rows = 0;
     while reader.read_byte_record(&mut record).expect("a row") {
@@ -87,13 +134,13 @@ fn bare_loop(input: &Path) -> u64 {
     rows
 }
 
-/// Seconds to write the events of `from` again, sync included.
-fn rewrite(from: &Path, to: &Path) -> f64 {
+/// What it takes to write the events of `from` again, sync included.
+fn rewrite(from: &Path, to: &Path) -> Took {
     let trace = Trace::open(from).expect("trace");
     let mut cursor = trace.cursor(0);
     let next = || cursor.next().expect("events").map(|(_, event)| event);
     let events: Vec<_> = std::iter::from_fn(next).collect();
-    let secs = seconds(|| {
+    let took = Took::by(|| {
         let mut writer = TraceWriter::create(to, trace.header().clone()).expect("trace");
         for info in trace.streams() {
             writer.stream(info.clone()).expect("stream");
@@ -104,15 +151,16 @@ fn rewrite(from: &Path, to: &Path) -> f64 {
         writer.finish(trace.summary().clone()).expect("trace");
     });
     std::fs::remove_file(to).expect("removed");
-    secs
+    took
 }
 
-fn write_rows(path: &Path, bytes: u64, row: Row) -> u64 {
+fn write_rows(path: &Path, bytes: u64, format: &Format) -> u64 {
     let mut prng = Prng::new(6);
     let mut file = BufWriter::new(File::create(path).expect("rows"));
+    file.write_all(format.header.as_bytes()).expect("rows");
     let (mut written, mut rows) = (0, 0);
     while written < bytes {
-        let text = row(rows, &mut prng);
+        let text = (format.row)(rows, &mut prng);
         file.write_all(text.as_bytes()).expect("rows");
         written += text.len() as u64;
         rows += 1;
@@ -159,4 +207,15 @@ fn spc(n: u64, prng: &mut Prng) -> String {
     let us = n * 250 + prng.below(250);
     let (s, us) = (us / 1_000_000, us % 1_000_000);
     format!("{},{},8192,{},{s}.{us:06}\n", prng.below(24), prng.below(1 << 25), letter(prng))
+}
+
+fn vscsi(n: u64, prng: &mut Prng) -> String {
+    let code = if prng.below(3) == 0 { "2a" } else { "28" };
+    format!("1,{},{code},{},{}\n", 5_633_898 + n / 500, 512 << prng.below(8), prng.below(1 << 30))
+}
+
+fn fiu(n: u64, prng: &mut Prng) -> String {
+    let (ns, pid) = (89_968_195_792_462 + n * 20_000, 1000 + prng.below(30_000));
+    let (lba, hash) = (prng.below(1 << 29), prng.next_u64());
+    format!("{ns} {pid} gzip {lba} 8 {} 6 0 {hash:016x}{hash:016x}\n", letter(prng))
 }

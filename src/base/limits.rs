@@ -44,8 +44,8 @@ pub const STREAMS_MAX: usize = 1 << 20;
 /// Events an importer holds to put a nearly sorted source into time order.
 pub const SORT_WINDOW_EVENTS: usize = 1 << 18;
 
-/// Rows of a data set that an importer may mend the order of, and half of those that it holds (48
-/// bytes each): more disorder than any of the public sets has.
+/// Rows of a data set that an importer holds (48 bytes each), hence may mend the order of: more
+/// disorder than any of the public sets has.
 pub const SORT_WINDOW_ROWS: usize = 1 << 17;
 
 /// The same for each of many inputs, however many they are.

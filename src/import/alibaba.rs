@@ -14,9 +14,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Result};
 use crate::trace::NotRecorded;
@@ -26,46 +26,36 @@ const COLUMNS: usize = 5;
 /// The importer.
 pub struct Alibaba;
 
-impl Importer for Alibaba {
-    fn name(&self) -> &'static str {
-        "alibaba"
+impl DataSet for Alibaba {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            interpretation: &["offset and length: bytes", "device: device_id"],
+            ..About::of("alibaba", "Alibaba block traces: device_id,opcode,offset,length,timestamp")
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "Alibaba block traces: device_id,opcode,offset,length,timestamp"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Unix, TimeUnit::Us, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows, self.clock(None))
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows, clock(None), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
-        options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() | NotRecorded::COMPLETIONS);
-        job.interpret("offset and length: bytes");
-        job.interpret("device: device_id");
-        import_rows(TextRows::all(sources, || Rows), clock(options.time_unit), job)
+        _options: &ImportOptions,
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, || Rows))
     }
 }
 
-fn clock(told: Option<TimeUnit>) -> Clock {
-    Clock::new(Epoch::Unix, TimeUnit::Us, told)
-}
-
-struct Rows;
+pub(super) struct Rows;
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');

@@ -15,9 +15,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
 
@@ -29,47 +29,45 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The importer.
 pub struct Blkreplay;
 
-impl Importer for Blkreplay {
-    fn name(&self) -> &'static str {
-        "blkreplay"
-    }
+impl DataSet for Blkreplay {
+    type Input = TextRows<Rows>;
 
-    fn description(&self) -> &'static str {
-        "blkreplay loads: start ; sector ; length ; op ; replay_delay ; replay_duration"
-    }
-
-    fn takes_several(&self) -> bool {
-        true
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows::default(), clock(), |_, _| true);
-        let header = probe::whole_lines(probe.head).any(|line| line.starts_with(b"start ;"));
-        match (header, looked.fits()) {
-            (true, _) => Some(Confidence::Certain),
-            (false, fits) => fits.then_some(Confidence::Likely),
+    fn about(&self) -> About {
+        About {
+            options: &[],
+            interpretation: &[
+                "sector and length: units of 512 bytes",
+                "issue: start + replay_delay; completion: replay_duration later, if not 0",
+            ],
+            ..About::of(
+                "blkreplay",
+                "blkreplay loads: start ; sector ; length ; op ; replay_delay ; replay_duration",
+            )
         }
     }
 
-    fn import(
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::S, told)
+    }
+
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        let header = probe::whole_lines(head).any(|line| line.starts_with(b"start ;"));
+        let likely = probe::likely(head, Rows::default(), self.clock(None));
+        if header { Some(Confidence::Certain) } else { likely }
+    }
+
+    fn inputs(
         &self,
         sources: Vec<Source>,
         _options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks());
-        job.interpret("sector and length: units of 512 bytes");
-        job.interpret("issue: start + replay_delay; completion: replay_duration later, if not 0");
-        import_rows(TextRows::all(sources, Rows::default), clock(), job)
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, Rows::default))
     }
 }
 
-fn clock() -> Clock {
-    Clock::new(Epoch::Start, TimeUnit::S, None)
-}
-
 #[derive(Default)]
-struct Rows {
+pub(super) struct Rows {
     /// The header or a row has come: what cannot be read from now on is no preamble.
     begun: bool,
 }

@@ -17,10 +17,11 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
-use super::dataset::text::{Device, NOT_A_NUMBER, Parsed, Skip, Streams};
-use super::dataset::{Context, Row, Rows, import_rows, lacks};
+use super::dataset::streams::Streams;
+use super::dataset::text::{Device, NOT_A_NUMBER, Parsed, Skip};
+use super::dataset::{About, Context, DataSet, Row, Rows, lacks};
 use super::job::{Job, offset_place};
-use super::registry::{Confidence, Importer, Probe};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Error, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
@@ -37,36 +38,37 @@ const PER_CPU: &str = ".replay.";
 /// The importer.
 pub struct Btrecord;
 
-impl Importer for Btrecord {
-    fn name(&self) -> &'static str {
-        "btrecord"
+impl DataSet for Btrecord {
+    type Input = Packets;
+
+    fn about(&self) -> About {
+        About {
+            options: &[],
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            interpretation: &[
+                "requests of a bunch (up to 10 ms) have one time; discards stand as writes",
+                "rw: 1 read, 0 write",
+            ],
+            ..About::of("btrecord", "btrecord's files for btreplay, per CPU (DEV.replay.N)")
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "btrecord's files for btreplay, per CPU (DEV.replay.N)"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::Ns, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let order = Order::of(probe.head)?;
-        let packets = order.u64_at(probe.head, HEADER_BYTES)?;
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        let packets = Order::of(head)?.u64_at(head, HEADER_BYTES)?;
         (packets <= BUNCH_PACKETS_MAX).then_some(Confidence::Certain)
     }
 
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         _options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() | NotRecorded::COMPLETIONS);
-        job.interpret("requests of a bunch (up to 10 ms) have one time; discards stand as writes");
-        job.interpret("rw: 1 read, 0 write");
-        let inputs: Result<Vec<_>> = sources.into_iter().map(Packets::new).collect();
-        import_rows(inputs?, Clock::new(Epoch::Start, TimeUnit::Ns, None), job)
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        sources.into_iter().map(Packets::new).collect()
     }
 }
 
@@ -100,7 +102,7 @@ impl Order {
 }
 
 /// The packets of one file.
-struct Packets {
+pub(super) struct Packets {
     source: Source,
     order: Order,
     /// The device's name: the file's, without its CPU.

@@ -15,9 +15,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
 
@@ -28,44 +28,44 @@ const MICROSECOND_NS: u64 = 1_000;
 /// The importer.
 pub struct DisksimValidate;
 
-impl Importer for DisksimValidate {
-    fn name(&self) -> &'static str {
-        "disksim-validate"
+impl DataSet for DisksimValidate {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            options: &[],
+            interpretation: &[
+                "block and size: units of 512 bytes",
+                "service: us from issue to completion; next: us to the issue that follows",
+            ],
+            ..About::of(
+                "disksim-validate",
+                "DiskSim validation traces: R|W Hit|Miss block size service(us) next(us)",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "DiskSim validation traces: R|W Hit|Miss block size service(us) next(us)"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        // Times are sums of gaps.
+        Clock::new(Epoch::Start, TimeUnit::Ns, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows::default(), self.clock(None))
     }
 
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows::default(), clock(), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         _options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks());
-        job.interpret("block and size: units of 512 bytes");
-        job.interpret("service: us from issue to completion; next: us to the issue that follows");
-        import_rows(TextRows::all(sources, Rows::default), clock(), job)
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, Rows::default))
     }
 }
 
-/// Times are sums of gaps.
-fn clock() -> Clock {
-    Clock::new(Epoch::Start, TimeUnit::Ns, None)
-}
-
 #[derive(Default)]
-struct Rows {
+pub(super) struct Rows {
     /// When the next request is issued.
     now: u64,
 }

@@ -127,8 +127,7 @@ const EVENTS_PER_LOOK: u64 = 1 << 16;
 impl Sink for FileSink<'_> {
     fn begin(&mut self, header: TraceHeader) -> Result<()> {
         self.header = header.clone();
-        self.writer = Some(TraceWriter::create(self.output, header)?);
-        Ok(())
+        self.writer.insert(TraceWriter::create(self.output, header)?).write_behind()
     }
 
     fn stream(&mut self, info: StreamInfo) -> Result<StreamId> {

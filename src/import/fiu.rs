@@ -15,9 +15,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
@@ -30,47 +30,40 @@ const MD5_DIGITS: usize = 32;
 /// The importer.
 pub struct Fiu;
 
-impl Importer for Fiu {
-    fn name(&self) -> &'static str {
-        "fiu"
+impl DataSet for Fiu {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            interpretation: &[
+                "LBA and size: blocks of 512 bytes",
+                "device: major,minor",
+                "MD5 of contents: not kept",
+            ],
+            ..About::of("fiu", "FIU traces: TIME PID PROCESS LBA SIZE W|R MAJOR MINOR MD5")
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "FIU traces: TIME PID PROCESS LBA SIZE W|R MAJOR MINOR MD5"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::Ns, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows, self.clock(None))
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows, clock(None), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
-        options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() | NotRecorded::COMPLETIONS);
-        job.interpret("LBA and size: blocks of 512 bytes");
-        job.interpret("device: major,minor");
-        job.interpret("MD5 of contents: not kept");
-        import_rows(TextRows::all(sources, || Rows), clock(options.time_unit), job)
+        _options: &ImportOptions,
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, || Rows))
     }
 }
 
-fn clock(told: Option<TimeUnit>) -> Clock {
-    Clock::new(Epoch::Start, TimeUnit::Ns, told)
-}
-
-struct Rows;
+pub(super) struct Rows;
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Blanks;

@@ -18,9 +18,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::limits::{DISK_BYTES_MAX, IMPORT_IN_FLIGHT_MAX};
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
@@ -31,32 +31,41 @@ const MICROSECOND_NS: u64 = 1_000;
 /// The importer.
 pub struct Hfplayer;
 
-impl Importer for Hfplayer {
-    fn name(&self) -> &'static str {
-        "hfplayer"
+impl DataSet for Hfplayer {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            options: &[],
+            takes_several: false,
+            interpretation: &[
+                "LBA and NBLKS: units of 512 bytes",
+                "CMD: RD and WR requests with LATENCY_USECS; _IN issues, _OUT completions",
+                "device: LUN_SSID",
+            ],
+            ..About::of(
+                "hfplayer",
+                "hfplayer's NetApp CSV: #DUMP_OFFSET.I,ELAPSED_USECS.D,…,CMD.S,…,LBA.I,NBLKS.I,…",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "hfplayer's NetApp CSV: #DUMP_OFFSET.I,ELAPSED_USECS.D,…,CMD.S,…,LBA.I,NBLKS.I,…"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::Us, told)
     }
 
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
         let header = |line: &[u8]| line.split(|byte| *byte == b',').any(|name| name == b"CMD.S");
-        probe::whole_lines(probe.head).take(4).any(header).then_some(Confidence::Certain)
+        probe::whole_lines(head).take(4).any(header).then_some(Confidence::Certain)
     }
 
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         _options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks());
-        job.interpret("LBA and NBLKS: units of 512 bytes");
-        job.interpret("CMD: RD and WR requests with LATENCY_USECS; _IN issues, _OUT completions");
-        job.interpret("device: LUN_SSID");
-        let clock = Clock::new(Epoch::Start, TimeUnit::Us, None);
-        import_rows(TextRows::all(sources, Rows::default), clock, job)
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, Rows::default))
     }
 }
 
@@ -95,7 +104,7 @@ impl Columns {
 }
 
 #[derive(Default)]
-struct Rows {
+pub(super) struct Rows {
     columns: Option<Columns>,
     /// Sequence numbers of issues whose completion has not come.
     open: HashSet<u64>,

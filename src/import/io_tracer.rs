@@ -16,9 +16,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
@@ -33,44 +33,45 @@ const MILLISECOND_NS: u64 = 1_000_000;
 /// The importer.
 pub struct IoTracer;
 
-impl Importer for IoTracer {
-    fn name(&self) -> &'static str {
-        "io-tracer"
+impl DataSet for IoTracer {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        use NotRecorded as N;
+        About {
+            options: &[],
+            lacks: lacks() - (N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES | N::FUA | N::HINTS),
+            interpretation: &[
+                "timestamp: local time of the completion; issue: latency_ms before it",
+                "sector: units of 512 bytes; size: bytes",
+            ],
+            ..About::of(
+                "io-tracer",
+                "cacheMon io-tracer's block traces: timestamp,pid,command,sector,operation,size,…",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "cacheMon io-tracer's block traces: timestamp,pid,command,sector,operation,size,…"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        // Times are put together from dates.
+        Clock::new(Epoch::Start, TimeUnit::Ns, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows, self.clock(None))
     }
 
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows, clock(), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         _options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        use NotRecorded as N;
-        job.lacks(lacks() - (N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES | N::FUA | N::HINTS));
-        job.interpret("timestamp: local time of the completion; issue: latency_ms before it");
-        job.interpret("sector: units of 512 bytes; size: bytes");
-        import_rows(TextRows::all(sources, || Rows), clock(), job)
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, || Rows))
     }
 }
 
-/// Times are put together from dates.
-fn clock() -> Clock {
-    Clock::new(Epoch::Start, TimeUnit::Ns, None)
-}
-
-struct Rows;
+pub(super) struct Rows;
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');

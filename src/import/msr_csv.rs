@@ -9,12 +9,12 @@
 //! 100 ns; the former counts from 1601-01-01 UTC. Offset and Size are bytes.
 
 use super::ImportOptions;
-use super::dataset::clock::Clock;
+use super::dataset::clock::{Clock, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Result};
 
@@ -27,46 +27,44 @@ const TICKS_MIN: u64 = 122_756_256_000_000_000;
 /// The importer.
 pub struct MsrCsv;
 
-impl Importer for MsrCsv {
-    fn name(&self) -> &'static str {
-        "msr-csv"
+impl DataSet for MsrCsv {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            interpretation: &[
+                "response time: ticks of 100 ns, from issue to completion",
+                "offset and size: bytes",
+                "device: hostname_disknumber",
+            ],
+            ..About::of(
+                "msr-csv",
+                "MSR Cambridge traces: Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "MSR Cambridge traces: Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::filetime(told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
-    }
-
-    fn options(&self) -> &'static [&'static str] {
-        &[TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows, Clock::filetime(None), |_, parsed| {
-            parsed.time / TICK_NS >= TICKS_MIN
-        });
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        let looked =
+            probe::look(head, Rows, self.clock(None), |_, row| row.time / TICK_NS >= TICKS_MIN);
         looked.fits().then_some(Confidence::Likely)
     }
 
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
-        options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks());
-        job.interpret("response time: ticks of 100 ns, from issue to completion");
-        job.interpret("offset and size: bytes");
-        job.interpret("device: hostname_disknumber");
-        let clock = Clock::filetime(options.time_unit);
-        import_rows(TextRows::all(sources, || Rows), clock, job)
+        _options: &ImportOptions,
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, || Rows))
     }
 }
 
-struct Rows;
+pub(super) struct Rows;
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');

@@ -16,9 +16,9 @@ use super::ImportOptions;
 use super::dataset::binary::{RecordFormat, RecordRows};
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::text::{NOT_A_NUMBER, Parsed, Skip};
-use super::dataset::{import_rows, lacks};
+use super::dataset::{About, DataSet, lacks};
 use super::job::Job;
-use super::registry::{Confidence, Importer, OP, Probe, TIME_UNIT, UNIT};
+use super::registry::{Confidence, OP, TIME_UNIT, UNIT};
 use super::source::Source;
 use crate::base::{BlockOp, Error, Result};
 use crate::trace::NotRecorded;
@@ -33,28 +33,28 @@ const SIZE_MAX: u32 = 1 << 30;
 /// The importer.
 pub struct OracleGeneral;
 
-impl Importer for OracleGeneral {
-    fn name(&self) -> &'static str {
-        "oracle-general"
+impl DataSet for OracleGeneral {
+    type Input = RecordRows<Records>;
+
+    fn about(&self) -> About {
+        About {
+            options: &[OP, UNIT, TIME_UNIT],
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            ..About::of(
+                "oracle-general",
+                "libCacheSim's oracleGeneral, binary (say --op and --unit: the format does not)",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "libCacheSim's oracleGeneral, binary (say --op and --unit: the format does not)"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::S, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
-    }
-
-    fn options(&self) -> &'static [&'static str] {
-        &[OP, UNIT, TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
         let mut last = 0;
-        let records = probe.head.chunks_exact(RECORD_BYTES).take(PROBE_RECORDS);
         let mut seen = 0;
-        for (number, bytes) in records.enumerate() {
+        for (number, bytes) in head.chunks_exact(RECORD_BYTES).take(PROBE_RECORDS).enumerate() {
             let record = Record::read(bytes)?;
             let next = u64::try_from(record.next);
             let fits = record.time >= last
@@ -69,26 +69,25 @@ impl Importer for OracleGeneral {
         (seen >= PROBE_RECORDS_MIN).then_some(Confidence::Possible)
     }
 
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         options: &ImportOptions,
         job: &mut Job<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Self::Input>> {
         let (Some(op), Some(unit_bytes)) = (options.op, options.unit_bytes) else {
             let what = "oracle-general does not say what an access is, nor what an address counts";
             let hint = "say both: --op read --unit sector (or --op write, --unit byte, --unit 4k)";
             let path = sources.first().map(|source| source.path().to_path_buf());
             return Err(Error::usage(what).hint(hint).path(path.unwrap_or_default()));
         };
-        job.lacks(lacks() | NotRecorded::COMPLETIONS | never(op));
+        job.lacks(self.about().lacks | never(op));
         job.interpret(format!("every access: {op}, as told"));
         job.interpret(format!("obj_id: units of {unit_bytes} bytes, as told; size: bytes"));
         let several = sources.len() > 1;
         let records = Records { op, unit_bytes };
-        let inputs = sources.into_iter().map(|source| RecordRows::new(source, records, several));
-        let clock = Clock::new(Epoch::Start, TimeUnit::S, options.time_unit);
-        import_rows(inputs.collect(), clock, job)
+        let input = |source| RecordRows::new(source, records, several);
+        Ok(sources.into_iter().map(input).collect())
     }
 }
 
@@ -116,7 +115,7 @@ impl Record {
 }
 
 #[derive(Clone, Copy)]
-struct Records {
+pub(super) struct Records {
     op: BlockOp,
     unit_bytes: u64,
 }

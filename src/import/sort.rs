@@ -1,11 +1,12 @@
 //! A bounded-window sorter: puts a nearly sorted source into time order.
 //!
-//! It holds the last `window` items in a min-heap keyed (key, arrival) and gives up the smallest
-//! when a further one comes. An item that comes later than the window can mend is given up as it
-//! is and counted: nothing is dropped and the result depends on the input alone.
+//! It holds the last `window` items and gives up the smallest, of equals the one that came first,
+//! when a further one comes. Items that come in order stand in a queue, the others in a min-heap
+//! keyed (key, arrival): order costs nothing. An item that comes later than the window can mend is
+//! given up as it is and counted: nothing is dropped and the result depends on the input alone.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// An item with its key; equal keys come out in order of arrival.
 struct Entry<K, T> {
@@ -43,6 +44,9 @@ impl<K: Ord, T> Ord for Entry<K, T> {
 
 /// The sorter. Stable and deterministic.
 pub struct Sorter<K, T> {
+    /// In order of key and arrival.
+    queue: VecDeque<Entry<K, T>>,
+    /// Those that came when a greater key stood at the end of the queue.
     heap: BinaryHeap<Entry<K, T>>,
     window: usize,
     arrivals: u64,
@@ -56,6 +60,7 @@ impl<K: Ord + Clone, T> Sorter<K, T> {
     /// A sorter that holds at most `window` items.
     pub fn new(window: usize) -> Self {
         Self {
+            queue: VecDeque::new(),
             heap: BinaryHeap::new(),
             window: window.max(1),
             arrivals: 0,
@@ -72,14 +77,24 @@ impl<K: Ord + Clone, T> Sorter<K, T> {
             self.disordered += 1;
         }
         self.last_in = Some(key.clone());
-        self.heap.push(Entry { key, arrival: self.arrivals, item });
+        let in_order = self.queue.back().is_none_or(|last| last.key <= key);
+        let entry = Entry { key, arrival: self.arrivals, item };
         self.arrivals += 1;
-        if self.heap.len() > self.window { self.pop() } else { None }
+        if in_order {
+            self.queue.push_back(entry);
+        } else {
+            self.heap.push(entry);
+        }
+        if self.queue.len() + self.heap.len() > self.window { self.pop() } else { None }
     }
 
     /// Gives up the smallest item held.
     pub fn pop(&mut self) -> Option<T> {
-        let entry = self.heap.pop()?;
+        let entry = match (self.queue.front(), self.heap.peek()) {
+            (Some(first), Some(other)) if other.rank() < first.rank() => self.heap.pop(),
+            (Some(_), _) => self.queue.pop_front(),
+            (None, _) => self.heap.pop(),
+        }?;
         match &self.last_out {
             Some(last) if *last > entry.key => self.late += 1,
             _ => self.last_out = Some(entry.key),

@@ -17,9 +17,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT, UNIT};
+use super::registry::{Confidence, TIME_UNIT, UNIT};
 use super::source::Source;
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
@@ -30,50 +30,40 @@ const COLUMNS_MIN: usize = 5;
 /// The importer.
 pub struct Spc;
 
-impl Importer for Spc {
-    fn name(&self) -> &'static str {
-        "spc"
+impl DataSet for Spc {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            options: &[UNIT, TIME_UNIT],
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            ..About::of("spc", "SPC and UMass traces: ASU,LBA,SIZE,OPCODE,TIMESTAMP")
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "SPC and UMass traces: ASU,LBA,SIZE,OPCODE,TIMESTAMP"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::S, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows { block_bytes: SECTOR_SIZE }, self.clock(None))
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[UNIT, TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let rows = Rows { block_bytes: SECTOR_SIZE };
-        let looked = probe::look(probe.head, rows, clock(None), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         options: &ImportOptions,
         job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() | NotRecorded::COMPLETIONS);
+    ) -> Result<Vec<Self::Input>> {
         let block_bytes = options.unit_bytes.unwrap_or(SECTOR_SIZE);
         let told = if options.unit_bytes.is_some() { "as told" } else { "assumed (--unit)" };
         job.interpret(format!("LBA: blocks of {block_bytes} bytes, {told}; SIZE: bytes"));
         job.interpret("device: ASU");
-        let rows = TextRows::all(sources, || Rows { block_bytes });
-        import_rows(rows, clock(options.time_unit), job)
+        Ok(TextRows::all(sources, || Rows { block_bytes }))
     }
 }
 
-fn clock(told: Option<TimeUnit>) -> Clock {
-    Clock::new(Epoch::Start, TimeUnit::S, told)
-}
-
-struct Rows {
+pub(super) struct Rows {
     block_bytes: u64,
 }
 

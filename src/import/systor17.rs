@@ -18,9 +18,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Result};
 
@@ -31,47 +31,39 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The importer.
 pub struct Systor17;
 
-impl Importer for Systor17 {
-    fn name(&self) -> &'static str {
-        "systor17"
+impl DataSet for Systor17 {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            interpretation: &[
+                "response: seconds, from issue to completion; blank: no completion",
+                "offset and size: bytes",
+                "device: LUN",
+            ],
+            ..About::of("systor17", "SYSTOR '17 traces: Timestamp,Response,IOType,LUN,Offset,Size")
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "SYSTOR '17 traces: Timestamp,Response,IOType,LUN,Offset,Size"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Unix, TimeUnit::S, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows, self.clock(None))
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let looked = probe::look(probe.head, Rows, clock(None), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
-        options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks());
-        job.interpret("response: seconds, from issue to completion; blank: no completion");
-        job.interpret("offset and size: bytes");
-        job.interpret("device: LUN");
-        import_rows(TextRows::all(sources, || Rows), clock(options.time_unit), job)
+        _options: &ImportOptions,
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, || Rows))
     }
 }
 
-fn clock(told: Option<TimeUnit>) -> Clock {
-    Clock::new(Epoch::Unix, TimeUnit::S, told)
-}
-
-struct Rows;
+pub(super) struct Rows;
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');

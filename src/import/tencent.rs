@@ -17,9 +17,9 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT, UNIT};
+use super::registry::{Confidence, TIME_UNIT, UNIT};
 use super::source::Source;
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
@@ -31,36 +31,34 @@ const ROWS_TO_JUDGE_MIN: usize = 16;
 /// The importer.
 pub struct Tencent;
 
-impl Importer for Tencent {
-    fn name(&self) -> &'static str {
-        "tencent"
+impl DataSet for Tencent {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            options: &[UNIT, TIME_UNIT],
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            ..About::of(
+                "tencent",
+                "Tencent CBS traces: Timestamp,Offset,Size,IOType,VolumeID (0 is a read)",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "Tencent CBS traces: Timestamp,Offset,Size,IOType,VolumeID (0 is a read)"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        clock(told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        probe::likely(head, Rows { unit_bytes: 1 }, clock(None))
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[UNIT, TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let rows = Rows { unit_bytes: 1 };
-        let looked = probe::look(probe.head, rows, clock(None), |_, _| true);
-        looked.fits().then_some(Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         options: &ImportOptions,
         job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() | NotRecorded::COMPLETIONS);
+    ) -> Result<Vec<Self::Input>> {
         let mut sources = sources;
         let head = sources.first_mut().map(Source::head).transpose()?.unwrap_or_default();
         let (unit_bytes, why) = match options.unit_bytes {
@@ -78,8 +76,7 @@ impl Importer for Tencent {
         job.interpret("IOType: 0 read, 1 write");
         job.interpret("device: VolumeID");
         job.interpret("resolution of times: 1 s, so that requests of one second are in file order");
-        let rows = TextRows::all(sources, || Rows { unit_bytes });
-        import_rows(rows, clock(options.time_unit), job)
+        Ok(TextRows::all(sources, || Rows { unit_bytes }))
     }
 }
 
@@ -96,7 +93,7 @@ fn in_bytes(head: &[u8]) -> bool {
     looked.misfit == 0 && looked.fit >= ROWS_TO_JUDGE_MIN
 }
 
-struct Rows {
+pub(super) struct Rows {
     unit_bytes: u64,
 }
 

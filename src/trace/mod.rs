@@ -3,12 +3,13 @@
 //! - [`event`] and [`bus_event`]: what a trace can say, in memory;
 //! - [`format`](mod@format): the byte-level specification of the container, nothing else; `record`:
 //!   events as its records;
-//! - [`writer`] (with `sink`, the file, and `dedup` and `packing`, payloads on their way in) and [`reader`]
-//!   (with `map`, [`cursor`], `payload`): the two ends of it;
+//! - [`writer`] (with `sink`, the file, `behind`, a thread that writes it, and `dedup` and
+//!   `packing`, payloads on their way in) and [`reader`] (with `map`, [`cursor`], `payload`): the two ends of it;
 //! - [`index`]: seek; `scan`: recovery of a trace whose end is lost;
 //! - [`filter`]: which events are meant; [`in_flight`]: requests until they are answered;
 //!   [`joined`]: requests with their answers.
 
+mod behind;
 pub mod bus_event;
 pub mod cursor;
 mod dedup;

@@ -14,6 +14,8 @@ use crate::base::{BlockOp, BusAccess, BusSpace, Nanos, OpFlags};
 /// What is wrong with a record whose kind this version does not know.
 pub const UNKNOWN_KIND: &str = "an unknown kind of event";
 
+const NO_SUCH_CPU: &str = "CPU 65535 cannot be stored";
+
 /// What a record may refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordBounds {
@@ -28,15 +30,12 @@ impl Record {
     ///
     /// # Errors
     /// Says what cannot be stored, or what [`Record::decode`] would refuse.
+    #[inline]
     pub fn encode(event: &Event, bounds: RecordBounds) -> Result<Self, &'static str> {
         let record = match event {
-            Event::Issue(issue) => Self::issue(issue),
-            Event::Complete(complete) => Self {
-                tag: U64::new(complete.tag),
-                payload: U32::new(complete.payload.to_raw()),
-                status: U16::new(complete.status),
-                ..Self::new(EVENT_COMPLETE, complete.time, complete.stream)
-            },
+            // What most events are is checked as it is made, and not decoded again for that.
+            Event::Issue(issue) => return Self::checked_issue(issue, bounds),
+            Event::Complete(complete) => return Self::complete(complete).referring(bounds),
             Event::Mark(mark) => Self {
                 len: U64::new(mark.text_len),
                 payload: U32::new(mark.text.to_raw()),
@@ -60,21 +59,56 @@ impl Record {
                 ..Self::new(EVENT_CLOCK, step.time, step.stream)
             },
         };
-        let cpu = match event {
-            Event::Issue(issue) => issue.cpu,
-            Event::Bus(bus) => bus.cpu,
-            _ => None,
-        };
-        if cpu == Some(CPU_UNKNOWN) {
-            return Err("CPU 65535 cannot be stored");
+        if matches!(event, Event::Bus(bus) if bus.cpu == Some(CPU_UNKNOWN)) {
+            return Err(NO_SUCH_CPU);
         }
         record.decode(bounds).map(|_| record)
     }
 
+    #[inline]
+    fn checked_issue(issue: &Issue, bounds: RecordBounds) -> Result<Self, &'static str> {
+        check_disk_range(issue.offset, issue.len)?;
+        if issue.cpu == Some(CPU_UNKNOWN) {
+            return Err(NO_SUCH_CPU);
+        }
+        known_flags(issue.flags.bits())?;
+        Self::issue(issue).referring(bounds)
+    }
+
+    /// The same, if what it names exists.
+    #[inline]
+    fn referring(self, bounds: RecordBounds) -> Result<Self, &'static str> {
+        self.check_references(bounds).map(|()| self)
+    }
+
+    /// Whether the stream and the payload that it names exist.
+    #[inline]
+    fn check_references(&self, bounds: RecordBounds) -> Result<(), &'static str> {
+        if self.stream.get() >= bounds.streams {
+            return Err("a stream that was never described");
+        }
+        if u64::from(self.payload.get()) >= bounds.next_payload.max(1) {
+            return Err("a payload that does not exist");
+        }
+        Ok(())
+    }
+
+    #[inline]
     fn new(kind: u8, time: Nanos, stream: StreamId) -> Self {
         Self { time: U64::new(time.0), stream: U32::new(stream.0), kind, ..Self::default() }
     }
 
+    #[inline]
+    fn complete(complete: &Complete) -> Self {
+        Self {
+            tag: U64::new(complete.tag),
+            payload: U32::new(complete.payload.to_raw()),
+            status: U16::new(complete.status),
+            ..Self::new(EVENT_COMPLETE, complete.time, complete.stream)
+        }
+    }
+
+    #[inline]
     fn issue(issue: &Issue) -> Self {
         Self {
             offset: U64::new(issue.offset),
@@ -119,12 +153,7 @@ impl Record {
     /// Says what is wrong with it.
     #[inline]
     pub fn decode(&self, bounds: RecordBounds) -> Result<Event, &'static str> {
-        if self.stream.get() >= bounds.streams {
-            return Err("a stream that was never described");
-        }
-        if u64::from(self.payload.get()) >= bounds.next_payload.max(1) {
-            return Err("a payload that does not exist");
-        }
+        self.check_references(bounds)?;
         let time = Nanos(self.time.get());
         let stream = StreamId(self.stream.get());
         let payload = PayloadRef::from_raw(self.payload.get());
@@ -169,14 +198,9 @@ impl Record {
         payload: PayloadRef,
     ) -> Result<Event, &'static str> {
         let op = BlockOp::from_u8(self.op).ok_or("an unknown operation")?;
-        let flags = OpFlags::from_bits(self.flags.get()).ok_or("unknown operation flags")?;
+        let flags = known_flags(self.flags.get())?;
         let (offset, len) = (self.offset.get(), self.len.get());
-        if len > REQUEST_BYTES_MAX {
-            return Err("a length beyond any request's");
-        }
-        if offset > i64::MAX as u64 - len {
-            return Err("a range past the end of any disk");
-        }
+        check_disk_range(offset, len)?;
         let (tag, cpu) = (self.tag.get(), self.known_cpu());
         Ok(Event::Issue(Issue { time, tag, stream, op, flags, offset, len, payload, cpu }))
     }
@@ -231,4 +255,21 @@ impl Record {
     fn known_cpu(&self) -> Option<u16> {
         Some(self.cpu.get()).filter(|&cpu| cpu != CPU_UNKNOWN)
     }
+}
+
+/// Whether a request may name that range.
+#[inline]
+fn check_disk_range(offset: u64, len: u64) -> Result<(), &'static str> {
+    if len > REQUEST_BYTES_MAX {
+        return Err("a length beyond any request's");
+    }
+    if offset > i64::MAX as u64 - len {
+        return Err("a range past the end of any disk");
+    }
+    Ok(())
+}
+
+#[inline]
+fn known_flags(bits: u16) -> Result<OpFlags, &'static str> {
+    OpFlags::from_bits(bits).ok_or("unknown operation flags")
 }

@@ -9,12 +9,16 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile, TempPath};
 use zerocopy::IntoBytes;
 
+use super::behind::Behind;
 use super::format::{FRAME_ALIGNMENT, FrameHeader, Preamble, padded};
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 
 /// What the umask is applied to, as for any file that a program creates.
 const CREATE_MODE: u32 = 0o666;
+
+/// What is said when a write fails.
+const CANNOT_WRITE: &str = "cannot write the trace";
 
 /// The file of an unfinished trace.
 enum Target {
@@ -42,6 +46,8 @@ pub(super) struct Sink {
     at: u64,
     /// A write failed or something was left out: the file may never get its name.
     broken: bool,
+    /// The thread that writes, if this one does not.
+    behind: Option<Behind>,
 }
 
 impl Sink {
@@ -57,20 +63,20 @@ impl Sink {
             .tempfile_in(folder)
             .writing(&path, "cannot create a temporary file beside it")?;
         let target = Target::Temporary(temporary);
-        let mut sink = Self { target, path, at: 0, broken: false };
+        let mut sink = Self { target, path, at: 0, broken: false, behind: None };
         sink.write([Preamble::current().as_bytes()])?;
         Ok(sink)
     }
 
     /// Gives what is written so far its final name: from here on readers find it there, and it
     /// stays whatever happens. Without `replace` a file of that name is an error.
-    pub(super) fn publish(self, replace: bool) -> Result<Self> {
-        self.check()?;
-        let Self { target, path, at, broken } = self;
+    pub(super) fn publish(mut self, replace: bool) -> Result<Self> {
+        self.catch_up()?;
+        let Self { target, path, at, broken, behind } = self;
         let target = match target {
             Target::Temporary(temporary) if replace => temporary.persist(&path),
             Target::Temporary(temporary) => temporary.persist_noclobber(&path),
-            live => return Ok(Self { target: live, path, at, broken }),
+            live => return Ok(Self { target: live, path, at, broken, behind }),
         };
         let file = match target.map_err(|e| e.error) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -81,7 +87,29 @@ impl Sink {
             persisted => persisted.writing(&path, "cannot give the trace its name")?,
         };
         sync_folder(&path)?;
-        Ok(Self { target: Target::Live(file), path, at, broken })
+        Ok(Self { target: Target::Live(file), path, at, broken, behind })
+    }
+
+    /// Frames are written by another thread from now on: a failure may be told by a later one, or
+    /// by [`Sink::catch_up`] and what ends the file. Only for a file that nobody sees yet.
+    pub(super) fn write_behind(&mut self) -> Result<()> {
+        if let Target::Temporary(temporary) = &self.target
+            && self.behind.is_none()
+        {
+            let file = temporary.as_file().try_clone().and_then(Behind::start);
+            self.behind = Some(file.writing(&self.path, "cannot start a thread to write it")?);
+        }
+        Ok(())
+    }
+
+    /// Ends [`Sink::write_behind`]: everything is in the file.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        let written = match self.behind.take() {
+            Some(behind) => behind.finish().writing(&self.path, CANNOT_WRITE),
+            None => Ok(()),
+        };
+        self.broken |= written.is_err();
+        written.and_then(|()| self.check())
     }
 
     /// The final name, for messages.
@@ -105,6 +133,13 @@ impl Sink {
         let padding = [0; FRAME_ALIGNMENT];
         let padding = padding.get(..padded(len as u64) as usize - len).unwrap_or_default();
         let body = || parts.iter().copied().chain([padding]);
+        if let Some(behind) = &mut self.behind {
+            header.body_len = (len as u64).into();
+            let taken = behind.frame(*header, body(), len).writing(&self.path, CANNOT_WRITE);
+            self.broken |= taken.is_err();
+            self.at += header.frame_bytes();
+            return taken.map(|()| offset);
+        }
         header.seal(body(), len);
         let written = self.write([header.as_bytes()].into_iter().chain(body()));
         if written.is_err() {
@@ -140,16 +175,16 @@ impl Sink {
         self.check()?;
         let mut parts: Vec<IoSlice<'_>> = parts.into_iter().map(IoSlice::new).collect();
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        let written = write_all_vectored(self.target.file(), &mut parts)
-            .writing(&self.path, "cannot write the trace");
+        let written =
+            write_all_vectored(self.target.file(), &mut parts).writing(&self.path, CANNOT_WRITE);
         self.broken = written.is_err();
         self.at += len as u64;
         written
     }
 
     /// The file under its temporary name, which goes when it is dropped.
-    pub(super) fn into_temporary(self) -> Result<TempPath> {
-        self.check()?;
+    pub(super) fn into_temporary(mut self) -> Result<TempPath> {
+        self.catch_up()?;
         match self.target {
             Target::Temporary(temporary) => Ok(temporary.into_temp_path()),
             Target::Live(_) => {
@@ -160,8 +195,8 @@ impl Sink {
     }
 
     /// Makes everything durable, then visible under the final name.
-    pub(super) fn commit(self) -> Result<()> {
-        self.check()?;
+    pub(super) fn commit(mut self) -> Result<()> {
+        self.catch_up()?;
         let Self { target, path, .. } = self;
         target.file().sync_all().writing(&path, "cannot sync the trace")?;
         if let Target::Temporary(temporary) = target {
@@ -175,7 +210,7 @@ impl Sink {
 }
 
 /// One after the other without joining them first; `Write::write_all_vectored` is not stable yet.
-fn write_all_vectored(mut file: &File, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+pub(super) fn write_all_vectored(mut file: &File, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
     IoSlice::advance_slices(&mut parts, 0);
     while !parts.is_empty() {
         match file.write_vectored(parts) {

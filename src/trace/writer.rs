@@ -83,6 +83,17 @@ impl TraceWriter {
         Ok(Self { sink: writer.sink.publish(replace)?, ..writer })
     }
 
+    /// Frames are checked, summed up and written by a thread of their own from now on, until the
+    /// first payload comes: those stored are read back to compare others with them. A write that
+    /// fails may be told by a later call; [`TraceWriter::finish`] tells in any case. For what is not
+    /// [live](TraceWriter::create_live).
+    ///
+    /// # Errors
+    /// `Incomplete` when the system has no thread to give.
+    pub fn write_behind(&mut self) -> Result<()> {
+        self.sink.write_behind()
+    }
+
     /// Another handle of the file, by which what was written can be made durable elsewhere than
     /// where it is written.
     ///
@@ -244,6 +255,7 @@ impl TraceWriter {
         if data.is_empty() {
             return Ok(PayloadRef::Absent);
         }
+        self.sink.catch_up()?;
         let entry = Collector::describe(kind, data);
         let known = self
             .collector

@@ -1,7 +1,8 @@
 //! Rows of a format of fixed-size records.
 
 use super::clock::Clock;
-use super::text::{Parsed, Skip, Streams};
+use super::streams::Streams;
+use super::text::{Parsed, Skip};
 use super::{Context, Row, Rows};
 use crate::base::Result;
 use crate::import::job::{Job, offset_place};

@@ -1,6 +1,7 @@
-//! Columns of a line, and the numbers in them.
+//! Columns of a line.
 
-use memchr::{memchr, memchr_iter};
+pub(in crate::import) use super::numbers::{scaled, whole};
+use super::swar;
 
 /// Most columns of a line that are looked at: the widest format has 23.
 pub(in crate::import) const COLUMNS_MAX: usize = 40;
@@ -51,71 +52,103 @@ impl<'l> Fields<'l> {
 /// Splits lines; keeps its memory from line to line.
 pub(in crate::import) struct Splitter {
     separator: Separator,
-    bounds: Vec<(u32, u32)>,
+    bounds: [(u32, u32); COLUMNS_MAX],
+    columns: usize,
     /// A line without its quotes.
     unquoted: Vec<u8>,
 }
 
+/// Bytes of a line whose separators are the bits of one word.
+const BLOCK_BYTES: usize = 64;
+
 impl Splitter {
     /// Lines whose columns are set apart by `separator`.
     pub(in crate::import) fn new(separator: Separator) -> Self {
-        Self { separator, bounds: Vec::with_capacity(COLUMNS_MAX), unquoted: Vec::new() }
+        Self { separator, bounds: [(0, 0); COLUMNS_MAX], columns: 0, unquoted: Vec::new() }
     }
 
     /// The columns of `line`; those past [`COLUMNS_MAX`] are left out.
     #[inline]
     pub(in crate::import) fn split<'s>(&'s mut self, line: &'s [u8]) -> Fields<'s> {
-        self.bounds.clear();
+        self.columns = 0;
         match self.separator {
-            Separator::Blanks => {
-                self.split_blanks(line);
-                Fields { line, bounds: &self.bounds }
+            Separator::Blanks => self.split_blanks(line),
+            Separator::Byte(byte) => {
+                if self.split_bytes(line, byte) {
+                    return self.split_quoted(line, byte);
+                }
             }
-            Separator::Byte(byte) if memchr(b'"', line).is_none() => {
-                self.split_bytes(line, byte);
-                Fields { line, bounds: &self.bounds }
-            }
-            Separator::Byte(byte) => self.split_quoted(line, byte),
         }
+        Fields { line, bounds: self.bounds.get(..self.columns).unwrap_or_default() }
+    }
+
+    /// Also says whether there is a quote, with which this is no way to split.
+    #[inline]
+    fn split_bytes(&mut self, line: &[u8], separator: u8) -> bool {
+        let (mut start, mut quotes) = (0, 0);
+        for (number, block) in line.chunks(BLOCK_BYTES).enumerate() {
+            let mut ends = 0;
+            each_word(block, |at, word| {
+                quotes |= swar::equal(word, b'"');
+                ends |= swar::gather(swar::equal(word, separator)) << at;
+            });
+            while ends != 0 {
+                let end = number * BLOCK_BYTES + ends.trailing_zeros() as usize;
+                self.add_trimmed(line, start, end);
+                start = end + 1;
+                ends &= ends - 1;
+            }
+        }
+        self.add_trimmed(line, start, line.len());
+        quotes != 0
     }
 
     #[inline]
-    fn split_bytes(&mut self, line: &[u8], separator: u8) {
-        let mut start = 0;
-        for end in memchr_iter(separator, line) {
-            self.add(line, start, end);
-            start = end + 1;
-        }
-        self.add(line, start, line.len());
-    }
-
-    #[inline]
-    fn add(&mut self, line: &[u8], mut start: usize, mut end: usize) {
+    fn add_trimmed(&mut self, line: &[u8], mut start: usize, mut end: usize) {
         while start < end && line.get(start).is_some_and(u8::is_ascii_whitespace) {
             start += 1;
         }
         while start < end && line.get(end - 1).is_some_and(u8::is_ascii_whitespace) {
             end -= 1;
         }
-        if self.bounds.len() < COLUMNS_MAX {
-            self.bounds.push((start as u32, end as u32));
+        self.add(start, end);
+    }
+
+    #[inline]
+    fn add(&mut self, start: usize, end: usize) {
+        if let Some(bounds) = self.bounds.get_mut(self.columns) {
+            *bounds = (start as u32, end as u32);
+            self.columns += 1;
         }
     }
 
+    /// A column begins and ends where what is blank changes.
     fn split_blanks(&mut self, line: &[u8]) {
-        let mut start = None;
-        for (at, byte) in line.iter().enumerate() {
-            match (byte.is_ascii_whitespace(), start) {
-                (true, Some(from)) => {
-                    self.add(line, from, at);
-                    start = None;
-                }
-                (false, None) => start = Some(at),
-                _ => {}
+        // The byte before the line is blank, and so are those behind it.
+        let (mut start, mut before) = (None, 1);
+        for (number, block) in line.chunks(BLOCK_BYTES).enumerate() {
+            let mut columns = 0;
+            each_word(block, |at, word| {
+                let blank = BLANKS.into_iter().fold(0, |all, byte| all | swar::equal(word, byte));
+                columns |= swar::gather(!blank) << at;
+            });
+            let blank = !(columns & u64::MAX >> (BLOCK_BYTES - block.len()));
+            let mut edges = blank ^ (blank << 1 | before);
+            before = blank >> (BLOCK_BYTES - 1);
+            while edges != 0 {
+                let edge = number * BLOCK_BYTES + edges.trailing_zeros() as usize;
+                start = match start {
+                    Some(start) => {
+                        self.add(start, edge);
+                        None
+                    }
+                    None => Some(edge),
+                };
+                edges &= edges - 1;
             }
         }
-        if let Some(from) = start {
-            self.add(line, from, line.len());
+        if let Some(start) = start {
+            self.add(start, line.len());
         }
     }
 
@@ -123,6 +156,7 @@ impl Splitter {
     /// that is never closed ends with its line.
     #[cold]
     fn split_quoted<'s>(&'s mut self, line: &[u8], separator: u8) -> Fields<'s> {
+        self.columns = 0;
         self.unquoted.clear();
         let mut text = std::mem::take(&mut self.unquoted);
         let (mut start, mut quoted) = (0, false);
@@ -136,160 +170,32 @@ impl Splitter {
                 b'"' => quoted = !quoted,
                 byte if byte == separator && !quoted => {
                     let end = text.len();
-                    self.add(&text, start, end);
+                    self.add_trimmed(&text, start, end);
                     start = end;
                 }
                 byte => text.push(byte),
             }
         }
-        let end = text.len();
-        self.add(&text, start, end);
+        self.add_trimmed(&text, start, text.len());
         self.unquoted = text;
-        Fields { line: &self.unquoted, bounds: &self.bounds }
+        let bounds = self.bounds.get(..self.columns).unwrap_or_default();
+        Fields { line: &self.unquoted, bounds }
     }
 }
 
-/// An unsigned whole number: digits, or a decimal that is whole (`4096.0`, `1.5e3`).
+/// What [`u8::is_ascii_whitespace`] takes for blank.
+const BLANKS: [u8; 5] = *b" \t\n\x0c\r";
+
+/// Calls `word` for each eight bytes of a block with their place in it, the last filled with zeros.
 #[inline]
-pub(in crate::import) fn whole(text: &[u8]) -> Option<u64> {
-    match digits(text) {
-        Some(value) => Some(value),
-        None => exact_decimal(text),
+fn each_word(block: &[u8], mut word: impl FnMut(usize, u64)) {
+    let (words, rest) = block.as_chunks();
+    for (number, bytes) in words.iter().enumerate() {
+        word(number * 8, u64::from_le_bytes(*bytes));
     }
-}
-
-/// Digits and nothing else.
-#[inline]
-fn digits(text: &[u8]) -> Option<u64> {
-    // 19 digits are below 2^64 whatever they are.
-    if text.is_empty() || text.len() > 19 {
-        return if text.len() == 20 { crate::import::lines::number(text) } else { None };
+    if !rest.is_empty() {
+        word(words.len() * 8, swar::short(rest));
     }
-    let mut value = 0u64;
-    for byte in text {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + u64::from(digit);
-    }
-    Some(value)
-}
-
-#[cold]
-fn exact_decimal(text: &[u8]) -> Option<u64> {
-    let decimal = Decimal::parse(text)?;
-    let (value, rest) = decimal.times(0)?;
-    (!rest).then_some(value)
-}
-
-/// A number times `unit`, a power of ten: whole, decimal or in scientific notation. What is
-/// finer than the result holds is cut off.
-#[inline]
-pub(in crate::import) fn scaled(text: &[u8], unit: u64) -> Option<u64> {
-    match digits(text) {
-        Some(value) => value.checked_mul(unit),
-        None => decimal_scaled(text, unit),
-    }
-}
-
-#[inline]
-fn decimal_scaled(text: &[u8], unit: u64) -> Option<u64> {
-    // The usual: digits, a point, digits, few enough of both.
-    if let Some(point) = memchr(b'.', text)
-        && let (whole, fraction) = (text.get(..point)?, text.get(point + 1..)?)
-        && let (Some(high), Some(low)) = (digits(whole), digits(fraction))
-        && let Some(scale) = POWERS.get(fraction.len())
-    {
-        let high = high.checked_mul(unit)?;
-        let low = u128::from(low) * u128::from(unit) / u128::from(*scale);
-        return high.checked_add(u64::try_from(low).ok()?);
-    }
-    let exponent = i32::try_from(unit.ilog10()).ok()?;
-    Decimal::parse(text)?.times(exponent).map(|(value, _)| value)
-}
-
-/// Powers of ten that fit.
-const POWERS: [u64; 20] = {
-    let mut powers = [1u64; 20];
-    let mut at = 1;
-    while at < 20 {
-        powers[at] = powers[at - 1] * 10;
-        at += 1;
-    }
-    powers
-};
-
-/// Significant digits that are kept: what a `u64` times a second's nanoseconds needs and more.
-const DIGITS_MAX: u32 = 30;
-
-/// A decimal number, not negative: mantissa × 10^exponent.
-struct Decimal {
-    mantissa: u128,
-    exponent: i32,
-    /// Digits other than 0 were cut off.
-    inexact: bool,
-}
-
-impl Decimal {
-    /// `12`, `12.`, `.5`, `12.5`, `1.25e-3`, `+1E6`.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = text.strip_prefix(b"+").unwrap_or(text);
-        let split = text.iter().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(text.len());
-        let (number, exponent) = text.split_at(split);
-        let mut decimal = Self { mantissa: 0, exponent: parse_exponent(exponent)?, inexact: false };
-        let (mut seen, mut point, mut significant) = (false, false, 0);
-        for byte in number {
-            let digit = match byte {
-                b'0'..=b'9' => byte - b'0',
-                b'.' if !point => {
-                    point = true;
-                    continue;
-                }
-                _ => return None,
-            };
-            seen = true;
-            if significant < DIGITS_MAX {
-                decimal.mantissa = decimal.mantissa * 10 + u128::from(digit);
-                significant += u32::from(decimal.mantissa != 0);
-                decimal.exponent = decimal.exponent.checked_sub(i32::from(point))?;
-            } else {
-                decimal.inexact |= digit != 0;
-                decimal.exponent = decimal.exponent.checked_add(i32::from(!point))?;
-            }
-        }
-        seen.then_some(decimal)
-    }
-
-    /// Its whole part times 10^`power`, and whether anything was cut off.
-    fn times(&self, power: i32) -> Option<(u64, bool)> {
-        let exponent = self.exponent.checked_add(power)?;
-        let steps = exponent.unsigned_abs();
-        if self.mantissa == 0 {
-            return Some((0, self.inexact));
-        }
-        if exponent >= 0 {
-            let value = 10u128.checked_pow(steps)?.checked_mul(self.mantissa)?;
-            return Some((u64::try_from(value).ok()?, self.inexact));
-        }
-        let Some(divisor) = 10u128.checked_pow(steps) else { return Some((0, true)) };
-        let value = u64::try_from(self.mantissa / divisor).ok()?;
-        Some((value, self.inexact || !self.mantissa.is_multiple_of(divisor)))
-    }
-}
-
-/// The `e-3` behind a number; nothing is 0.
-fn parse_exponent(text: &[u8]) -> Option<i32> {
-    let Some((_, text)) = text.split_first() else { return Some(0) };
-    let (negative, text) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        _ => (false, text),
-    };
-    // More than three digits are no number that a trace holds.
-    let value = digits(text).filter(|_| text.len() <= 3)?;
-    let value = i32::try_from(value).ok()?;
-    Some(if negative { -value } else { value })
 }
 
 #[cfg(test)]
@@ -321,67 +227,26 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_the_same_wherever_they_stand_in_a_word() {
+        let mut prng = crate::base::Prng::new(8);
+        for len in 0..200 {
+            let line: Vec<u8> =
+                (0..len).map(|_| b"ab,1 \0,\t\xff c,"[prng.below(12) as usize]).collect();
+            let text = |column: &[u8]| column.trim_ascii().escape_ascii().to_string();
+            let want: Vec<_> = line.split(|byte| *byte == b',').map(text).collect();
+            assert_eq!(split(Separator::Byte(b','), &line), want[..want.len().min(COLUMNS_MAX)]);
+            let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            let want: Vec<_> = words.map(text).collect();
+            assert_eq!(split(Separator::Blanks, &line), want[..want.len().min(COLUMNS_MAX)]);
+        }
+    }
+
+    #[test]
     fn columns_from_the_last() {
         let mut splitter = Splitter::new(Separator::Byte(b','));
         let fields = splitter.split(b"a,b,c");
         assert_eq!((fields.last_but(0), fields.last_but(2)), (&b"c"[..], &b"a"[..]));
         assert_eq!((fields.last_but(3), fields.get(3)), (&b""[..], &b""[..]));
         assert_eq!(fields.line(), b"a,b,c");
-    }
-
-    #[test]
-    fn whole_numbers_may_be_written_as_decimals() {
-        for (text, value) in [
-            (&b"0"[..], Some(0)),
-            (b"4096", Some(4096)),
-            (b"4096.0", Some(4096)),
-            (b"4096.", Some(4096)),
-            (b"1.5e3", Some(1500)),
-            (b"1E+2", Some(100)),
-            (b"9999999999999999999", Some(9_999_999_999_999_999_999)),
-            (b"18446744073709551615", Some(u64::MAX)),
-            (b"18446744073709551615.000", Some(u64::MAX)),
-            (b"18446744073709551616", None),
-            (b"00000000000000000000000000001", Some(1)),
-            (b"1.5", None),
-            (b"1e-1", None),
-            (b"-1", None),
-            (b"", None),
-            (b".", None),
-            (b"e5", None),
-            (b"1e", None),
-            (b"1e9999999999", None),
-            (b"0x10", None),
-            (b"nan", None),
-            (b"inf", None),
-        ] {
-            assert_eq!(whole(text), value, "{}", text.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn decimals_are_exact_to_the_nanosecond() {
-        const S: u64 = 1_000_000_000;
-        for (text, unit, value) in [
-            (&b"0.551706"[..], S, Some(551_706_000)),
-            (b"1455591804.310701000", S, Some(1_455_591_804_310_701_000)),
-            (b"5.581152529", S, Some(5_581_152_529)),
-            (b"0.0000000019", S, Some(1)),
-            (b"13.191135", 1_000_000, Some(13_191_135)),
-            (b"1.2e-3", S, Some(1_200_000)),
-            (b"1.455591804310701E9", S, Some(1_455_591_804_310_701_000)),
-            (b".5", S, Some(500_000_000)),
-            (b"7", 1_000, Some(7_000)),
-            (b"0.1234567890123456789012345678901234567890", S, Some(123_456_789)),
-            (b"18446744073.709551615", S, Some(u64::MAX)),
-            (b"18446744073.709551616", S, None),
-            (b"1e300", S, None),
-            (b"1e-300", S, Some(0)),
-            (b"1.-5", S, None),
-            (b"-0.5", S, None),
-            (b"1.5.5", S, None),
-        ] {
-            assert_eq!(scaled(text, unit), value, "{}", text.escape_ascii());
-        }
     }
 }

@@ -1,9 +1,12 @@
 //! What the importers of research data sets share: rows of requests with a time and perhaps a
 //! response time, in files that are nearly in order of time.
 //!
+//! - `data_set`: what a format has of its own, and the importer that the rest makes of it;
 //! - [`clock`]: what a time column counts, told, documented or guessed with a warning;
-//! - [`fields`]: columns of a line and the numbers in them;
+//! - [`fields`] and [`numbers`]: columns of a line and the numbers in them, [eight bytes at a
+//!   time](swar);
 //! - [`text`] and [`binary`]: rows of lines, rows of fixed-size records;
+//! - [`streams`]: the streams of rows, by the names of their devices;
 //! - [`reorder`]: a window that puts the rows of one input in order of time;
 //! - [`emit`]: rows as issues and completions, in the order of a replay;
 //! - [`probe`]: whether the first lines look like a format.
@@ -13,18 +16,24 @@
 
 pub(super) mod binary;
 pub(super) mod clock;
+mod data_set;
 mod emit;
 pub(super) mod fields;
+mod numbers;
 pub(super) mod probe;
 mod reorder;
+pub(super) mod streams;
+mod swar;
 pub(super) mod text;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use self::clock::Clock;
+pub(super) use self::data_set::{About, DataSet};
 use self::emit::Emitter;
 use self::reorder::Reorder;
+use self::streams::KnownStreams;
 use super::job::Job;
 use super::note_condition;
 use super::source::Source;
@@ -65,6 +74,8 @@ pub(super) struct Context {
     pub clock: Clock,
     /// Rows read: the next tag.
     pub tags: u64,
+    /// Streams by the names of their devices.
+    pub known: KnownStreams,
 }
 
 /// The rows of one input.
@@ -109,7 +120,7 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
     let window = window.max(SORT_WINDOW_INPUT_ROWS_MIN);
     let several = inputs.len() > 1;
     job.put_in_order();
-    let mut context = Context { clock, tags: 0 };
+    let mut context = Context { clock, tags: 0, known: KnownStreams::default() };
     let mut inputs: Vec<_> =
         inputs.into_iter().map(|rows| Input { rows, window: Reorder::new(window) }).collect();
     if several {

@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::fields::{Fields, Splitter};
 use super::text::{LineFormat, Parsed, Skip, is_no_row};
+use crate::import::registry::Confidence;
 use crate::import::source::PROBE_BYTES;
 
 /// Lines that are looked at.
@@ -22,6 +23,15 @@ impl Looked {
     pub(in crate::import) fn fits(self) -> bool {
         self.fit > 0 && self.misfit <= self.fit * 3
     }
+}
+
+/// How sure the lines of `head` are of a format that little else looks like.
+pub(in crate::import) fn likely<F: LineFormat>(
+    head: &[u8],
+    format: F,
+    clock: Clock,
+) -> Option<Confidence> {
+    look(head, format, clock, |_, _| true).fits().then_some(Confidence::Likely)
 }
 
 /// Parses the whole lines of `head`; a row must also be as `also` wants it.

@@ -2,12 +2,12 @@
 
 use super::clock::Clock;
 use super::fields::{Fields, Separator, Splitter};
+use super::streams::Streams;
 use super::{Context, Row, Rows};
 use crate::base::{BlockOp, OpFlags, Result};
 use crate::import::job::{Job, line_place};
 use crate::import::lines::Lines;
 use crate::import::source::Source;
-use crate::trace::StreamId;
 
 /// Why a line is no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,89 +144,4 @@ impl<F: LineFormat> Rows for TextRows<F> {
 pub(super) fn is_no_row(format: &impl LineFormat, line: &[u8], fields: Fields<'_>) -> bool {
     let line = line.trim_ascii();
     line.is_empty() || line.starts_with(b"#") || format.is_header(fields)
-}
-
-/// Finds the streams of rows; that of the row before is found at once.
-#[derive(Default)]
-pub(in crate::import) struct Streams {
-    /// The name of the only device, when several inputs make it one of several.
-    input_name: Option<Vec<u8>>,
-    only: Option<StreamId>,
-    name: Vec<u8>,
-    last: Option<(Vec<u8>, StreamId)>,
-}
-
-impl Streams {
-    pub(in crate::import) fn new(source: &Source, several: bool) -> Self {
-        let name = source.path().file_name().unwrap_or_default();
-        let input_name = several.then(|| name.to_string_lossy().into_owned().into_bytes());
-        Self { input_name, only: None, name: Vec::new(), last: None }
-    }
-
-    /// The row of what was parsed, unless it cannot stand in a trace.
-    #[inline]
-    pub(in crate::import) fn row(
-        &mut self,
-        parsed: &Parsed<'_>,
-        context: &mut Context,
-        job: &mut Job<'_>,
-        place: impl Fn() -> String,
-    ) -> Result<Option<Row>> {
-        let Some(stream) = self.stream(parsed.device, job, &place)? else { return Ok(None) };
-        if let Some(op) = parsed.op
-            && !job.accepts(op, parsed.offset, parsed.len, &place)
-        {
-            return Ok(None);
-        }
-        if context.tags == 0 {
-            context.clock.describe(job);
-        }
-        let tag = parsed.tag.unwrap_or(context.tags);
-        context.tags += 1;
-        let &Parsed { time, op, flags, offset, len, latency, .. } = parsed;
-        let latency = latency.unwrap_or(Row::NO_LATENCY);
-        Ok(Some(Row { time, offset, len, latency, tag, stream, flags, op }))
-    }
-
-    #[inline]
-    fn stream(
-        &mut self,
-        device: Device<'_>,
-        job: &mut Job<'_>,
-        place: &impl Fn() -> String,
-    ) -> Result<Option<StreamId>> {
-        let name = match device {
-            Device::Only => return self.only(job, place),
-            Device::Name(name) => name,
-            Device::Pair(first, between, second) => {
-                self.name.clear();
-                self.name.extend_from_slice(first);
-                self.name.push(between);
-                self.name.extend_from_slice(second);
-                &self.name
-            }
-        };
-        if let Some((last, id)) = &self.last
-            && last == name
-        {
-            return Ok(Some(*id));
-        }
-        let found = job.stream(name, None, place)?;
-        if let Some(id) = found {
-            let (last, last_id) = self.last.get_or_insert_with(|| (Vec::new(), id));
-            last.clear();
-            last.extend_from_slice(name);
-            *last_id = id;
-        }
-        Ok(found)
-    }
-
-    fn only(&mut self, job: &mut Job<'_>, place: &impl Fn() -> String) -> Result<Option<StreamId>> {
-        match (&self.input_name, self.only) {
-            (_, Some(id)) => return Ok(Some(id)),
-            (None, None) => self.only = Some(job.only_stream(None)?),
-            (Some(name), None) => self.only = job.stream(name, None, place)?,
-        }
-        Ok(self.only)
-    }
 }

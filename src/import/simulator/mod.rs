@@ -23,10 +23,10 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use super::dataset::{import_rows, lacks, probe};
+use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
 use super::lines::hex;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT, UNIT};
+use super::registry::{Confidence, TIME_UNIT, UNIT};
 use super::source::Source;
 use crate::base::{BlockOp, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
@@ -66,7 +66,7 @@ impl Reads {
 }
 
 /// One of the formats.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Preset {
     name: &'static str,
     description: &'static str,
@@ -122,10 +122,6 @@ impl Preset {
         if self.has_device { 5 } else { 4 }
     }
 
-    fn clock(&self, told: Option<TimeUnit>) -> Clock {
-        Clock::new(Epoch::Start, self.time_unit, told)
-    }
-
     /// Whether what the rows hold beside their shape is as this one has it.
     fn shape(&self, traits: Traits) -> Option<Confidence> {
         match (self.name, traits) {
@@ -157,27 +153,25 @@ struct Traits {
     rows: usize,
 }
 
-impl Importer for Preset {
-    fn name(&self) -> &'static str {
-        self.name
+impl DataSet for Preset {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            options: &[UNIT, TIME_UNIT],
+            lacks: lacks() | NotRecorded::COMPLETIONS,
+            ..About::of(self.name, self.description)
+        }
     }
 
-    fn description(&self) -> &'static str {
-        self.description
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, self.time_unit, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
-    }
-
-    fn options(&self) -> &'static [&'static str] {
-        &[UNIT, TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
         let mut traits = Traits { points: false, multiples: true, rows: 0 };
-        let rows = Rows { preset: self, unit_bytes: 1 };
-        let looked = probe::look(probe.head, rows, self.clock(None), |fields, row| {
+        let rows = Rows { preset: *self, unit_bytes: 1 };
+        let looked = probe::look(head, rows, self.clock(None), |fields, row| {
             traits.rows += 1;
             traits.points |= fields.get(0).contains(&b'.');
             traits.multiples &= row.offset % SECTOR_SIZE == 0 && row.len % SECTOR_SIZE == 0;
@@ -186,33 +180,31 @@ impl Importer for Preset {
         if looked.fits() { self.shape(traits) } else { None }
     }
 
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
         options: &ImportOptions,
         job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() | NotRecorded::COMPLETIONS);
+    ) -> Result<Vec<Self::Input>> {
         let unit_bytes = options.unit_bytes.unwrap_or(self.unit_bytes);
         let told = if options.unit_bytes.is_some() { ", as told" } else { "" };
         job.interpret(format!("preset: {} (--from names another)", self.name));
         job.interpret(format!("address and size: units of {unit_bytes} bytes{told}"));
         job.interpret(self.reads.words());
-        let rows = TextRows::all(sources, || Rows { preset: self, unit_bytes });
-        import_rows(rows, self.clock(options.time_unit), job)
+        Ok(TextRows::all(sources, || Rows { preset: *self, unit_bytes }))
     }
 }
 
-struct Rows<'p> {
-    preset: &'p Preset,
+pub(super) struct Rows {
+    preset: Preset,
     unit_bytes: u64,
 }
 
-impl LineFormat for Rows<'_> {
+impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Blanks;
 
     fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        let preset = self.preset;
+        let preset = &self.preset;
         if fields.len() != preset.columns() {
             return Err(Skip::Malformed("row has not the number of fields of its preset"));
         }

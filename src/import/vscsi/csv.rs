@@ -6,10 +6,10 @@ use crate::import::ImportOptions;
 use crate::import::dataset::clock::{Clock, Epoch, TimeUnit};
 use crate::import::dataset::fields::{Fields, Separator, whole};
 use crate::import::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
-use crate::import::dataset::{import_rows, lacks, probe};
+use crate::import::dataset::{About, DataSet, lacks, probe};
 use crate::import::job::Job;
 use crate::import::lines::hex;
-use crate::import::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use crate::import::registry::Confidence;
 use crate::import::source::Source;
 use crate::trace::NotRecorded;
 
@@ -18,42 +18,40 @@ const COLUMNS: usize = 5;
 /// The importer.
 pub struct VscsiCsv;
 
-impl Importer for VscsiCsv {
-    fn name(&self) -> &'static str {
-        "vscsi-csv"
+impl DataSet for VscsiCsv {
+    type Input = TextRows<Rows>;
+
+    fn about(&self) -> About {
+        About {
+            lacks: (lacks() - NotRecorded::FLUSHES) | NotRecorded::COMPLETIONS,
+            interpretation: &["lbn: units of 512 bytes; size: bytes; op: SCSI code in hexadecimal"],
+            ..About::of(
+                "vscsi-csv",
+                "CloudPhysics traces as CSV: version,time,op,size,lbn (op in hexadecimal)",
+            )
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "CloudPhysics traces as CSV: version,time,op,size,lbn (op in hexadecimal)"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::S, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
-    }
-
-    fn options(&self) -> &'static [&'static str] {
-        &[TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let first = probe::whole_lines(probe.head).next()?.trim_ascii();
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        let first = probe::whole_lines(head).next()?.trim_ascii();
         first.eq_ignore_ascii_case(b"version,time,op,size,lbn").then_some(Confidence::Certain)
     }
 
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
-        options: &ImportOptions,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks((lacks() - NotRecorded::FLUSHES) | NotRecorded::COMPLETIONS);
-        job.interpret("lbn: units of 512 bytes; size: bytes; op: SCSI code in hexadecimal");
-        let clock = Clock::new(Epoch::Start, TimeUnit::S, options.time_unit);
-        import_rows(TextRows::all(sources, || Rows), clock, job)
+        _options: &ImportOptions,
+        _job: &mut Job<'_>,
+    ) -> Result<Vec<Self::Input>> {
+        Ok(TextRows::all(sources, || Rows))
     }
 }
 
-struct Rows;
+pub(in crate::import) struct Rows;
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');

@@ -25,16 +25,16 @@ use super::ImportOptions;
 use super::dataset::binary::{RecordFormat, RecordRows};
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::text::{NOT_A_NUMBER, Parsed, Skip};
-use super::dataset::{import_rows, lacks};
+use super::dataset::{About, DataSet, lacks};
 use super::job::Job;
-use super::registry::{Confidence, Importer, Probe, TIME_UNIT};
+use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, Error, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
 
 /// The version of a trace's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+pub(super) enum Version {
     V1,
     V2,
 }
@@ -121,35 +121,31 @@ fn operation(command: u8) -> Result<BlockOp, Skip> {
 /// The importer of the binary format.
 pub struct Vscsi;
 
-impl Importer for Vscsi {
-    fn name(&self) -> &'static str {
-        "vscsi"
+impl DataSet for Vscsi {
+    type Input = RecordRows<Version>;
+
+    fn about(&self) -> About {
+        About {
+            lacks: lacks() - NotRecorded::FLUSHES,
+            interpretation: &["lbn: units of 512 bytes; len: bytes"],
+            ..About::of("vscsi", "CloudPhysics vscsi traces, binary, versions 1 and 2")
+        }
     }
 
-    fn description(&self) -> &'static str {
-        "CloudPhysics vscsi traces, binary, versions 1 and 2"
+    fn clock(&self, told: Option<TimeUnit>) -> Clock {
+        Clock::new(Epoch::Start, TimeUnit::Us, told)
     }
 
-    fn takes_several(&self) -> bool {
-        true
+    fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        Version::of(head).map(|_| Confidence::Likely)
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[TIME_UNIT]
-    }
-
-    fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        Version::of(probe.head).map(|_| Confidence::Likely)
-    }
-
-    fn import(
+    fn inputs(
         &self,
         sources: Vec<Source>,
-        options: &ImportOptions,
+        _options: &ImportOptions,
         job: &mut Job<'_>,
-    ) -> Result<()> {
-        job.lacks(lacks() - NotRecorded::FLUSHES);
-        job.interpret("lbn: units of 512 bytes; len: bytes");
+    ) -> Result<Vec<Self::Input>> {
         let several = sources.len() > 1;
         let mut inputs = Vec::with_capacity(sources.len());
         for mut source in sources {
@@ -163,8 +159,7 @@ impl Importer for Vscsi {
             }
             inputs.push(RecordRows::new(source, version, several));
         }
-        let clock = Clock::new(Epoch::Start, TimeUnit::Us, options.time_unit);
-        import_rows(inputs, clock, job)
+        Ok(inputs)
     }
 }
 
