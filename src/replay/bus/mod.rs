@@ -6,11 +6,13 @@
 //! - [`policy`]: what a recorded read asks of the machine, and the table of free-running counters
 //!   with the reason of each;
 //! - [`regions`]: which device and register an access belongs to, and which devices are modelled;
-//! - [`engine`]: the test thread's loop; [`memory`], [`interrupts`]: its parts that are no
-//!   accesses; [`command`]: what was done to a machine from outside; [`tally`]: what differed.
+//! - [`walk`]: the test thread's loop; [`engine`]: one machine held to the recording, [`against`]:
+//!   two held to each other; [`access`], [`memory`], [`interrupts`]: what is done at an event;
+//!   [`command`]: what was done to a machine from outside; [`tally`]: what differed.
 //!
 //! A mismatch in a port changes nothing in what is replayed after it: a recording has no branches.
 
+pub mod access;
 pub mod against;
 pub mod command;
 pub mod engine;
@@ -22,6 +24,7 @@ pub mod policy;
 pub mod regions;
 pub mod session;
 pub mod tally;
+pub mod walk;
 
 #[cfg(test)]
 mod death_tests;
