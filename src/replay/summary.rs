@@ -17,7 +17,7 @@ use crate::report::{
     FaultReport, ImageReport, MachineReport, Report, RunStats, TimingReport, TimingStatus,
     TraceReport,
 };
-use crate::trace::{NotRecorded, Trace};
+use crate::trace::NotRecorded;
 
 impl Session<'_> {
     /// Fills the report from what the run left behind: a target of `size` bytes; `checked`: every
@@ -30,7 +30,7 @@ impl Session<'_> {
         report.options = config.given.clone();
         report.settings = config.settings.clone();
         report.seed = config.seed;
-        report.trace = trace_report(config, &self.trace);
+        report.trace = TraceReport::of(&self.trace);
         report.target = self.target.report(config, size);
         report.fault = self.target.fault_report();
         report.comparison = self.comparison.as_deref().map(|image| ImageReport {
@@ -206,19 +206,6 @@ pub(super) fn machine_report(
         transport: driver.map_or("", VirtioBlk::interface).to_owned(),
         features: driver.map_or_else(Vec::new, |driver| feature_names(driver.features())),
         details,
-    }
-}
-
-fn trace_report(config: &Config, trace: &Trace) -> TraceReport {
-    TraceReport {
-        path: config.trace.display().to_string(),
-        format: trace.header().source_format.clone(),
-        events: trace.events(),
-        sha256: None,
-        truncated: trace.truncation().map(|cut| {
-            format!("{} ({} bytes after offset {} lost)", cut.why, cut.bytes_lost, cut.offset)
-        }),
-        not_recorded: trace.summary().not_recorded.names(),
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::against::{AcceptedGroup, AgainstCase, AgainstStatus, AgainstTests};
-use super::against_text::{accepted, died, different, times};
-use super::suite_text::printable;
+use super::against_text::{accepted, died, different};
+use super::lines::{self, printable, times};
 
 /// Registers of one case that are shown; JSON has them all.
 const GROUPS_SHOWN: usize = 20;
@@ -42,10 +42,10 @@ pub fn case(case: &AgainstCase) -> String {
     for group in case.differences.iter().take(GROUPS_SHOWN) {
         different(&mut below, group);
     }
-    let more = case.differences.len().saturating_sub(GROUPS_SHOWN) as u64;
-    let more = more.saturating_add(case.differences_unlisted);
-    if more > 0 {
-        let _ = writeln!(below, "and {more} more registers with differences");
+    if let Some(more) =
+        lines::more(case.differences.len(), GROUPS_SHOWN, case.differences_unlisted)
+    {
+        let _ = writeln!(below, "{more}");
     }
     if let Some(death) = &case.died {
         died(&mut below, death);

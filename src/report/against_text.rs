@@ -5,15 +5,8 @@ use std::fmt::Write as _;
 use super::against::{
     AcceptedGroup, AgainstReport, Difference, DifferenceGroup, PairCounts, PairDeath, PairRegion,
 };
-use super::suite_text::printable;
-use super::text::table;
+use super::lines::{self, GROUPS_SHOWN, RegionRow, line, printable, times};
 use crate::base::units::human_nanos;
-
-/// Groups shown; JSON has them all.
-const GROUPS_SHOWN: usize = 40;
-
-/// Regions shown; JSON has them all.
-const REGIONS_SHOWN: usize = 60;
 
 /// The text of a report.
 pub fn render(report: &AgainstReport) -> String {
@@ -30,67 +23,30 @@ pub fn render(report: &AgainstReport) -> String {
     out
 }
 
-fn line(out: &mut String, key: &str, value: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{key:<12} {value}");
-}
-
 fn head(out: &mut String, report: &AgainstReport) {
-    let trace = &report.trace;
-    line(out, "trace", &format!("{} ({}, {} events)", trace.path, trace.format, trace.events));
-    if let Some(why) = &trace.truncated {
-        line(out, "", &format!("ends early: {why}"));
-    }
+    lines::trace(out, &report.trace);
     let [first, second] = &report.machines;
     line(out, "machine A", &printable(first));
     line(out, "machine B", &printable(second));
-    if !report.complete {
-        let why = if report.interrupted { "interrupted" } else { "NOT COMPLETE" };
-        line(out, "run", &format!("{why}: what follows is what was done until then"));
-    }
-    let done = &report.done;
-    let mut what = format!("{} reads, {} writes", done.reads, done.writes);
-    for (count, name) in [
-        (done.memory_writes, "memory writes"),
-        (done.memory_checks, "memory checks"),
-        (done.interrupts, "interrupts"),
-        (done.acknowledges, "acknowledges"),
-        (done.steps, "clock steps"),
-    ] {
-        if count > 0 {
-            let _ = write!(what, ", {count} {name}");
-        }
-    }
+    lines::incomplete(out, report.complete, report.interrupted);
     let [ours, theirs] = report.time_grades.map(|grade| grade.name());
-    let duration = human_nanos(report.duration_ns);
+    let (what, duration) = (lines::done(&report.done), human_nanos(report.duration_ns));
     line(out, "done", &format!("{what} in {duration} (A {ours}, B {theirs})"));
 }
 
 fn regions(out: &mut String, title: &str, regions: &[&PairRegion], sum: &PairCounts) {
-    let titles = [title, "device", "writes", "reads", "equal", "accepted", "different"];
-    let mut rows = vec![titles.map(str::to_owned).to_vec()];
-    for region in regions.iter().take(REGIONS_SHOWN) {
-        rows.push(row(&region.name, &region.device, region.writes, &region.reads));
-    }
-    let writes = regions.iter().map(|region| region.writes).sum();
-    let all = match regions.len().saturating_sub(REGIONS_SHOWN) {
-        0 => "all".to_owned(),
-        hidden => format!("all, {hidden} not shown"),
-    };
-    rows.push(row(&all, "", writes, sum));
-    let _ = write!(out, "\n{}", table(&rows));
+    let rows: Vec<_> = regions.iter().map(|region| row(region)).collect();
+    let columns = ["reads", "equal", "accepted", "different"];
+    lines::regions(out, (title, columns), &rows, counts(sum));
 }
 
-fn row(name: &str, device: &str, writes: u64, reads: &PairCounts) -> Vec<String> {
-    let PairCounts { reads, equal, accepted, different } = *reads;
-    let mut row = vec![printable(name), device.to_owned()];
-    row.extend([writes, reads, equal, accepted, different].map(|n| n.to_string()));
-    row
+fn row(region: &PairRegion) -> RegionRow<'_, 4> {
+    let PairRegion { name, device, writes, reads, .. } = region;
+    RegionRow { name, device, writes: *writes, reads: counts(reads) }
 }
 
-/// `3 times`, `once`.
-pub fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+fn counts(&PairCounts { reads, equal, accepted, different }: &PairCounts) -> [u64; 4] {
+    [reads, equal, accepted, different]
 }
 
 /// One difference in a line.
@@ -133,10 +89,9 @@ fn groups(out: &mut String, report: &AgainstReport) {
         out.push('\n');
         different(out, group);
     }
-    let more = report.differences.len().saturating_sub(GROUPS_SHOWN) as u64;
-    let more = more.saturating_add(report.differences_unlisted);
-    if more > 0 {
-        let _ = writeln!(out, "\nand {more} more registers with differences");
+    let shown = lines::more(report.differences.len(), GROUPS_SHOWN, report.differences_unlisted);
+    if let Some(more) = shown {
+        let _ = writeln!(out, "\n{more}");
     }
     if let Some(death) = &report.died {
         out.push('\n');
@@ -146,11 +101,7 @@ fn groups(out: &mut String, report: &AgainstReport) {
 
 /// The end of a machine.
 pub(super) fn died(out: &mut String, PairDeath { machine, death }: &PairDeath) {
-    let name = if *machine == 0 { 'A' } else { 'B' };
-    let _ = writeln!(out, "machine_died: {name}, at event {}", death.event);
-    for line in death.obituary.lines() {
-        let _ = writeln!(out, "  {}", printable(&line));
-    }
+    lines::died(out, if *machine == 0 { "A, " } else { "B, " }, death);
 }
 
 fn tail(out: &mut String, report: &AgainstReport) {

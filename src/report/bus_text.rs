@@ -2,15 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::bus::{BusReport, Death, MismatchReport, ReadCounts, RegionReport, percent};
-use super::text::table;
+use super::bus::{BusReport, MismatchReport, ReadCounts, RegionReport, percent};
+use super::lines::{self, GROUPS_SHOWN, RegionRow, line, printable, times};
 use crate::base::units::human_nanos;
-
-/// Groups of mismatches shown; JSON has them all.
-const GROUPS_SHOWN: usize = 40;
-
-/// Regions shown; JSON has them all.
-const REGIONS_SHOWN: usize = 60;
 
 /// The text of a report.
 pub fn render(report: &BusReport) -> String {
@@ -25,82 +19,45 @@ pub fn render(report: &BusReport) -> String {
     for group in report.mismatches.iter().take(GROUPS_SHOWN) {
         mismatch(&mut out, group);
     }
-    let more = report.mismatches.len().saturating_sub(GROUPS_SHOWN) as u64;
-    let more = more.saturating_add(report.mismatches_unlisted);
-    if more > 0 {
-        let _ = writeln!(out, "\nand {more} more registers with differences");
+    let shown = lines::more(report.mismatches.len(), GROUPS_SHOWN, report.mismatches_unlisted);
+    if let Some(more) = shown {
+        let _ = writeln!(out, "\n{more}");
     }
-    if let Some(Death { event, obituary }) = &report.died {
-        let _ = writeln!(out, "\nmachine_died: at event {event}");
-        for line in obituary.lines() {
-            let _ = writeln!(out, "  {}", printable(&line));
-        }
+    if let Some(death) = &report.died {
+        out.push('\n');
+        lines::died(&mut out, "", death);
     }
     tail(&mut out, report);
     out
 }
 
-fn line(out: &mut String, key: &str, value: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{key:<12} {value}");
-}
-
 fn head(out: &mut String, report: &BusReport) {
-    let trace = &report.trace;
-    line(out, "trace", &format!("{} ({}, {} events)", trace.path, trace.format, trace.events));
-    if let Some(why) = &trace.truncated {
-        line(out, "", &format!("ends early: {why}"));
-    }
-    line(out, "machine", &report.machine);
-    if !report.complete {
-        let why = if report.interrupted { "interrupted" } else { "NOT COMPLETE" };
-        line(out, "run", &format!("{why}: what follows is what was done until then"));
-    }
-    let done = &report.done;
-    let mut what = format!("{} reads, {} writes", done.reads, done.writes);
-    for (count, name) in [
-        (done.memory_writes, "memory writes"),
-        (done.memory_checks, "memory checks"),
-        (done.interrupts, "interrupts"),
-        (done.acknowledges, "acknowledges"),
-        (done.steps, "clock steps"),
-    ] {
-        if count > 0 {
-            let _ = write!(what, ", {count} {name}");
-        }
-    }
+    lines::trace(out, &report.trace);
+    line(out, "machine", &printable(&report.machine));
+    lines::incomplete(out, report.complete, report.interrupted);
     let (duration, grade) = (human_nanos(report.duration_ns), report.time_grade.name());
-    line(out, "done", &format!("{what} in {duration} ({grade})"));
+    line(out, "done", &format!("{} in {duration} ({grade})", lines::done(&report.done)));
 }
 
 fn regions(out: &mut String, title: &str, regions: &[&RegionReport], sum: &ReadCounts) {
-    let titles = [title, "device", "writes", "reads", "equal", "within", "ignored", "different"];
-    let mut rows = vec![titles.map(str::to_owned).to_vec()];
-    for region in regions.iter().take(REGIONS_SHOWN) {
-        rows.push(row(&region.name, &region.device, region.writes, &region.reads));
-    }
-    let writes = regions.iter().map(|region| region.writes).sum();
-    let hidden = regions.len().saturating_sub(REGIONS_SHOWN);
-    let all = match hidden {
-        0 => "all".to_owned(),
-        hidden => format!("all, {hidden} not shown"),
-    };
-    rows.push(row(&all, "", writes, sum));
-    let _ = write!(out, "\n{}", table(&rows));
+    let rows: Vec<_> = regions.iter().map(|region| row(region)).collect();
+    let columns = ["reads", "equal", "within", "ignored", "different"];
+    lines::regions(out, (title, columns), &rows, counts(sum));
 }
 
-fn row(name: &str, device: &str, writes: u64, reads: &ReadCounts) -> Vec<String> {
-    let ReadCounts { reads, equal, within, ignored, different } = *reads;
-    let mut row = vec![printable(name), device.to_owned()];
-    row.extend([writes, reads, equal, within, ignored, different].map(|n| n.to_string()));
-    row
+fn row(region: &RegionReport) -> RegionRow<'_, 5> {
+    let RegionReport { name, device, writes, reads, .. } = region;
+    RegionRow { name, device, writes: *writes, reads: counts(reads) }
+}
+
+fn counts(&ReadCounts { reads, equal, within, ignored, different }: &ReadCounts) -> [u64; 5] {
+    [reads, equal, within, ignored, different]
 }
 
 fn mismatch(out: &mut String, group: &MismatchReport) {
     let MismatchReport { region, register, count, first } = group;
-    let times = if *count == 1 { "once" } else { "times" };
-    let count = if *count == 1 { String::new() } else { format!("{count} ") };
-    let _ = writeln!(out, "\n{} {register}: different {count}{times}", printable(region));
+    let (region, count) = (printable(region), times(*count));
+    let _ = writeln!(out, "\n{region} {register}: different {count}");
     for one in first {
         let _ = writeln!(
             out,
@@ -148,13 +105,4 @@ fn tail(out: &mut String, report: &BusReport) {
         (_, _, n) => format!("PASS with {n} divergences{wanted}"),
     };
     line(out, "verdict", &word);
-}
-
-/// Text out of a file, safe for a terminal.
-fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { safe.extend(c.escape_debug()) } else { safe.push(c) }
-    }
-    safe
 }

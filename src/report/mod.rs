@@ -8,6 +8,7 @@ pub mod bus_text;
 pub mod histogram;
 pub mod json;
 pub mod junit;
+pub mod lines;
 pub mod qtest_log;
 pub mod qtest_log_text;
 pub mod stats;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{BlockOp, TimeGrade};
 use crate::oracle::verdict::Verdict;
+use crate::trace::{Trace, Truncation};
 pub use histogram::Histogram;
 pub use stats::RunStats;
 
@@ -199,6 +201,23 @@ pub struct TraceReport {
     /// What it does not record.
     #[serde(default)]
     pub not_recorded: Vec<String>,
+}
+
+impl TraceReport {
+    /// What `trace` says of itself.
+    pub fn of(trace: &Trace) -> Self {
+        let lost = |cut: &Truncation| {
+            format!("{} ({} bytes after offset {} lost)", cut.why, cut.bytes_lost, cut.offset)
+        };
+        Self {
+            path: trace.path().display().to_string(),
+            format: trace.header().source_format.clone(),
+            events: trace.events(),
+            sha256: None,
+            truncated: trace.truncation().map(lost),
+            not_recorded: trace.summary().not_recorded.names(),
+        }
+    }
 }
 
 /// An image of a run.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::lines::line;
 use super::qtest_log::{Outcome, QtestLogReport};
 use crate::base::shell;
 
@@ -19,11 +20,6 @@ pub fn render(report: &QtestLogReport) -> String {
     finding(&mut out, report);
     line(&mut out, "verdict", &verdict(report));
     out
-}
-
-fn line(out: &mut String, key: &str, value: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{key:<12} {value}");
 }
 
 fn head(out: &mut String, report: &QtestLogReport) {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::lines::printable;
 use crate::base::TimeGrade;
 use crate::base::units::human_nanos;
 use crate::suite::{CaseResult, Finding, Status, SuiteReport};
@@ -69,18 +70,5 @@ pub fn summary(report: &SuiteReport) -> String {
 pub fn render(report: &SuiteReport) -> String {
     let mut out: String = report.cases.iter().map(case).collect();
     out.push_str(&summary(report));
-    out
-}
-
-/// Text on one line that no terminal takes for a command.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
     out
 }

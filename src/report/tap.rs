@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::suite_text::{finding, printable};
+use super::lines::printable;
+use super::suite_text::finding;
 use crate::suite::{CaseResult, Status, SuiteReport};
 
 /// The whole report.

@@ -192,7 +192,7 @@ fn tables_align() {
     let row = |cells: &[&str]| cells.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
     let rows = [row(&["op", "n"]), row(&["write-zeroes", "1"]), row(&["x", "12345"])];
     assert_eq!(
-        text::table(&rows),
+        lines::table(&rows),
         "op                n\nwrite-zeroes      1\nx             12345\n"
     );
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::lines::{self, line, table};
 use super::{Histogram, OpReport, Report};
 use crate::base::units::{human_bytes, human_nanos};
 use crate::oracle::finding::Finding;
@@ -31,17 +32,8 @@ pub fn render(report: &Report) -> String {
     out
 }
 
-fn line(out: &mut String, key: &str, value: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{key:<12} {value}");
-}
-
 fn head(out: &mut String, report: &Report) {
-    let trace = &report.trace;
-    line(out, "trace", &format!("{} ({}, {} events)", trace.path, trace.format, trace.events));
-    if let Some(why) = &trace.truncated {
-        line(out, "", &format!("ends early: {why}"));
-    }
+    lines::trace(out, &report.trace);
     let machine = &report.machine;
     let parts = [&machine.kind, &machine.board, &machine.device, &machine.transport];
     let words: Vec<&str> = parts.iter().map(|s| s.as_str()).filter(|s| !s.is_empty()).collect();
@@ -55,36 +47,11 @@ fn head(out: &mut String, report: &Report) {
     let size = human_bytes(target.size);
     let target = format!("{} ({}, {size}{made})", target.path, target.format);
     line(out, "target", target.trim_start());
-    if !report.complete {
-        let why = if report.interrupted { "interrupted" } else { "NOT COMPLETE" };
-        line(out, "run", &format!("{why}: what follows is what was done until then"));
-    }
+    lines::incomplete(out, report.complete, report.interrupted);
     let duration = human_nanos(report.duration_ns);
     let what =
         format!("{} requests in {duration} ({})", report.requests(), report.time_grade.name());
     line(out, "done", &what);
-}
-
-/// Columns to the width of their widest cell; the first to the left, the others to the right.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut text = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let _ = match column {
-                0 => write!(text, "{cell:<width$}"),
-                _ => write!(text, "  {cell:>width$}"),
-            };
-        }
-        out.push_str(text.trim_end());
-        out.push('\n');
-    }
-    out
 }
 
 fn operations(out: &mut String, report: &Report) {

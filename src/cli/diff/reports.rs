@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use crate::base::{BlockOp, Result};
-use crate::report::text::table;
+use crate::report::lines::table;
 use crate::report::threshold::{METRICS, Metric, Threshold};
 use crate::report::{Report, TimingStatus};
 

@@ -7,6 +7,7 @@ use super::profile_text;
 use crate::base::BlockOp;
 use crate::base::units::{human_bytes, human_nanos};
 use crate::import::summary::counted;
+use crate::report::lines::printable;
 
 /// Streams printed one by one; `--format json` has all of them.
 const STREAMS_SHOWN: usize = 16;
@@ -141,13 +142,4 @@ impl Page {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "  {label:<13} {}", printable(text));
     }
-}
-
-/// Text out of a file, safe for a terminal: control characters are escaped.
-fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { safe.extend(c.escape_debug()) } else { safe.push(c) }
-    }
-    safe
 }

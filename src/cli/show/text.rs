@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Request;
 use crate::base::units::human_nanos;
 use crate::base::{BusSpace, Nanos};
-use crate::report::suite_text::printable;
+use crate::report::lines::printable;
 use crate::trace::{Event, Issue, MemoryEvent, MemoryOp, PayloadRef, StreamInfo};
 
 /// Nanoseconds of a second.
