@@ -90,6 +90,9 @@ impl DirectIo {
     }
 
     /// A direct read ends short at the end of the file, perhaps off the alignment.
+    ///
+    /// # Safety
+    /// As for [`DirectIo::read`]: every buffer is writable memory.
     unsafe fn read_aligned(&self, fd: RawFd, bufs: &[libc::iovec], offset: u64) -> io::Result<u64> {
         let total = total_raw(bufs);
         // SAFETY: as for `read`.

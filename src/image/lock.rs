@@ -43,7 +43,8 @@ const NOT_SHARED: u8 = BLK_PERM_WRITE | BLK_PERM_RESIZE;
 /// while after the program itself is gone: whoever starts the next one at once should not fail.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// From one look to the next.
+/// From one look to the next. Nothing tells when a lock goes: one that waits (F_OFD_SETLKW) has no
+/// time limit, and would be taken where others' bytes are only to be looked at.
 const NAP: Duration = Duration::from_millis(5);
 
 /// Takes QEMU's locks on `file` for reading, or for writing too; an image that somebody else

@@ -265,14 +265,17 @@ impl UringQueue {
 
     /// A request that direct I/O cannot do as it is: a whole-block rewrite in this thread, with
     /// nothing of this queue under way that it could undo.
-    fn submit_unaligned(
+    ///
+    /// # Safety
+    /// As for [`IoQueue::submit`]; it is done when this returns.
+    unsafe fn submit_unaligned(
         &mut self,
         op: QueuedOp,
         offset: u64,
         bufs: &[libc::iovec],
     ) -> io::Result<Option<io::Result<()>>> {
         if op == QueuedOp::Read {
-            // SAFETY: the contract of `submit`.
+            // SAFETY: the buffers are the caller's to have written to.
             return Ok(Some(unsafe { self.file.read_raw(bufs, offset) }));
         }
         self.drain()?;
@@ -285,6 +288,8 @@ impl UringQueue {
 }
 
 impl IoQueue for UringQueue {
+    // SAFETY: the caller keeps the buffers, as the trait asks, until the kernel's completion is
+    // reaped; what is done at once is done before this returns.
     unsafe fn submit(
         &mut self,
         token: u64,
@@ -306,7 +311,8 @@ impl IoQueue for UringQueue {
             return Ok(Some(Ok(())));
         }
         if self.file.direct.as_ref().is_some_and(|d| !d.is_aligned(bufs, offset)) {
-            return self.submit_unaligned(op, offset, bufs);
+            // SAFETY: the caller's promise is passed on.
+            return unsafe { self.submit_unaligned(op, offset, bufs) };
         }
         let mut done = 0;
         if self.inline_cached {

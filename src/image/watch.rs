@@ -145,6 +145,7 @@ impl WatchedQueue {
 }
 
 impl IoQueue for WatchedQueue {
+    // SAFETY: the caller's promise, of the trait, is all that the inner queue asks for.
     unsafe fn submit(
         &mut self,
         token: u64,

@@ -1,7 +1,11 @@
 //! Processes that a test starts, and those that they start.
 
 use std::process::{Child, Output};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How long anything may take that comes by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,16 +40,16 @@ pub fn child_with(parent: &mut Child, word: &str) -> i32 {
 }
 
 /// Its output; it must end by itself.
-pub fn finish(mut child: Child) -> Output {
-    let end = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > end {
-            child.kill().unwrap();
-            panic!("it hangs: {:?}", child.wait_with_output());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.wait_with_output().unwrap()
+pub fn finish(child: Child) -> Output {
+    let pid = Pid::from_raw(child.id() as i32);
+    let (tell, ended) = channel();
+    let reader = std::thread::spawn(move || tell.send(child.wait_with_output().unwrap()));
+    let Ok(out) = ended.recv_timeout(PATIENCE) else {
+        kill(pid, Signal::SIGKILL).unwrap();
+        panic!("it hangs: {:?}", ended.recv());
+    };
+    reader.join().unwrap().unwrap();
+    out
 }
 
 /// Whether a process runs.

@@ -117,7 +117,8 @@ impl Process {
                 return None;
             }
             let Some(pidfd) = &self.pidfd else {
-                // A kernel without pidfd_open (before 5.3).
+                // A kernel without pidfd_open (before 5.3) has nothing to wait for with a time
+                // limit but SIGCHLD, which is the whole program's.
                 std::thread::sleep(left.min(Duration::from_millis(1)));
                 continue;
             };

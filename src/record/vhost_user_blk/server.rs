@@ -33,6 +33,9 @@ const NEED_REPLY: u32 = 0x8;
 /// How long the end of the thread is waited for.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Milliseconds from a front-end that could not be taken to the next attempt.
+const ACCEPT_AGAIN_MS: u16 = 100;
+
 struct Shared {
     backend: Arc<Mutex<Backend>>,
     news: Arc<News>,
@@ -126,9 +129,10 @@ impl Shared {
                 Ok((stream, _)) => self.session(stream),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    // Out of descriptors, say: the next attempt may find some.
+                    // Out of descriptors, say: the next attempt, a while from now, may find some.
                     self.news.say(format!("a front-end was not taken: {error}"));
-                    std::thread::sleep(Duration::from_millis(100));
+                    let mut wake = [PollFd::new(self.wake.fd(), PollFlags::POLLIN)];
+                    let _ = poll(&mut wake, ACCEPT_AGAIN_MS);
                 }
             }
         }

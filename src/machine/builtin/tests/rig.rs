@@ -134,9 +134,12 @@ struct TestQueue {
     waiting: VecDeque<(u64, QueuedOp, u64, *const [libc::iovec])>,
 }
 
+// SAFETY: the pointers among `waiting` are of buffers that `submit`'s caller keeps for this queue,
+// in whichever thread it is reaped.
 unsafe impl Send for TestQueue {}
 
 impl IoQueue for TestQueue {
+    // SAFETY: the caller's promise, of the trait, is kept for `reap`.
     unsafe fn submit(
         &mut self,
         token: u64,
@@ -158,13 +161,18 @@ impl IoQueue for TestQueue {
         for (token, op, offset, bufs) in self.waiting.drain(..) {
             let (list, len) = (bufs.cast::<libc::iovec>(), bufs.len());
             let result = match op {
-                QueuedOp::Read => self.image.read(
-                    unsafe { std::slice::from_raw_parts_mut(list.cast_mut().cast(), len) },
-                    offset,
-                ),
-                QueuedOp::Write => self
-                    .image
-                    .write(unsafe { std::slice::from_raw_parts(list.cast(), len) }, offset),
+                QueuedOp::Read => {
+                    // SAFETY: IoSliceMut is laid out as iovec (std), and the caller of `submit`
+                    // promised that nothing else touches the buffers until this token comes back.
+                    let bufs =
+                        unsafe { std::slice::from_raw_parts_mut(list.cast_mut().cast(), len) };
+                    self.image.read(bufs, offset)
+                }
+                QueuedOp::Write => {
+                    // SAFETY: as above, of IoSlice.
+                    let bufs = unsafe { std::slice::from_raw_parts(list.cast(), len) };
+                    self.image.write(bufs, offset)
+                }
                 QueuedOp::Flush => self.image.flush(),
             };
             done.push((token, result));
