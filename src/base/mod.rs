@@ -6,6 +6,7 @@ pub mod bus;
 pub mod child;
 pub mod clock;
 pub mod error;
+pub mod hash;
 pub mod limits;
 pub mod ops;
 pub mod options;

@@ -51,7 +51,8 @@ impl Made {
         self.event(Event::Mark(Mark { time, stream, text: payload, text_len }));
     }
 
-    fn write(&self) -> (tempfile::TempDir, Trace) {
+    /// The trace, in a folder of its own.
+    pub fn write(&self) -> (tempfile::TempDir, Trace) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.qtrace");
         let mut writer = TraceWriter::create(&path, self.header.clone()).unwrap();

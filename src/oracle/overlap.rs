@@ -7,39 +7,15 @@
 //! - when a write is answered, it is a candidate for the final content, and so stays each candidate
 //!   that raced with it (the two were in flight together); any other is overwritten for good.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 
 use super::extents::Piece;
 use super::version::Version;
 use super::{PlannedRequest, Verify};
-use crate::base::prng::mix;
+use crate::base::hash::OwnMap;
 
 /// Contested ranges kept apart; the content of further ones counts as unknown.
 pub const CONTESTED_MAX: usize = 64 << 10;
-
-/// Hashes a token. Tokens come from our own engine: nobody can choose colliding ones.
-#[derive(Default)]
-pub struct TokenHasher(u64);
-
-impl Hasher for TokenHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = mix(self.0 ^ u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = mix(value);
-    }
-}
-
-/// A map by token.
-pub type ByToken<T> = HashMap<u64, T, BuildHasherDefault<TokenHasher>>;
 
 /// A request without an answer.
 #[derive(Debug)]
@@ -69,7 +45,7 @@ pub fn shared(a: (u64, u64), b: (u64, u64)) -> Option<(u64, u64)> {
 /// All requests in flight.
 #[derive(Default)]
 pub struct Flight {
-    requests: ByToken<InFlight>,
+    requests: OwnMap<u64, InFlight>,
 }
 
 impl Flight {

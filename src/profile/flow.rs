@@ -81,6 +81,15 @@ pub struct Slice {
     max: u64,
 }
 
+impl Slice {
+    /// So many are under way for a time; nanoseconds.
+    #[inline]
+    fn stay(&mut self, depth: u64, time: f64) {
+        self.area += depth as f64 * time;
+        self.max = self.max.max(depth);
+    }
+}
+
 /// Gathers the flow.
 pub(super) struct Flow {
     timed: bool,
@@ -88,6 +97,9 @@ pub(super) struct Flow {
     first: u64,
     span: u64,
     slices: Vec<Slice>,
+    /// The slice of `now`, and the first moment beyond it: a division for each slice, not event.
+    slice: usize,
+    slice_end: u64,
     /// The latest time seen, and what was under way since.
     now: u64,
     depth: u64,
@@ -107,12 +119,14 @@ impl Flow {
     pub(super) fn new(trace: &Trace) -> Self {
         let (first, last) = trace.time_span().unwrap_or_default();
         let timed = !trace.summary().not_recorded.contains(NotRecorded::TIMES) && last > first;
-        Self {
+        let mut flow = Self {
             timed,
             answered: trace.totals().iter().any(|totals| totals.completes > 0),
             first: first.0,
             span: (last - first).max(1),
             slices: vec![Slice::default(); SLICES],
+            slice: 0,
+            slice_end: 0,
             now: first.0,
             depth: 0,
             depth_max: 0,
@@ -125,7 +139,9 @@ impl Flow {
             gap_squares: 0.0,
             requests: InFlight::default(),
             latency: Default::default(),
-        }
+        };
+        flow.slice_end = flow.end_of(0);
+        flow
     }
 
     fn slice_of(&self, time: u64) -> usize {
@@ -133,27 +149,48 @@ impl Flow {
         usize::try_from(at / u128::from(self.span)).unwrap_or(SLICES).min(SLICES - 1)
     }
 
+    /// The first moment beyond a slice; none is beyond the last.
+    fn end_of(&self, slice: usize) -> u64 {
+        if slice + 1 >= SLICES {
+            return u64::MAX;
+        }
+        let ends = ((slice as u128 + 1) * u128::from(self.span)).div_ceil(SLICES as u128);
+        self.first.saturating_add(u64::try_from(ends).unwrap_or(u64::MAX))
+    }
+
     /// Moves to `time`; what goes back in time is taken to happen now.
     #[inline]
     fn advance(&mut self, time: u64) {
-        if time <= self.now || !self.answered {
-            self.now = self.now.max(time);
+        if time <= self.now {
             return;
         }
+        if time >= self.slice_end {
+            self.pass_slices(time);
+        } else if self.answered
+            && let Some(slice) = self.slices.get_mut(self.slice)
+        {
+            slice.stay(self.depth, (time - self.now) as f64);
+        }
+        self.now = time;
+    }
+
+    /// Moves into the slice of `time`, which is a later one.
+    fn pass_slices(&mut self, time: u64) {
         let width = self.span as f64 / SLICES as f64;
-        let (from, to) = (self.slice_of(self.now), self.slice_of(time));
-        let depth = self.depth;
+        let (from, to) = (self.slice, self.slice_of(time));
+        (self.slice, self.slice_end) = (to, self.end_of(to));
+        if !self.answered {
+            return;
+        }
         for at in from..=to {
             let start = (self.now - self.first) as f64;
             let end = (time - self.first) as f64;
             let left = if at == from { start } else { at as f64 * width };
             let right = if at == to { end } else { (at + 1) as f64 * width };
             if let Some(slice) = self.slices.get_mut(at) {
-                slice.area += depth as f64 * (right - left).max(0.0);
-                slice.max = slice.max.max(depth);
+                slice.stay(self.depth, (right - left).max(0.0));
             }
         }
-        self.now = time;
     }
 
     #[inline]
@@ -164,8 +201,7 @@ impl Flow {
         let time = issue.time.0;
         self.advance(time);
         self.arrivals += 1;
-        let at = self.slice_of(time);
-        if let Some(slice) = self.slices.get_mut(at) {
+        if let Some(slice) = self.slices.get_mut(self.slice) {
             slice.arrivals += 1;
         }
         if let Some(last) = self.last_arrival {
@@ -183,7 +219,7 @@ impl Flow {
             self.requests.issue(issue.stream, issue.tag, (issue.time, issue.op));
             self.depth = self.requests.len() as u64;
             self.depth_max = self.depth_max.max(self.depth);
-            if let Some(slice) = self.slices.get_mut(at) {
+            if let Some(slice) = self.slices.get_mut(self.slice) {
                 slice.max = slice.max.max(self.depth);
             }
         }
@@ -251,4 +287,64 @@ fn latencies(by_op: &[Fine; 6]) -> BTreeMap<&'static str, LatencyFacts> {
         max_ns: fine.max(),
     };
     answered.map(|(name, fine)| (name, facts(fine))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Prng;
+    use crate::export::testing::{Made, complete, issue};
+    use crate::trace::Event;
+
+    #[test]
+    fn slices_hold_what_arrives_and_is_under_way_in_them() {
+        const FIRST: u64 = 1_000;
+        const SPAN: u64 = 7_919;
+        let mut prng = Prng::new(3);
+        let mut requests = vec![(0, 3), (SPAN - 5, SPAN)];
+        // Long ones over many slices, and gaps with none.
+        requests.extend((0..200).map(|_| {
+            let from = prng.below(SPAN / 2);
+            let longest = 1 + prng.below(900);
+            (from, (from + prng.below(longest)).min(SPAN))
+        }));
+        let mut events: Vec<(u64, bool, u64)> = Vec::new();
+        for (tag, (from, to)) in (0..).zip(&requests) {
+            events.extend([(*from, false, tag), (*to, true, tag)]);
+        }
+        events.sort_unstable();
+        let mut made = Made::new(&["vda"]);
+        for (time, answer, tag) in events {
+            made.event(match answer {
+                false => {
+                    let issue = issue(FIRST + time, 0, BlockOp::Read, 0, 512);
+                    Event::Issue(Issue { tag, ..issue })
+                }
+                true => Event::Complete(complete(FIRST + time, 0, tag)),
+            });
+        }
+        let (_dir, trace) = made.write();
+        let mut flow = Flow::new(&trace);
+        for event in made.events() {
+            match event {
+                Event::Issue(issue) => flow.issue(issue),
+                Event::Complete(complete) => flow.complete(complete),
+                _ => {}
+            }
+        }
+        let facts = flow.facts().unwrap();
+        let width = SPAN as f64 / SLICES as f64;
+        for (at, slice) in facts.slices.iter().enumerate() {
+            let here = |from: u64| (from as usize * SLICES / SPAN as usize).min(SLICES - 1) == at;
+            let arrivals = requests.iter().filter(|(from, _)| here(*from)).count();
+            assert_eq!(slice.arrivals, arrivals as u64, "slice {at}");
+            let (left, right) = (at as f64 * width, (at + 1) as f64 * width);
+            let within = |&(from, to): &(u64, u64)| {
+                ((to as f64).min(right) - (from as f64).max(left)).max(0.0)
+            };
+            let area: f64 = requests.iter().map(within).sum();
+            let mean = slice.depth_mean.unwrap();
+            assert!((mean - area / width).abs() < 1e-6, "slice {at}: {mean}, {}", area / width);
+        }
+    }
 }

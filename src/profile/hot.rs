@@ -3,10 +3,9 @@
 //! The disk is cut into extents; when there are more than fit, extents become twice as large, so
 //! that every count stays exact. A request counts where its first byte is.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
+use crate::base::hash::MixMap;
 use crate::trace::Issue;
 
 /// The size of extents at first; bytes.
@@ -54,12 +53,12 @@ struct Count {
 pub(super) struct Hot {
     /// Extents are 2^shift bytes.
     shift: u32,
-    extents: HashMap<(u32, u64), Count>,
+    extents: MixMap<(u32, u64), Count>,
 }
 
 impl Default for Hot {
     fn default() -> Self {
-        Self { shift: EXTENT_BYTES.ilog2(), extents: HashMap::new() }
+        Self { shift: EXTENT_BYTES.ilog2(), extents: MixMap::default() }
     }
 }
 

@@ -9,11 +9,13 @@
 //! A count of n sampled blocks at a share R estimates n/R with a standard deviation of
 //! sqrt(n (1-R)) / R: 1.96 times that is the bound (95 %) that is told.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 use serde::Serialize;
 
 use crate::base::BlockOp;
+use crate::base::hash::MixMap;
+use crate::base::prng::mix;
 use crate::trace::Issue;
 
 /// The size of a block; bytes.
@@ -85,7 +87,7 @@ struct Block {
 
 /// Gathers references.
 pub(super) struct Reuse {
-    sample: HashMap<u64, Block>,
+    sample: MixMap<u64, Block>,
     /// Hashes of the sample, the greatest first.
     greatest: BinaryHeap<u64>,
     /// A block whose hash is above is not sampled.
@@ -101,7 +103,7 @@ pub(super) struct Reuse {
 impl Default for Reuse {
     fn default() -> Self {
         Self {
-            sample: HashMap::new(),
+            sample: MixMap::default(),
             greatest: BinaryHeap::new(),
             threshold: u64::MAX,
             slots: Slots::new(),
@@ -237,12 +239,9 @@ fn share(threshold: u64) -> f64 {
     (threshold as f64 + 1.0) / 2f64.powi(64)
 }
 
-/// Spreads places evenly: the finaliser of splitmix64, which is one to one.
+/// Spreads places evenly; one to one for the blocks of a device.
 fn hash(device: u32, block: u64) -> u64 {
-    let mut x = block ^ u64::from(device).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    mix(block ^ u64::from(device).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// The order of the last references to the blocks of the sample: a bit for each, set while it is

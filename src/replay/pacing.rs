@@ -1,11 +1,8 @@
 //! When a request is issued: as fast as the depth allows, at its recorded moment, or once what
 //! had completed before it in the recording has completed.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use super::policy::Pacing;
-use crate::base::prng::mix;
+use crate::base::hash::MixMap;
 use crate::base::{BlockOp, Nanos};
 use crate::trace::{Issue, StreamId};
 
@@ -64,37 +61,11 @@ impl Schedule {
     }
 }
 
-/// Hashes stream and tag: tags are often addresses or counters, so every bit is mixed.
-#[derive(Default)]
-pub struct TagHasher(u64);
-
-impl Hasher for TagHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = mix(self.0 ^ word);
-    }
-}
-
-type TagMap<V> = HashMap<(u32, u64), V, BuildHasherDefault<TagHasher>>;
-
 /// Closed-loop order: the jobs under way by the tag they had in the recording. Holds no more
 /// entries than jobs, however many requests the recording never saw completed.
 #[derive(Default)]
 pub struct Closed {
-    jobs: TagMap<u32>,
+    jobs: MixMap<(u32, u64), u32>,
 }
 
 impl Closed {
@@ -124,7 +95,7 @@ const OPEN_MAX: usize = 1 << 16;
 /// The recording's own latencies, found as its events pass by.
 #[derive(Default)]
 pub struct Latencies {
-    open: TagMap<(Nanos, BlockOp)>,
+    open: MixMap<(u32, u64), (Nanos, BlockOp)>,
     /// Requests given up without their completion.
     pub lost: u64,
 }

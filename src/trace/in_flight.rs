@@ -1,17 +1,21 @@
 //! Requests that were issued and are not yet answered, in memory that does not grow for ever.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::event::StreamId;
+use crate::base::hash::MixMap;
 use crate::base::limits::IN_FLIGHT_MAX;
 
 type Key = (StreamId, u64);
+
+/// Entries of [`InFlight::order`] before those whose request is gone are looked for.
+const ORDER_MIN: usize = 1 << 10;
 
 /// What is remembered of each request until its completion comes. A trace whose completions are
 /// lost would fill it: past [`IN_FLIGHT_MAX`] the oldest is forgotten, and counted.
 #[derive(Debug)]
 pub struct InFlight<T> {
-    requests: HashMap<Key, (u64, T)>,
+    requests: MixMap<Key, (u64, T)>,
     /// Every request in order of issue; entries whose request is gone are skipped.
     order: VecDeque<(Key, u64)>,
     serial: u64,
@@ -27,7 +31,7 @@ impl<T> Default for InFlight<T> {
 
 impl<T> InFlight<T> {
     fn with_limit(limit: usize) -> Self {
-        let (requests, order) = (HashMap::new(), VecDeque::new());
+        let (requests, order) = (MixMap::default(), VecDeque::new());
         Self { requests, order, serial: 0, limit, forgotten: 0 }
     }
 
@@ -37,7 +41,8 @@ impl<T> InFlight<T> {
         self.serial += 1;
         self.requests.insert(key, (self.serial, what));
         self.order.push_back((key, self.serial));
-        if self.order.len() > self.limit.saturating_mul(2) {
+        // Twice those that are there: one of two that are looked at goes.
+        if self.order.len() > self.requests.len().saturating_mul(2).max(ORDER_MIN) {
             let requests = &self.requests;
             self.order.retain(|(key, serial)| requests.get(key).is_some_and(|r| r.0 == *serial));
         }
@@ -107,7 +112,7 @@ mod tests {
             table.issue(StreamId(0), tag, ());
             table.complete(StreamId(0), tag);
         }
-        assert!(table.is_empty() && table.order.len() <= 9, "{}", table.order.len());
+        assert!(table.is_empty() && table.order.len() <= ORDER_MIN + 1, "{}", table.order.len());
         assert_eq!(table.forgotten(), 0);
     }
 }
