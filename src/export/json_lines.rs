@@ -35,7 +35,7 @@ use crate::trace::{Event, InFlight, Issue, MemoryOp, PayloadRef, StreamInfo};
 const DATA_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of a mark's text that are exported.
-const TEXT_BYTES_MAX: u64 = 64 << 10;
+pub(super) const TEXT_BYTES_MAX: u64 = 64 << 10;
 
 /// The exporter.
 pub struct JsonLines;
@@ -177,12 +177,17 @@ fn append_issue(out: &mut Vec<u8>, issue: &Issue) {
         }
         out.push(b']');
     }
-    if issue.op.has_range() || issue.op == BlockOp::GetId && issue.len > 0 {
+    if has_place(issue) {
         let _ = write!(out, ",\"offset\":{},\"len\":{}", issue.offset, issue.len);
     }
     let _ = write!(out, ",\"tag\":{}", issue.tag);
     append_cpu(out, issue.cpu);
     append_payload(out, issue.payload);
+}
+
+/// Whether offset and length of a request mean anything.
+pub(super) fn has_place(issue: &Issue) -> bool {
+    issue.op.has_range() || issue.op == BlockOp::GetId && issue.len > 0
 }
 
 fn append_bus(out: &mut Vec<u8>, event: &Event) {

@@ -18,6 +18,8 @@ pub mod dm_log_writes;
 pub mod fio_iolog;
 pub mod json_lines;
 pub mod msr_csv;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod qtest;
 
 mod names;
@@ -74,7 +76,7 @@ pub fn export(
 ) -> Result<ExportReport> {
     let mut job = Job::new(trace, filter, options, (out, name), progress);
     exporter.export(&mut job)?;
-    if job.records() == 0 {
+    if job.has_marks_only() {
         let format = exporter.name();
         let lost = match job.summary.losses().first() {
             Some(loss) => format!("; the first is lost: {} ({})", loss.reason, loss.first),

@@ -43,6 +43,8 @@ pub const EXPORTERS: &[&dyn Exporter] = &[
     &dm_log_writes::DmLogWrites,
     &qtest::Qtest,
     &json_lines::JsonLines,
+    #[cfg(feature = "parquet")]
+    &super::parquet::Parquet,
 ];
 
 /// The exporter named `name`.
@@ -50,6 +52,7 @@ pub const EXPORTERS: &[&dyn Exporter] = &[
 /// # Errors
 /// Usage: there is none of that name.
 pub fn by_name(name: &str) -> Result<&'static dyn Exporter> {
+    check_built(name)?;
     EXPORTERS.iter().find(|exporter| exporter.name() == name).copied().ok_or_else(|| {
         Error::usage(format!("no export format '{}'", name.escape_debug()))
             .hint(format!("formats: {}", names()))
@@ -62,6 +65,7 @@ pub fn by_name(name: &str) -> Result<&'static dyn Exporter> {
 /// Usage: none does.
 pub fn by_ending(path: &Path) -> Result<&'static dyn Exporter> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    check_built(name.rsplit('.').next().unwrap_or_default())?;
     let ends = |exporter: &&&dyn Exporter| {
         exporter.endings().iter().any(|ending| name.ends_with(&format!(".{ending}")))
     };
@@ -70,6 +74,15 @@ pub fn by_ending(path: &Path) -> Result<&'static dyn Exporter> {
             .path(path)
             .hint(format!("say it with --to: {}", names()))
     })
+}
+
+/// Refuses a format that this program was built without.
+fn check_built(name: &str) -> Result<()> {
+    if cfg!(feature = "parquet") || name != "parquet" {
+        return Ok(());
+    }
+    Err(Error::usage("this qtrace was built without Parquet")
+        .hint("cargo install --path . --features parquet builds it in; json-lines does without"))
 }
 
 /// Refuses an option that `exporter` has no use for.
