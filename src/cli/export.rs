@@ -189,9 +189,13 @@ fn print(text: &str, to_stdout: bool) -> Result<()> {
     }
 }
 
-/// How to see that nothing was lost but what the format lacks.
+/// How to see that nothing was lost but what the format lacks; nothing of the kind for a part of a
+/// trace, which is of course not the whole.
 fn comparison(exporter: &dyn Exporter, args: &Args) -> Option<String> {
-    let lacks = exporter.lacks().filter(|_| args.output.as_os_str() != "-")?;
+    if args.output.as_os_str() == "-" || !args.selection.is_all() {
+        return None;
+    }
+    let lacks = exporter.lacks()?;
     let (out, trace) = (args.output.display(), args.file.display());
     let name = exporter.name();
     Some(format!(

@@ -73,7 +73,7 @@ pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// One JSON document.
+    /// For programs: one JSON document, or where there is no end to it, an object a line.
     Json,
 }
 

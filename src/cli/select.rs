@@ -14,7 +14,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const LISTED_MAX: usize = 12;
 
 /// Which events.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Which events")]
 pub struct Selection {
     /// Only these kinds, comma-separated: read, write, flush, discard, write-zeroes, get-id
@@ -61,6 +61,11 @@ impl Selection {
             events,
             times,
         })
+    }
+
+    /// Whether all of a trace is meant.
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Whether streams are chosen by number.

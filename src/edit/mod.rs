@@ -119,7 +119,7 @@ impl<'t> Editor<'t> {
         header.interpretation.extend(changes.iter().map(|change| format!("edit: {change}")));
         header.origin_unix_ns = times.origin_unix_ns();
         if next_stream == 0 && !first.trace.streams().is_empty() {
-            let nothing = Error::new(ErrorKind::Nothing, "no stream of the trace is meant");
+            let nothing = Error::new(ErrorKind::Nothing, "no stream of the trace is selected");
             return Err(nothing.path(first.trace.path()));
         }
         Ok(Self {

@@ -195,7 +195,7 @@ impl Lines {
         self.begin(device, None, mark.time, "m");
         let text = String::from_utf8_lossy(&text).replace(|c: char| c.is_control(), " ");
         let _ = writeln!(self.line, "  N {text}");
-        job.record(&self.line)
+        job.mark(&self.line)
     }
 }
 

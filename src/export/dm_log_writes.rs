@@ -220,7 +220,7 @@ fn write(number: u64, event: &Event, entry: Entry, job: &mut Job<'_>) -> Result<
             if let (Some(text), true) = (text, len > 0) {
                 job.trace.read_payload(mark.text, mark.text_len, 0, text)?;
             }
-            job.record(&sector)
+            job.mark(&sector)
         }
         Event::Issue(issue) => {
             lose_fields(number, issue, job);
@@ -328,5 +328,16 @@ mod tests {
         made.event(Event::Issue(issue(0, 1, BlockOp::Flush, 0, 0)));
         let error = made.export(&DmLogWrites, &ExportOptions::default()).1.unwrap_err();
         assert_eq!(error.hint_text(), Some("choose one with --device: a, b"));
+    }
+
+    #[test]
+    fn marks_alone_are_no_log() {
+        let mut made = Made::new(&["vda"]);
+        made.mark("begin");
+        let formats: [&dyn Exporter; 2] = [&DmLogWrites, &crate::export::blkparse::Blkparse];
+        for format in formats {
+            let (_, report) = made.export_bytes(format, &ExportOptions::default());
+            assert_eq!(report.unwrap_err().kind(), crate::base::ErrorKind::Nothing);
+        }
     }
 }

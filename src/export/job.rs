@@ -32,6 +32,7 @@ pub struct Job<'t> {
     out: Option<Out<'t>>,
     name: String,
     records: u64,
+    marks: u64,
     stop: Option<Arc<AtomicBool>>,
     progress: &'t mut dyn FnMut(u64),
 }
@@ -53,6 +54,7 @@ impl<'t> Job<'t> {
             out: Some(out),
             name: name.to_owned(),
             records: 0,
+            marks: 0,
             stop: options.stop.clone(),
             progress,
         }
@@ -120,6 +122,20 @@ impl<'t> Job<'t> {
     pub fn record(&mut self, bytes: &[u8]) -> Result<()> {
         self.records += 1;
         self.write(bytes)
+    }
+
+    /// As [`Job::record`], of a mark in a format that is about requests.
+    ///
+    /// # Errors
+    /// `Incomplete`: they cannot be written.
+    pub fn mark(&mut self, bytes: &[u8]) -> Result<()> {
+        self.marks += 1;
+        self.record(bytes)
+    }
+
+    /// Whether nothing was written but such marks.
+    pub fn has_marks_only(&self) -> bool {
+        self.records == self.marks
     }
 
     /// Counts records that were written by other means.

@@ -9,7 +9,7 @@ use super::Outcome;
 use super::ignored::{Field, Ignored};
 use super::walk::{Difference, Walk};
 use crate::base::{BlockOp, Result};
-use crate::report::text::table;
+use crate::report::lines::table;
 use crate::trace::{BusTotals, Kinds, Trace};
 
 #[derive(Serialize)]
@@ -126,7 +126,10 @@ fn counts(a: &Side, b: &Side, ignored: &Ignored) -> String {
         let count = |side: &Side| side.ops.get(name).copied().unwrap_or(0);
         rows.push(row(name, Kinds::of_op(op), count(a), count(b)));
     }
-    rows.push(row("completions", Kinds::COMPLETE, a.completes, b.completes));
+    // Those of requests that are not compared are not, either.
+    let some = ignored.kinds.intersects(Kinds::REQUEST);
+    let completes = if some { Kinds::empty() } else { Kinds::COMPLETE };
+    rows.push(row("completions", completes, a.completes, b.completes));
     rows.push(row("marks", Kinds::MARK, a.marks, b.marks));
     rows.push(row("bus reads", Kinds::IN | Kinds::MMIO_READ, a.bus_reads, b.bus_reads));
     rows.push(row("bus writes", Kinds::OUT | Kinds::MMIO_WRITE, a.bus_writes, b.bus_writes));

@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let shown = Show::new(args, &trace).run(filter)?;
     if shown == 0 {
-        return Err(Error::new(ErrorKind::Nothing, "no event of the trace is meant")
+        return Err(Error::new(ErrorKind::Nothing, "no event of the trace is selected")
             .path(&args.file)
             .hint("qtrace info says what it holds"));
     }
