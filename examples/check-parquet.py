@@ -12,12 +12,13 @@ import json
 import sys
 
 import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 # Rows are counted by these, and these are summed up; of the text, its length.
 WORDS = ["device", "kind", "op", "flags", "data"]
-NUMBERS = ["event", "time_ns", "stream", "offset", "len", "tag", "status", "cpu", "value"]
+NUMBERS = ["event", "time_ns", "stream", "addr", "len", "tag", "status", "cpu", "value"]
 
 
 def as_row(event, streams):
@@ -26,6 +27,7 @@ def as_row(event, streams):
     row = {name: event.get(name) for name in NUMBERS}
     row["device"] = streams[event["stream"]]["device"]
     row["kind"] = kind
+    row["addr"] = event.get("offset", event.get("addr"))
     row["op"] = event.get("op")
     row["flags"] = "+".join(event["flags"]) if "flags" in event else None
     row["data"] = event.get("payload", False)
@@ -33,11 +35,11 @@ def as_row(event, streams):
     if kind == "bus":
         verbs = {"port": ("in", "out"), "mmio": ("mmio-read", "mmio-write")}
         row["op"] = verbs[event["space"]][event["write"]]
-        row["offset"], row["len"] = event["addr"], event["size"]
+        row["len"] = event["size"]
     elif kind == "memory":
-        row["offset"], row["value"] = event["addr"], event.get("fill")
+        row["value"] = event.get("fill")
     elif kind == "irq":
-        row["offset"], row["value"] = event["line"], int(event["high"])
+        row["addr"], row["value"] = event["line"], int(event["high"])
     elif kind == "ack":
         row["value"] = event.get("vector")
     elif kind == "clock":
@@ -68,7 +70,7 @@ def of_duckdb(path):
     table = f"read_parquet('{path}')"
     words = ", ".join(WORDS)
     rows = duckdb.sql(f"select {words}, count(*) from {table} group by all").fetchall()
-    sums = duckdb.sql(f"select {', '.join(columns)} from {table}").fetchone()
+    [sums] = duckdb.sql(f"select {', '.join(columns)} from {table}").fetchall()
     return {row[:-1]: row[-1] for row in rows}, dict(zip(NUMBERS + ["text"], map(int, sums)))
 
 
@@ -79,7 +81,7 @@ def of_pyarrow(path):
             counts[row] = counts.get(row, 0) + 1
         for name in NUMBERS:
             # As decimals: sums of 64-bit numbers do not fit 64 bits.
-            column = batch[name].cast("decimal128(20, 0)").cast("decimal128(38, 0)")
+            column = batch[name].cast(pa.decimal128(20)).cast(pa.decimal128(38))
             sums[name] += int(pc.sum(column).as_py() or 0)
         sums["text"] += pc.sum(pc.utf8_length(batch["text"])).as_py() or 0
     return counts, sums

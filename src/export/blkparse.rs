@@ -42,7 +42,9 @@ impl Exporter for Blkparse {
     }
 
     fn lacks(&self) -> Option<&'static str> {
-        Some("--ignore header,stream,tag,twin,origin,unmap,cpu,data,get-id")
+        Some(
+            "--ignore header,stream,tag,twin,origin,unmap,cpu,data,get-id,bus,memory,irq,ack,clock",
+        )
     }
 
     fn export(&self, job: &mut Job<'_>) -> Result<()> {

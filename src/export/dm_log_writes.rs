@@ -55,7 +55,10 @@ impl Exporter for DmLogWrites {
     }
 
     fn lacks(&self) -> Option<&'static str> {
-        Some("--ignore header,stream,tag,time,hints,cpu,complete,read,get-id")
+        Some(
+            "--ignore header,stream,tag,time,hints,cpu,complete,read,get-id,\
+             bus,memory,irq,ack,clock",
+        )
     }
 
     fn export(&self, job: &mut Job<'_>) -> Result<()> {

@@ -54,7 +54,8 @@ impl Exporter for FioIolog {
 
     fn lacks(&self) -> Option<&'static str> {
         Some(
-            "--ignore header,stream,tag,origin,flags,cpu,data,complete,mark,get-id --time-unit 1us",
+            "--ignore header,stream,tag,origin,flags,cpu,data,complete,mark,get-id,\
+             bus,memory,irq,ack,clock --time-unit 1us",
         )
     }
 

@@ -48,7 +48,7 @@ impl Exporter for MsrCsv {
     fn lacks(&self) -> Option<&'static str> {
         Some(
             "--ignore header,stream,tag,origin,flags,cpu,data,status,flush,discard,write-zeroes,\
-             get-id,mark --time-unit 100ns",
+             get-id,mark,bus,memory,irq,ack,clock --time-unit 100ns",
         )
     }
 

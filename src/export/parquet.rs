@@ -10,7 +10,7 @@
 //! | `kind` | string | `issue`, `complete`, `mark`, `bus`, `memory`, `irq`, `ack`, `clock` |
 //! | `op` | string? | `read` … of an issue; `in`, `out`, `mmio-read`, `mmio-write` of an access; `write`, `fill`, `read` of memory |
 //! | `flags` | string? | of an issue, `+`-joined; null for none |
-//! | `offset` | uint64? | bytes on the disk; address of access or memory; line of an interrupt |
+//! | `addr` | uint64? | byte on the disk; address of an access or memory; line of an interrupt |
 //! | `len` | uint64? | bytes of an issue, an access, memory, a whole mark |
 //! | `tag` | uint64? | joins issue and completion |
 //! | `status` | uint32? | of a completion: 0 or a Linux errno |
@@ -64,7 +64,7 @@ message event {
   required binary kind (STRING);
   optional binary op (STRING);
   optional binary flags (STRING);
-  optional int64 offset (INTEGER(64,false));
+  optional int64 addr (INTEGER(64,false));
   optional int64 len (INTEGER(64,false));
   optional int64 tag (INTEGER(64,false));
   optional int32 status (INTEGER(32,false));
@@ -75,7 +75,7 @@ message event {
 }";
 
 /// Columns of numbers that are packed as differences.
-const DELTAS: [&str; 4] = ["event", "time_ns", "offset", "tag"];
+const DELTAS: [&str; 4] = ["event", "time_ns", "addr", "tag"];
 
 /// The exporter.
 pub struct Parquet;
@@ -232,7 +232,7 @@ impl Batch {
         required::<ByteArrayType>(group, rows, |row| words.word(kind(&row.1)))?;
         optional::<ByteArrayType>(group, rows, |row| op(&row.1).map(|op| words.word(op)))?;
         optional::<ByteArrayType>(group, rows, |row| words.flags(&row.1))?;
-        optional::<Int64Type>(group, rows, |row| offset(&row.1).map(|offset| offset as i64))?;
+        optional::<Int64Type>(group, rows, |row| addr(&row.1).map(|addr| addr as i64))?;
         optional::<Int64Type>(group, rows, |row| len(&row.1).map(|len| len as i64))?;
         optional::<Int64Type>(group, rows, |row| tag(&row.1).map(|tag| tag as i64))?;
         optional::<Int32Type>(group, rows, |row| match &row.1 {
@@ -305,8 +305,7 @@ fn optional<T: DataType>(
     column.close()
 }
 
-const KINDS: [&str; 8] =
-    ["issue", "complete", "mark", "bus", "memory", "irq", "ack", "clock"];
+const KINDS: [&str; 8] = ["issue", "complete", "mark", "bus", "memory", "irq", "ack", "clock"];
 
 fn kind(event: &Event) -> &'static str {
     let [issue, complete, mark, bus, memory, irq, ack, clock] = KINDS;
@@ -341,7 +340,7 @@ fn op(event: &Event) -> Option<&'static str> {
     }
 }
 
-fn offset(event: &Event) -> Option<u64> {
+fn addr(event: &Event) -> Option<u64> {
     match event {
         Event::Issue(issue) => has_place(issue).then_some(issue.offset),
         Event::Bus(bus) => Some(bus.access.addr),
@@ -448,7 +447,7 @@ mod tests {
         assert_eq!(text(0, "flags"), "fua+sync");
         assert_eq!(rows[0].get_ulong(column("tag")).unwrap(), u64::MAX);
         assert_eq!(rows[1].get_uint(column("status")).unwrap(), 0);
-        assert!(rows[2].get_ulong(column("offset")).is_err(), "a flush has no offset");
+        assert!(rows[2].get_ulong(column("addr")).is_err(), "a flush has no offset");
         assert!(!rows[2].get_bool(column("data")).unwrap());
         assert_eq!((text(3, "kind"), text(3, "text")), ("mark", "mkfs \"done\""));
         assert!(rows[2].get_string(column("text")).is_err());

@@ -42,8 +42,7 @@ pub fn case(case: &AgainstCase) -> String {
     for group in case.differences.iter().take(GROUPS_SHOWN) {
         different(&mut below, group);
     }
-    if let Some(more) =
-        lines::more(case.differences.len(), GROUPS_SHOWN, case.differences_unlisted)
+    if let Some(more) = lines::more(case.differences.len(), GROUPS_SHOWN, case.differences_unlisted)
     {
         let _ = writeln!(below, "{more}");
     }

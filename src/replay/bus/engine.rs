@@ -14,9 +14,7 @@ use super::walk::{self, ACKNOWLEDGE, INTERRUPTS, LeftOut, MEMORY, Walk, Walker};
 use crate::base::{BusAccess, Clock, Error, Nanos, Result};
 use crate::machine::{Machine, Obituary};
 use crate::report::bus::BusCounts;
-use crate::trace::{
-    AckEvent, BusEvent, ClockStep, IrqChange, MemoryEvent, NotRecorded, Trace,
-};
+use crate::trace::{AckEvent, BusEvent, ClockStep, IrqChange, MemoryEvent, NotRecorded, Trace};
 
 /// Reads of one `poll`.
 const POLLS_MAX: u64 = 1024;

@@ -237,13 +237,7 @@ pub trait Walker<'a> {
 
     /// Takes note of a check that failed in what is no region: its name and kind, as rules call
     /// them, and what it is in words.
-    fn differs(
-        &mut self,
-        name: &'static str,
-        of: (&str, String),
-        register: Register,
-        found: Found,
-    );
+    fn differs(&mut self, name: &'static str, of: (&str, String), register: Register, found: Found);
 
     /// All `events` are done: the machines, with nothing under way, are quit in good order.
     ///
