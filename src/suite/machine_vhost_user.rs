@@ -1,7 +1,7 @@
 //! The kind of machine `vhost-user`: disks that another process serves over shared memory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::machines::{MachineKind, TestMachine};
 use super::needs::Lack;
 use super::one_disk::{DiskImage, DiskMachine, ImageHolder, OneDisk};
+use super::served_disk;
 use super::settings::ClockChoice;
 use super::setup::{MachineSetup, TestDisk};
 use crate::base::options::{OptionSpec, Options};
@@ -70,6 +71,12 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("args", "TEXT", "", "further arguments of the server's, quoted as in a shell"),
     OptionSpec::new("blockdev", "JSON", "", "properties of its --blockdev that win over ours"),
     OptionSpec::new("ram", "SIZE", "128M", "guest RAM"),
+    OptionSpec::new(
+        "overwrite",
+        "on|off",
+        "off",
+        "qtrace test: a running server's disk, of 1 MiB with one queue, may be filled and written",
+    ),
 ];
 
 /// Who serves the disk.
@@ -85,6 +92,7 @@ const SERVERS: &[(&str, ())] = &[("qemu-storage-daemon", ())];
 fn served(options: &Options) -> Result<Served> {
     let refuse = |what: &str, hint: &str| Err(Error::usage(what).hint(hint));
     options.choice("server", SERVERS, ())?;
+    options.switch("overwrite", false)?;
     match (options.get("socket"), options.get("server")) {
         (Some(""), _) => refuse("socket= is empty", "give the path of the server's socket"),
         (Some(path), None) => match ["binary", "args", "blockdev"]
@@ -97,6 +105,10 @@ fn served(options: &Options) -> Result<Served> {
             ),
             None => Ok(Served::By(path.into())),
         },
+        (None, Some(_)) if options.get("overwrite").is_some() => refuse(
+            "overwrite= is for a server that runs already",
+            "the disks of one that is started are the tests' own",
+        ),
         (None, Some(_)) => Ok(Served::Here),
         (Some(_), Some(_)) => refuse(
             "socket= names a server that runs, and server= starts one",
@@ -159,6 +171,24 @@ fn test_disk(options: &Options, wanted: &TestDisk) -> Result<(ServedDisk, Arc<dy
     Ok((served, handover.reopen()?))
 }
 
+/// A machine whose disk a server has that runs already: the first that the tests want. Cases that
+/// want more of them are skipped where they find that they are not there.
+fn test_served(options: &Options, path: &Path, setup: &MachineSetup) -> Result<TestMachine> {
+    if !options.switch("overwrite", false)? {
+        let what = "tests write to their disks, and count on what these hold";
+        return Err(Error::machine(what).path(path).hint(
+            "overwrite=on lets them fill the server's disk; server=qemu-storage-daemon serves \
+             disks of the tests' own",
+        ));
+    }
+    let mut machine = VhostUserMachine::connect(path, &config(options)?)?;
+    if let Some(wanted) = setup.disks.first() {
+        served_disk::prepare(&mut machine, wanted).map_err(|error| error.path(path))?;
+    }
+    let (machine, images) = (Box::new(machine), Vec::new());
+    Ok(TestMachine { machine, chips: Chips::empty(), images, spec: None })
+}
+
 fn serve(
     options: &Options,
     disks: Vec<ServedDisk>,
@@ -214,16 +244,12 @@ impl MachineKind for VhostUser {
     }
 
     fn build(&self, options: &Options, setup: &MachineSetup) -> Result<TestMachine> {
-        if let Served::By(path) = served(options)? {
-            let what = "tests write to their disks, and count on what these hold";
-            return Err(Error::machine(what).path(&path).hint(
-                "server=qemu-storage-daemon serves disks of the tests' own; what a server holds \
-                 already is for qtrace replay",
-            ));
-        }
         // There is no clock to move: cases that need none run in real time, others are skipped.
         if matches!(setup.clock, ClockChoice::Scaled(_)) {
             check_clock(setup.clock)?;
+        }
+        if let Served::By(path) = served(options)? {
+            return test_served(options, &path, setup);
         }
         let mut disks = Vec::with_capacity(setup.disks.len());
         let mut images = Vec::with_capacity(setup.disks.len());
@@ -309,6 +335,8 @@ mod tests {
             "vhost-user,server=qemu-storage-daemon,args=--daemonize",
             "vhost-user,server=qemu-storage-daemon,args='",
             "vhost-user:a,ram=x",
+            "vhost-user:a,overwrite=maybe",
+            "vhost-user,server=qemu-storage-daemon,overwrite=on",
             "builtin:a",
         ] {
             assert_eq!(MachineChoice::parse(bad).unwrap_err().kind().exit_code(), 2, "{bad}");

@@ -37,6 +37,7 @@ pub mod rtc;
 pub mod runner;
 pub mod select;
 pub mod serial;
+mod served_disk;
 pub mod settings;
 pub mod setup;
 pub mod sources;
