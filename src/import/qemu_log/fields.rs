@@ -81,6 +81,14 @@ impl<'l> Fields<'l> {
         self.get(name)?.try_into().ok()
     }
 
+    /// The controller and the port of an event of AHCI's that begins with them: `ahci(0x55…)[0]`.
+    pub fn ahci_port(&self) -> Option<(u64, u64)> {
+        match self.values.get(..self.len)? {
+            [(b"ahci", hba), (b"", port), ..] => Some((*hba, *port)),
+            _ => None,
+        }
+    }
+
     /// The string; of a text without a quoted one, all of it.
     pub fn text(&self) -> &'l [u8] {
         self.text.unwrap_or(self.whole)
@@ -121,7 +129,9 @@ mod tests {
         assert_eq!((fields.get("IDEState"), fields.get("sector_num")), (Some(0x56), Some(4)));
         assert!(fields.text().ends_with(b"DMA READ"));
         let fields = Fields::of_text(b"ahci(0x57)[2][tag:3]: NCQ reading 8 sectors from LBA 2048");
-        assert_eq!((fields.get("ahci"), fields.get("")), (Some(0x57), Some(2)));
+        assert_eq!(fields.ahci_port(), Some((0x57, 2)));
+        let irq = Fields::of_text(b"ahci(0x57): check irq 0x00000000 --> 0x00000001");
+        assert_eq!((irq.get("ahci"), irq.ahci_port()), (Some(0x57), None));
         assert_eq!((fields.get("reading"), fields.get("LBA")), (Some(8), Some(2048)));
     }
 

@@ -1,7 +1,7 @@
 //! IDE and AHCI disks (QEMU `hw/ide/core.c`, `hw/ide/ahci.c`, `system/dma-helpers.c`).
 //!
 //! ```text
-//! ide_exec_cmd IDE exec cmd: bus 0x55…; state 0x55…; cmd 0xe7
+//! ide_exec_cmd IDE exec cmd: bus 0x55…; state 0x55…; cmd 0xe7          ide_bus_exec_cmd since 9.0
 //! ide_dma_cb IDEState 0x55…; sector_num=8 n=8 cmd=DMA READ              DMA, also of AHCI
 //! dma_blk_io dbs=0x7f… bs=0x55… offset=4096 to_dev=0                    follows it at once
 //! dma_complete dbs=0x7f… ret=0 cb=0x55…                                 its end
@@ -14,7 +14,7 @@
 //! - A DMA request ends with the `dma_complete` of the `dma_blk_io` that follows it, an NCQ request
 //!   with `ncq_finish`; PIO, CD and flush have no end in the log.
 //! - A disk is its `IDEState`, and on AHCI its port: the `ahci_*` events that stand before
-//!   `ide_exec_cmd` say which port a state belongs to, without them both are devices.
+//!   the command say which port a state belongs to, without them both are devices.
 //! - `DMA TRIM` names no ranges, so it is counted. FUA is logged for NCQ alone.
 
 use std::collections::HashMap;
@@ -75,9 +75,9 @@ pub struct Ide {
 impl Ide {
     /// Takes an event, if it is one of these.
     pub fn event(&mut self, name: &[u8], fields: &Fields<'_>, cx: &mut Cx<'_, '_>) -> Heard {
-        let port = || Some((fields.get("ahci")?, fields.get("")?));
+        let port = || fields.ahci_port();
         match name {
-            b"ide_exec_cmd" => self.command(fields, cx),
+            b"ide_exec_cmd" | b"ide_bus_exec_cmd" => self.command(fields, cx),
             b"ide_sector_read" => self.pio(BlockOp::Read, fields, cx),
             b"ide_sector_write" => self.pio(BlockOp::Write, fields, cx),
             b"ide_dma_cb" => self.dma_request(fields, cx),

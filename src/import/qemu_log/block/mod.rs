@@ -67,6 +67,7 @@ const DEVICE_EVENTS: &[&[u8]] = &[
     b"virtio_blk_rw_complete",
     b"virtio_blk_req_complete",
     b"ide_exec_cmd",
+    b"ide_bus_exec_cmd",
     b"ide_sector_read",
     b"ide_sector_write",
     b"ide_dma_cb",

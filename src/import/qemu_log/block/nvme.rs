@@ -100,7 +100,9 @@ impl Nvme {
             b"nvme_write_zeroes" => self.write_zeroes(fields, cx),
             b"nvme_flush_ns" | b"nvme_flush" => self.flush(fields, cx),
             b"nvme_dsm_deallocate" => self.deallocate(fields, cx),
-            b"nvme_rw_cb" | b"nvme_rw_complete_cb" | b"nvme_aio_flush_cb" => self.done(fields, cx),
+            b"nvme_rw_cb" | b"nvme_rw_complete_cb" | b"nvme_misc_cb" | b"nvme_aio_flush_cb" => {
+                self.done(fields, cx)
+            }
             b"nvme_create_sq" => self.create_queue(fields),
             b"nvme_enqueue_req_completion" => self.complete(fields, cx),
             b"nvme_compare" | b"nvme_verify" | b"nvme_copy" => {

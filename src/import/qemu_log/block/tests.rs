@@ -99,7 +99,7 @@ fn ide_by_dma_pio_and_flush() {
         "ide_dma_cb IDEState 0x2; sector_num=0 n=1 cmd=DMA WRITE",
         "dma_blk_io dbs=0x9 bs=0x5 offset=0 to_dev=1",
         "dma_complete dbs=0x9 ret=-5 cb=0x7",
-        "ide_exec_cmd IDE exec cmd: bus 0x1; state 0x2; cmd 0xea",
+        "ide_bus_exec_cmd IDE exec cmd: bus 0x1; state 0x2; cmd 0xea",
         "ide_exec_cmd IDE exec cmd: bus 0x1; state 0x3; cmd 0x20",
         "ide_sector_read sector=63 nsectors=1",
         "ide_exec_cmd IDE exec cmd: bus 0x1; state 0x2; cmd 0xc5",
@@ -141,6 +141,7 @@ fn ide_by_dma_pio_and_flush() {
 fn ahci_by_ncq_and_its_ports_other_commands() {
     let (report, out) = events(&[
         "ahci_port_write ahci(0x8)[1]: port write [reg:PxCI] @ 0x38: 0x00000001",
+        "ahci_check_irq ahci(0x8): check irq 0x00000000 --> 0x00000002",
         "ide_exec_cmd IDE exec cmd: bus 0x1; state 0x2; cmd 0xe7",
         "process_ncq_command_fua ahci(0x8)[1][tag:4]: Warn: Unsupported attempt to use Force Unit Access",
         "execute_ncq_command_write ahci(0x8)[1][tag:4]: NCQ writing 8 sectors to LBA 2048",
@@ -172,6 +173,7 @@ fn ahci_by_ncq_and_its_ports_other_commands() {
         named,
         [
             ("other event: ahci_port_write", 1),
+            ("other event: ahci_check_irq", 1),
             ("completion of an NCQ request that the log does not name", 1)
         ]
     );

@@ -36,7 +36,7 @@ pub fn of(event: &[u8]) -> &'static [Signature] {
         b"virtio_blk_rw_complete" => &[&["vdev", "req", "ret"], &["req", "ret"]],
         b"virtio_blk_req_complete" => &[&["vdev", "req", "status"], &["req", "status"]],
         b"virtio_blk_handle_zone_append" => &[&["vdev", "req", "sector"]],
-        b"ide_exec_cmd" => &[&["bus", "state", "cmd"]],
+        b"ide_exec_cmd" | b"ide_bus_exec_cmd" => &[&["bus", "state", "cmd"]],
         b"ide_sector_read" | b"ide_sector_write" => &[&["sector", "nsectors"]],
         b"ide_dma_cb" => &[&["IDEState", "sector_num", "n", TEXT]],
         b"ide_atapi_cmd_read" => &[&["IDEState", TEXT, "LBA", "nb_sectors"]],
@@ -56,9 +56,10 @@ pub fn of(event: &[u8]) -> &'static [Signature] {
         b"pci_nvme_flush_ns" => &[&["nsid"]],
         b"pci_nvme_flush" => &[&["cid", "nsid"]],
         b"pci_nvme_dsm_deallocate" => &[&["slba", "nlb"], &["cid", "nsid", "slba", "nlb"]],
-        b"pci_nvme_rw_cb" | b"pci_nvme_rw_complete_cb" | b"pci_nvme_aio_flush_cb" => {
-            &[&["cid", TEXT], &["cid", "nsid"], &["cid"]]
-        }
+        b"pci_nvme_rw_cb"
+        | b"pci_nvme_rw_complete_cb"
+        | b"pci_nvme_misc_cb"
+        | b"pci_nvme_aio_flush_cb" => &[&["cid", TEXT], &["cid", "nsid"], &["cid"]],
         b"pci_nvme_create_sq" => &[&["addr", "sqid", "cqid", "qsize", "qflags"]],
         b"pci_nvme_enqueue_req_completion" => {
             &[&["cid", "cqid", "dw0", "dw1", "status"], &["cid", "cqid", "status"]]
