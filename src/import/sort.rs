@@ -1,12 +1,15 @@
-//! A bounded-window sorter: puts a nearly sorted source into time order.
+//! A bounded-window sorter: puts a nearly sorted source into time order. And a merger, which makes
+//! one source of several.
 //!
 //! It holds the last `window` items and gives up the smallest, of equals the one that came first,
 //! when a further one comes. Items that come in order stand in a queue, the others in a min-heap
 //! keyed (key, arrival): order costs nothing. An item that comes later than the window can mend is
 //! given up as it is and counted: nothing is dropped and the result depends on the input alone.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
+
+use crate::base::Result;
 
 /// An item with its key; equal keys come out in order of arrival.
 struct Entry<K, T> {
@@ -113,10 +116,64 @@ impl<K: Ord + Clone, T> Sorter<K, T> {
     }
 }
 
+/// Merges inputs by a key; of equal keys the first input's goes first.
+pub struct Merger<K, T> {
+    /// The next item of each input.
+    heads: Vec<Option<T>>,
+    order: BinaryHeap<Reverse<(K, usize)>>,
+}
+
+impl<K: Ord, T> Default for Merger<K, T> {
+    fn default() -> Self {
+        Self { heads: Vec::new(), order: BinaryHeap::new() }
+    }
+}
+
+impl<K: Ord, T> Merger<K, T> {
+    /// The item with the smallest key of those that come next in `inputs`, which are the same at
+    /// each call; `read` takes the next one of an input.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn next<I>(
+        &mut self,
+        inputs: &mut [I],
+        key: impl Fn(&T) -> K,
+        mut read: impl FnMut(&mut I) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        for (index, input) in inputs.iter_mut().enumerate().skip(self.heads.len()) {
+            let head = read(input)?;
+            self.order.extend(head.as_ref().map(|item| Reverse((key(item), index))));
+            self.heads.push(head);
+        }
+        let Some(Reverse((_, index))) = self.order.pop() else { return Ok(None) };
+        let (Some(head), Some(input)) = (self.heads.get_mut(index), inputs.get_mut(index)) else {
+            return Ok(None);
+        };
+        let next = read(input)?;
+        self.order.extend(next.as_ref().map(|item| Reverse((key(item), index))));
+        Ok(std::mem::replace(head, next))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::Prng;
+
+    #[test]
+    fn inputs_are_merged_and_among_equals_the_first_goes_first() {
+        let mut inputs = [vec![(1, 'a'), (5, 'b')], vec![], vec![(1, 'c'), (2, 'd'), (5, 'e')]];
+        inputs.iter_mut().for_each(|input| input.reverse());
+        let mut merger = Merger::default();
+        let mut out = String::new();
+        while let Some((_, letter)) =
+            merger.next(&mut inputs, |item: &(u32, char)| item.0, |input| Ok(input.pop())).unwrap()
+        {
+            out.push(letter);
+        }
+        assert_eq!(out, "acdbe");
+    }
 
     fn sort(window: usize, input: &[(u64, u32)]) -> (Vec<(u64, u32)>, u64, u64) {
         let mut sorter = Sorter::new(window);

@@ -2,8 +2,7 @@
 //!
 //! The inputs are binary files or texts; what they hold in common is the [`Record`].
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use super::input::{Item, WallClock};
 use super::record::{self, Record};
@@ -11,7 +10,7 @@ use super::requests::{Places, Requests};
 use crate::base::limits::SORT_WINDOW_EVENTS;
 use crate::base::{Error, ErrorKind, Nanos, Result};
 use crate::import::job::Job;
-use crate::import::sort::Sorter;
+use crate::import::sort::{Merger, Sorter};
 use crate::import::source::Source;
 use crate::import::summary::counted;
 use crate::import::{Stage, note_condition};
@@ -87,24 +86,15 @@ impl<I: Items> Reader<I> {
     /// Those of the inputs and of the job; Nothing when the inputs have requests of the other
     /// stage only.
     pub fn read(mut self, job: &mut Job<'_>) -> Result<()> {
-        // The next item of each file; the smallest goes first.
-        let mut heads: Vec<Option<Item>> = Vec::with_capacity(self.inputs.len());
-        let mut order = BinaryHeap::new();
+        let mut merger = Merger::default();
         let places = self.places;
         let key = |item: &Item| places.key(item.record());
-        for (index, input) in self.inputs.iter_mut().enumerate() {
-            let head = input.next(&mut self.clock, job)?;
-            order.extend(head.as_ref().map(|item| Reverse((key(item), index))));
-            heads.push(head);
-        }
-        while let Some(Reverse((_, index))) = order.pop() {
-            let Some(input) = self.inputs.get_mut(index) else { break };
-            let next = input.next(&mut self.clock, job)?;
-            order.extend(next.as_ref().map(|item| Reverse((key(item), index))));
-            let item = heads.get_mut(index).and_then(|head| std::mem::replace(head, next));
-            if let Some(item) = item {
-                self.sort(item, job)?;
-            }
+        loop {
+            let (inputs, clock) = (&mut self.inputs, &mut self.clock);
+            let Some(item) = merger.next(inputs, key, |input| input.next(clock, job))? else {
+                break;
+            };
+            self.sort(item, job)?;
         }
         while let Some(item) = self.sorter.pop() {
             self.item(item, job)?;

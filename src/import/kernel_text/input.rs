@@ -211,11 +211,14 @@ impl Items for BlockRecords {
     }
 }
 
+/// A command with its time and its line.
+pub(super) type Heard = (u64, u64, Command);
+
 /// The driver's commands of one input.
 pub(super) fn next_command(
     records: &mut TextRecords<Events>,
     job: &mut Job<'_>,
-) -> Result<Option<(u64, u64, Command)>> {
+) -> Result<Option<Heard>> {
     while let Some(moment) = records.next_item(job)? {
         match moment {
             Moment::Nvme(time, line, command) => return Ok(Some((time, line, command))),
