@@ -130,7 +130,8 @@ impl Text {
         let key = (record.device, record.cpu);
         if self.sequences.len() < SEQUENCES_MAX || self.sequences.contains_key(&key) {
             let last = self.sequences.insert(key, number).unwrap_or(number);
-            self.missing += number.saturating_sub(last).saturating_sub(1);
+            let gap = number.saturating_sub(last).saturating_sub(1);
+            self.missing = self.missing.saturating_add(gap);
         }
     }
 

@@ -111,6 +111,15 @@ fn what_is_no_record_and_what_is_missing() {
 }
 
 #[test]
+fn gaps_of_any_size_are_noted() {
+    let line = |sequence: u64| format!("8,0 0 {sequence} 0.1 1 Q R 8 + 8 [x]\n");
+    let text = [line(0), line(u64::MAX), line(0), line(u64::MAX)].concat();
+    let (report, out) = import(&text);
+    assert_eq!(out.issues().len(), 4);
+    assert!(report.summary.notes.iter().any(|note| note.contains(&u64::MAX.to_string())));
+}
+
+#[test]
 fn a_text_of_dispatches_alone_is_read_at_stage_d() {
     let text = "8,0 0 1 0.000000000 1 D R 8 + 8 [x]\n8,0 0 2 0.000001000 0 C R 8 + 8 [0]\n";
     let (report, out) = import(text);
