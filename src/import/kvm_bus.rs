@@ -39,8 +39,6 @@ use crate::trace::{BusEvent, NotRecorded};
 
 /// Threads whose open read is remembered: far more vCPUs than a host runs.
 const THREADS_MAX: usize = 1 << 14;
-/// Bytes of an event's name that the summary keeps.
-const EVENT_NAME_BYTES_SHOWN: usize = 64;
 
 const MALFORMED: &str = "event of KVM that cannot be read";
 const UNANSWERED: &str = "read whose answer is not in the trace";
@@ -250,11 +248,7 @@ impl Reader {
             }
             Some(Ok(Said::Odd(reason))) => job.summary.lose(reason, place),
             Some(Err(reason)) => job.summary.malformed(reason, place),
-            None => {
-                let name = event.name.get(..EVENT_NAME_BYTES_SHOWN).unwrap_or(event.name);
-                let reason = format!("other event: {}", String::from_utf8_lossy(name));
-                job.summary.lose(&reason, place);
-            }
+            None => job.summary.other_event(event.name, place),
         }
         Ok(())
     }

@@ -6,6 +6,9 @@ use crate::trace::event::Loss;
 /// Stands for every reason past [`SUMMARY_REASONS_MAX`].
 const OTHER_REASONS: &str = "other reasons";
 
+/// Bytes of an event's name that are kept.
+const EVENT_NAME_BYTES_SHOWN: usize = 64;
+
 /// Collects losses by reason (count and first place) and notes, both bounded.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
@@ -48,6 +51,12 @@ impl Summary {
                 last.count = last.count.saturating_add(count);
             }
         }
+    }
+
+    /// Counts an event of a tracer that is none of those imported, by its name.
+    pub fn other_event(&mut self, name: &[u8], place: impl FnOnce() -> String) {
+        let name = name.get(..EVENT_NAME_BYTES_SHOWN).unwrap_or(name);
+        self.lose(&format!("other event: {}", String::from_utf8_lossy(name)), place);
     }
 
     /// Adds a note, once.

@@ -201,9 +201,6 @@ impl Live {
     }
 }
 
-/// Bytes of an event's name that the summary keeps.
-const EVENT_NAME_BYTES_SHOWN: usize = 64;
-
 /// Takes events, and keeps what they tell of bus and block devices.
 struct Reader {
     clock: LogClock,
@@ -324,7 +321,5 @@ impl Reader {
 }
 
 fn lose_other(event: &Event<'_>, job: &mut Job<'_>) {
-    let name = event.name.get(..EVENT_NAME_BYTES_SHOWN).unwrap_or(event.name);
-    let reason = format!("other event: {}", String::from_utf8_lossy(name));
-    job.summary.lose(&reason, || event.place.to_string());
+    job.summary.other_event(event.name, || event.place.to_string());
 }
