@@ -1,6 +1,6 @@
 //! Input that is far larger than memory should be: `qtrace import` takes it in bounded memory.
 //!
-//! Takes a minute, and as much space beside the system's temporary files as it reads:
+//! Takes some minutes, and 10 GB where temporary files are (`TMPDIR`):
 //! `cargo test --release --test import_large -- --ignored --nocapture`.
 
 mod common;
@@ -30,7 +30,7 @@ fn rows(block: u64) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "5 GiB through a pipe, and a trace of 7 GiB"]
+#[ignore = "5 GiB through a pipe, and a trace of 10 GB"]
 fn five_gibibytes_are_imported_within_128_mebibytes() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut child = Command::new(common::QTRACE)

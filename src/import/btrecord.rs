@@ -217,8 +217,8 @@ impl Rows for Packets {
         }
     }
 
-    fn source(&self) -> &Source {
-        &self.source
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
     }
 }
 

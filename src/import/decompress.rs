@@ -4,9 +4,8 @@
 //! that ends early is *cut*: what stands before the cut is given out and [`Condition`] says so.
 //! A stream whose checks fail is an error: nothing of it can be trusted.
 
-use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
@@ -37,6 +36,18 @@ pub struct Condition {
     pub cut: bool,
     /// Something that is no compressed data follows the last member; it was not read.
     pub trailing: bool,
+}
+
+/// The condition that a reader finds out and its owner asks for.
+#[derive(Clone, Debug, Default)]
+pub struct SharedCondition(Arc<Mutex<Condition>>);
+
+impl SharedCondition {
+    /// What is known by now.
+    pub fn get(&self) -> MutexGuard<'_, Condition> {
+        // Each change is whole: a panic between two leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A compression that is looked through.
@@ -81,16 +92,16 @@ impl Compression {
 /// # Errors
 /// Those of reading the first bytes or of setting up a decoder.
 pub fn plain(
-    mut raw: Box<dyn Read>,
-    condition: Rc<RefCell<Condition>>,
-) -> io::Result<Box<dyn Read>> {
+    mut raw: Box<dyn Read + Send>,
+    condition: SharedCondition,
+) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::with_capacity(MAGIC_BYTES_MAX);
     raw.by_ref().take(MAGIC_BYTES_MAX as u64).read_to_end(&mut head)?;
     let mut all = Compression::ALL.into_iter();
     let Some(kind) = all.find(|kind| head.starts_with(kind.magic())) else {
         let cut_in = |kind: &Compression| !head.is_empty() && kind.magic().starts_with(&head);
         if let Some(kind) = Compression::ALL.into_iter().find(cut_in) {
-            *condition.borrow_mut() =
+            *condition.get() =
                 Condition { compression: Some(kind.name()), cut: true, trailing: false };
             return Ok(Box::new(io::empty()));
         }
@@ -99,28 +110,28 @@ pub fn plain(
     let whole = io::Cursor::new(head).chain(raw);
     let input = BufReader::with_capacity(RAW_BUFFER_BYTES, whole);
     let inner = Members { kind, member: Some(Member::open(kind, input)?), trailing: false };
-    condition.borrow_mut().compression = Some(kind.name());
+    condition.get().compression = Some(kind.name());
     Ok(Box::new(Cuttable { inner: Box::new(inner), condition }))
 }
 
 /// Turns an early end into an ordinary one and remembers it.
 struct Cuttable {
-    inner: Box<dyn Read>,
-    condition: Rc<RefCell<Condition>>,
+    inner: Box<dyn Read + Send>,
+    condition: SharedCondition,
 }
 
 impl Read for Cuttable {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.condition.borrow().cut {
+        if self.condition.get().cut {
             return Ok(0);
         }
         match self.inner.read(buf) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.condition.borrow_mut().cut = true;
+                self.condition.get().cut = true;
                 Ok(0)
             }
             Err(error) if error.kind() == io::ErrorKind::Other && is_trailing(&error) => {
-                self.condition.borrow_mut().trailing = true;
+                self.condition.get().trailing = true;
                 Ok(0)
             }
             other => other,
@@ -265,11 +276,11 @@ mod tests {
     }
 
     fn read(input: Vec<u8>) -> (io::Result<Vec<u8>>, Condition) {
-        let condition = Rc::new(RefCell::new(Condition::default()));
+        let condition = SharedCondition::default();
         let mut out = Vec::new();
-        let result = plain(Box::new(io::Cursor::new(input)), Rc::clone(&condition))
+        let result = plain(Box::new(io::Cursor::new(input)), condition.clone())
             .and_then(|mut reader| reader.read_to_end(&mut out));
-        let condition = condition.borrow().clone();
+        let condition = condition.get().clone();
         (result.map(|_| out), condition)
     }
 

@@ -1,16 +1,14 @@
 //! An input: a file or standard input, decompressed by content, with its place kept.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::decompress::{self, Condition};
+use super::decompress::{self, Condition, SharedCondition};
 use crate::base::error::IoContext;
 use crate::base::{Error, ErrorKind, Result, stop};
 
@@ -98,8 +96,8 @@ impl Read for Raw {
 /// One open input. Its [`Read`] gives decompressed bytes.
 pub struct Source {
     path: PathBuf,
-    reader: BufReader<Box<dyn Read>>,
-    condition: Rc<RefCell<Condition>>,
+    reader: BufReader<Box<dyn Read + Send>>,
+    condition: SharedCondition,
     offset: u64,
 }
 
@@ -127,9 +125,9 @@ impl Source {
     ///
     /// # Errors
     /// As [`Source::open`].
-    pub fn from_read(path: PathBuf, raw: Box<dyn Read>) -> Result<Self> {
-        let condition = Rc::new(RefCell::new(Condition::default()));
-        let plain = decompress::plain(raw, Rc::clone(&condition))
+    pub fn from_read(path: PathBuf, raw: Box<dyn Read + Send>) -> Result<Self> {
+        let condition = SharedCondition::default();
+        let plain = decompress::plain(raw, condition.clone())
             .map_err(|error| Error::input("cannot read").path(&path).source(error))?;
         let reader = BufReader::with_capacity(BUFFER_BYTES, plain);
         Ok(Self { path, reader, condition, offset: 0 })
@@ -150,9 +148,9 @@ impl Source {
     /// Puts bytes just read back in front.
     fn unread(&mut self, head: Vec<u8>) {
         self.offset -= head.len() as u64;
-        let empty: Box<dyn Read> = Box::new(io::empty());
+        let empty: Box<dyn Read + Send> = Box::new(io::empty());
         let rest = std::mem::replace(&mut self.reader, BufReader::with_capacity(0, empty));
-        let chained: Box<dyn Read> = Box::new(io::Cursor::new(head).chain(rest));
+        let chained: Box<dyn Read + Send> = Box::new(io::Cursor::new(head).chain(rest));
         self.reader = BufReader::with_capacity(BUFFER_BYTES, chained);
     }
 
@@ -168,7 +166,7 @@ impl Source {
 
     /// What was found out about its compression: complete only once the end is reached.
     pub fn condition(&self) -> Condition {
-        self.condition.borrow().clone()
+        self.condition.get().clone()
     }
 
     /// Reads until `buf` is full or the input ends; returns the bytes read.

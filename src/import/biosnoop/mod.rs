@@ -201,8 +201,8 @@ impl Rows for Text {
         Ok(None)
     }
 
-    fn source(&self) -> &Source {
-        self.lines.source()
+    fn source(&self) -> Option<&Source> {
+        Some(self.lines.source())
     }
 }
 

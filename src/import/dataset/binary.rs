@@ -90,7 +90,7 @@ impl<F: RecordFormat> Rows for RecordRows<F> {
         Ok(None)
     }
 
-    fn source(&self) -> &Source {
-        &self.source
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
     }
 }

@@ -117,6 +117,11 @@ impl Clock {
         ticks.checked_mul(self.unit_ns)
     }
 
+    /// Whether the unit is known: from then on reading a time changes nothing.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     #[cold]
     fn settle(&mut self, text: &[u8]) {
         let Some(time) = scaled(text, self.unit_ns) else {

@@ -6,6 +6,7 @@
 //! - [`fields`] and [`numbers`]: columns of a line and the numbers in them, [eight bytes at a
 //!   time](swar);
 //! - [`text`] and [`binary`]: rows of lines, rows of fixed-size records;
+//! - [`ahead`]: lines parsed by a thread of its own;
 //! - [`streams`]: the streams of rows, by the names of their devices;
 //! - [`reorder`]: a window that puts the rows of one input in order of time;
 //! - [`emit`]: rows as issues and completions, in the order of a replay;
@@ -14,6 +15,7 @@
 //! Several inputs are merged by time. A response time becomes a completion event; a row without
 //! one has none.
 
+mod ahead;
 pub(super) mod binary;
 pub(super) mod clock;
 mod data_set;
@@ -83,8 +85,8 @@ pub(super) trait Rows {
     /// The next row in the input's own order. What cannot be read is counted in `job`.
     fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>>;
 
-    /// The input, to ask what its end was like.
-    fn source(&self) -> &Source;
+    /// The input, to ask what its end was like, once it has ended.
+    fn source(&self) -> Option<&Source>;
 }
 
 /// What a format's rows never tell: nothing of the set that follows is in any of them.
@@ -136,8 +138,8 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
         merge(&mut inputs, &mut context, &mut emitter, job)?;
     }
     emitter.finish(&context.clock, job)?;
-    for input in &inputs {
-        note_condition(input.rows.source(), job);
+    for source in inputs.iter().filter_map(|input| input.rows.source()) {
+        note_condition(source, job);
     }
     let disordered = inputs.iter().map(|input| input.window.disordered()).sum();
     if job.counts().completes == 0 {

@@ -1,5 +1,6 @@
 //! Rows of a text format: a line a row.
 
+use super::ahead::Ahead;
 use super::clock::Clock;
 use super::fields::{Fields, Separator, Splitter};
 use super::streams::Streams;
@@ -76,7 +77,7 @@ impl Parsed<'_> {
 }
 
 /// A text format.
-pub(in crate::import) trait LineFormat {
+pub(in crate::import) trait LineFormat: Send + 'static {
     /// What sets its columns apart.
     const SEPARATOR: Separator;
 
@@ -92,11 +93,50 @@ pub(in crate::import) trait LineFormat {
     }
 }
 
-/// Reads the lines of one input.
-pub(in crate::import) struct TextRows<F> {
+/// Lines and what they are.
+pub(super) struct Reader<F> {
     lines: Lines,
     splitter: Splitter,
     format: F,
+}
+
+impl<F: LineFormat> Reader<F> {
+    /// The next line's number, and its row or why it is none; what was never meant as one is quiet.
+    ///
+    /// # Errors
+    /// Those of the input.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        clock: &mut Clock,
+    ) -> Result<Option<(u64, Result<Parsed<'_>, Skip>)>> {
+        let Some((number, line)) = self.lines.read_line()? else { return Ok(None) };
+        let fields = self.splitter.split(line);
+        let parsed = match self.format.parse(fields, clock) {
+            Err(Skip::Malformed(_)) if is_no_row(&self.format, line, fields) => Err(Skip::Quiet),
+            parsed => parsed,
+        };
+        Ok(Some((number, parsed)))
+    }
+}
+
+/// Lines read here before a thread is worth its while.
+const LINES_HERE: u32 = 1 << 14;
+
+/// Where the lines of an input are parsed.
+enum Parsing<F> {
+    Here(Box<Reader<F>>),
+    Ahead(Ahead<F>),
+    /// Nowhere: a thread could not be started, or is lost.
+    Lost,
+}
+
+/// The rows of one input.
+pub(in crate::import) struct TextRows<F> {
+    parsing: Parsing<F>,
+    /// Lines after which a thread goes on alone; an input among others stays here, since they
+    /// share what the first time tells.
+    here: Option<u32>,
     streams: Streams,
 }
 
@@ -105,7 +145,9 @@ impl<F: LineFormat> TextRows<F> {
     pub(in crate::import) fn new(source: Source, format: F, several: bool) -> Self {
         let streams = Streams::new(&source, several);
         let splitter = Splitter::new(F::SEPARATOR);
-        Self { lines: Lines::new(source), splitter, format, streams }
+        let reader = Reader { lines: Lines::new(source), splitter, format };
+        let parsing = Parsing::Here(Box::new(reader));
+        Self { parsing, here: (!several).then_some(LINES_HERE), streams }
     }
 
     /// Rows of each of `sources`.
@@ -113,29 +155,76 @@ impl<F: LineFormat> TextRows<F> {
         let several = sources.len() > 1;
         sources.into_iter().map(|source| Self::new(source, format(), several)).collect()
     }
+
+    /// Counts a line that was read here, and hands the rest over in time.
+    #[inline]
+    fn count_line(&mut self, clock: &Clock) -> Result<()> {
+        match &mut self.here {
+            None => Ok(()),
+            Some(0) if clock.is_settled() => self.go_ahead(clock),
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                Ok(())
+            }
+        }
+    }
+
+    #[cold]
+    fn go_ahead(&mut self, clock: &Clock) -> Result<()> {
+        self.here = None;
+        match std::mem::replace(&mut self.parsing, Parsing::Lost) {
+            Parsing::Here(reader) => {
+                self.parsing = Parsing::Ahead(Ahead::start(*reader, clock.clone())?);
+            }
+            other => self.parsing = other,
+        }
+        Ok(())
+    }
+
+    /// The reader comes back from its thread.
+    #[cold]
+    fn end(&mut self) {
+        self.here = None;
+        self.parsing = match std::mem::replace(&mut self.parsing, Parsing::Lost) {
+            Parsing::Ahead(ahead) => {
+                ahead.finish().map_or(Parsing::Lost, |reader| Parsing::Here(Box::new(reader)))
+            }
+            other => other,
+        };
+    }
 }
 
 impl<F: LineFormat> Rows for TextRows<F> {
     fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>> {
-        while let Some((line, text)) = self.lines.read_line()? {
+        loop {
+            self.count_line(&context.clock)?;
+            let next = match &mut self.parsing {
+                Parsing::Here(reader) => reader.next(&mut context.clock)?,
+                Parsing::Ahead(ahead) => ahead.next()?,
+                Parsing::Lost => None,
+            };
+            let Some((line, parsed)) = next else {
+                self.end();
+                return Ok(None);
+            };
             job.tick()?;
-            let fields = self.splitter.split(text);
-            match self.format.parse(fields, &mut context.clock) {
+            match parsed {
                 Ok(parsed) => {
                     let row = self.streams.row(&parsed, context, job, || line_place(line))?;
                     if row.is_some() {
                         return Ok(row);
                     }
                 }
-                Err(Skip::Malformed(_)) if is_no_row(&self.format, text, fields) => {}
                 Err(skip) => skip.count(job, || line_place(line)),
             }
         }
-        Ok(None)
     }
 
-    fn source(&self) -> &Source {
-        self.lines.source()
+    fn source(&self) -> Option<&Source> {
+        match &self.parsing {
+            Parsing::Here(reader) => Some(reader.lines.source()),
+            Parsing::Ahead(_) | Parsing::Lost => None,
+        }
     }
 }
 
