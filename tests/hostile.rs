@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use common::small_disk::SmallDisk;
 use common::{QTRACE, expect, have, inputs, qtrace};
 
 fn prepare(dir: &Path) {
@@ -111,38 +112,6 @@ fn an_image_in_use_is_refused() {
     refused(dir.path(), "used.qcow2", 3, &["in use"]);
 }
 
-/// A small tmpfs of its own, unmounted on drop; `None` (with the reason) where that needs root.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
-            .arg(dir.path())
-            .stderr(Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        println!("skipped: mounting a small tmpfs needs root");
-        None
-    }
-
-    fn files(&self) -> Vec<String> {
-        std::fs::read_dir(self.0.path())
-            .expect("listed")
-            .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
-            .collect()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 /// A log whose data does not compress: 64 writes of 64 KiB.
 fn large_log(dir: &Path) {
     let entries: Vec<_> = (0..64).map(|n| inputs::write(n * 128, 128, 0)).collect();
@@ -160,7 +129,7 @@ fn a_full_disk_stops_an_import_and_leaves_nothing() {
     let Some(small) = SmallDisk::new("1m") else { return };
     let dir = tempfile::tempdir().expect("a folder");
     large_log(dir.path());
-    let output = small.0.path().join("out.qtrace");
+    let output = small.path().join("out.qtrace");
     let out =
         qtrace(dir.path(), [Path::new("import"), Path::new("large.log"), Path::new("-o"), &output]);
     let stderr = String::from_utf8_lossy(&out.stderr);
@@ -176,7 +145,7 @@ fn a_full_disk_stops_a_replay_and_leaves_no_half_target() {
     large_log(dir.path());
     expect(dir.path(), 0, ["import", "large.log", "-o", "t.qtrace"]);
     for format in ["raw", "qcow2"] {
-        let target = small.0.path().join("disk");
+        let target = small.path().join("disk");
         let options =
             format!("tracefile=t.qtrace,target_img={},target_fmt={format}", target.display());
         let out = qtrace(dir.path(), ["replay", "--test", "block-trace-virtio", &options]);

@@ -243,7 +243,7 @@ fn qemu_takes_every_kind_of_tapped_drive() {
         let (stdout, stderr) =
             (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "{line}: {stdout}\n{stderr}");
-        assert!(stdout.contains("nbd.sock"), "{line}: {stdout}");
+        assert!(stdout.contains("disk.sock"), "{line}: {stdout}");
         assert_eq!(info(dir.path())["complete"], true, "{line}");
     }
     // Nothing is recorded, and nothing is there, when the command line is refused.

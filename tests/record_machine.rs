@@ -113,6 +113,10 @@ fn what_cannot_be_recorded_is_said_before_anything_runs() {
     fails(2, &["--test", "rtc/rma"], &["did you mean 'rtc/ram'"]);
     fails(2, &["--test", "rtc/ram", "pit"], &["'pit'"]);
     fails(5, &["--test", "rtc/ram", "--machine", "vax"], &["vax"]);
+    let vhost_user = ["--test", "virtio-blk/bounds", "--machine", "vhost-user:s"];
+    fails(5, &vhost_user, &["no bus", "record vhost-user-blk"]);
+    let out = qtrace(dir, ["test", "--tap", "taps", "--machine", "vhost-user:s"]);
+    assert_eq!((out.status.code(), dir.join("taps").exists()), (Some(5), false));
     // The tap drives its machine from one thread.
     fails(4, &["--test", "virtio-blk/scale", "threads=2"], &["nothing was recorded"]);
     assert!(!dir.join("t.qtrace").exists());

@@ -227,17 +227,6 @@ fn content(path: &Path, forced: bool) -> Result<Content> {
     Ok(Content::Report(Box::new(json::from_slice(&bytes).map_err(|e| e.path(path))?)))
 }
 
-/// The image's hints name the option of a replay.
-fn in_words_of_diff(error: Error) -> Error {
-    match error.hint_text() {
-        Some(hint) if hint.contains("allow_backing=on") => {
-            let hint = hint.replace("allow_backing=on", "--allow-backing");
-            error.hint(hint)
-        }
-        _ => error,
-    }
-}
-
 fn diff_images(args: &Args) -> Result<Outcome> {
     let trace = args.trace.as_deref().map(Trace::open).transpose()?;
     let open = |path: &Path, format: &Option<String>| {
@@ -246,7 +235,7 @@ fn diff_images(args: &Args) -> Result<Outcome> {
             allow_backing: args.allow_backing,
             ..OpenOptions::default()
         };
-        image::open(path, &options).map_err(in_words_of_diff)
+        image::open(path, &options).map_err(super::in_words_of_options)
     };
     let (a, b) = (open(&args.a, &args.format_a)?, open(&args.b, &args.format_b)?);
     let job = images::Job {

@@ -9,6 +9,7 @@ use crate::machine::child;
 use crate::machine::qemu::Mode;
 use crate::machine::qemu::probe::{self, BINARY_VARIABLE};
 use crate::machine::vhost_user::{find_storage_daemon, storage_daemon_version};
+use crate::record::blk;
 use crate::report::json;
 
 const EXAMPLES: &str = "\
@@ -45,6 +46,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Findings {
     machines: Vec<MachineState>,
+    taps: Vec<TapState>,
     tools: Vec<ToolState>,
     hints: Vec<String>,
 }
@@ -63,6 +65,15 @@ struct MachineState {
     /// What cannot be had in this mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     lacks: Option<&'static str>,
+}
+
+/// A way of recording that not every machine has.
+#[derive(Debug, Serialize)]
+struct TapState {
+    tap: &'static str,
+    works: bool,
+    /// What it records, or why it does not work.
+    says: String,
 }
 
 /// A program that is asked for help.
@@ -118,7 +129,19 @@ fn look() -> Findings {
         ToolState { tool, purpose, path }
     });
     let (tools, hints) = (tools.collect(), hints(&machines));
-    Findings { machines, tools, hints }
+    Findings { machines, taps: vec![blk_tap()], tools, hints }
+}
+
+/// The kernel's tracer of block devices.
+fn blk_tap() -> TapState {
+    let (works, says) = match blk::available() {
+        Ok(()) => (true, "block devices of this machine, by the kernel's tracer".to_owned()),
+        Err(error) => {
+            let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+            (false, format!("{error}{hint}"))
+        }
+    };
+    TapState { tap: "record blk", works, says }
 }
 
 /// The server that is started for a vhost-user machine; one that runs already is its user's.
@@ -178,6 +201,11 @@ fn text(findings: &Findings) -> String {
             None => out.push('\n'),
         }
     }
+    out.push_str("taps\n");
+    for tap in &findings.taps {
+        let mark = if tap.works { "works" } else { "no   " };
+        let _ = writeln!(out, "  {mark}  {:24}  {}", tap.tap, tap.says);
+    }
     out.push_str("tools\n");
     for tool in &findings.tools {
         let mark = if tool.path.is_some() { "works" } else { "no   " };
@@ -200,6 +228,7 @@ mod tests {
         let findings = look();
         assert!(findings.machines.iter().any(|m| m.machine == "builtin" && m.works));
         assert!(findings.machines.iter().all(|m| !m.says.is_empty()));
+        assert!(findings.taps.iter().all(|tap| tap.tap == "record blk" && !tap.says.is_empty()));
         let text = text(&findings);
         assert!(text.contains("  works  builtin ") && text.contains(BINARY_VARIABLE), "{text}");
     }

@@ -110,10 +110,21 @@ fn run(command: Command) -> Result<u8> {
         Command::Info(args) => info::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Replay(args) => replay::run(&args),
-        Command::Record(args) => record::run(&args),
+        Command::Record(args) => record::run(&args).map_err(in_words_of_options),
         Command::Test(args) => test::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+    }
+}
+
+/// The hints about an image name the option of a replay.
+fn in_words_of_options(error: Error) -> Error {
+    match error.hint_text() {
+        Some(hint) if hint.contains("allow_backing=on") => {
+            let hint = hint.replace("allow_backing=on", "--allow-backing");
+            error.hint(hint)
+        }
+        _ => error,
     }
 }
 

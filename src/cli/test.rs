@@ -145,13 +145,17 @@ pub fn run_modules(modules: Modules, args: &Args, stop: &AtomicBool) -> Result<u
         return against::run(modules, args, second, stop);
     }
     let plan = select::plan(modules, &args.words)?;
+    let machine = MachineChoice::parse(&args.machine)?;
+    if args.tap.is_some() {
+        machine.can_be_tapped()?;
+    }
     let options = RunOptions {
         seed: args.seed,
         deadline: args.deadline,
         artifacts: args.artifacts.clone(),
         fail_fast: args.fail_fast,
         around: args.tap.as_deref().map(around).transpose()?,
-        ..RunOptions::new(MachineChoice::parse(&args.machine)?)
+        ..RunOptions::new(machine)
     };
     options.machine.available()?;
     let mut printed = Ok(());

@@ -5,7 +5,7 @@
 
 use super::OpenOptions;
 use super::host::HostFile;
-use super::probe::read_head;
+use super::probe::{format_of, read_head};
 use crate::base::{Error, Result};
 
 /// What may be opened this way, as qemu-img spells it. VHDX, VDI, VPC and Parallels images name no
@@ -42,6 +42,12 @@ pub fn guard(host: &HostFile, format: &str, options: &OpenOptions) -> Result<boo
     let mut head = vec![0; VMDK_DESCRIPTOR_BYTES];
     let got = read_head(host, &mut head, 0)?;
     head.truncate(got);
+    let is = format_of(&head);
+    if is != "raw" && is != format {
+        return Err(Error::input(format!("the image is {is}, and not {format}"))
+            .path(&host.path)
+            .hint("leave the format out, or name the right one"));
+    }
     if format == "qcow" && be32(&head, 36) != Some(0) {
         return Err(Error::input("the image is encrypted, or cut short").path(&host.path));
     }
@@ -221,6 +227,10 @@ mod tests {
         std::fs::write(&path, b"LUKS\xba\xbe\0\x01").unwrap();
         let error = open(&path, &OpenOptions::default()).map(|i| i.size()).unwrap_err();
         assert!(error.to_string().contains("key"), "{error}");
+        std::fs::write(&path, b"QFI\xfb\0\0\0\x03").unwrap();
+        let other = OpenOptions { format: Some("vmdk".into()), ..Default::default() };
+        let error = open(&path, &other).map(|i| i.size()).unwrap_err();
+        assert!(error.to_string().contains("is qcow2, and not vmdk"), "{error}");
         let odd = OpenOptions { format: Some("floppy".into()), ..Default::default() };
         let error = open(&path, &odd).map(|i| i.size()).unwrap_err();
         assert!(error.hint_text().unwrap().contains("vhdx"));

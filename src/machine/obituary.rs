@@ -100,9 +100,12 @@ impl Obituary {
         if !self.last_commands.is_empty() {
             lines.push("last commands:".to_owned());
         }
-        for (command, answered) in &self.last_commands {
+        for same in self.last_commands.chunk_by(|a, b| a == b) {
+            let Some((command, answered)) = same.first() else { continue };
+            let times =
+                if same.len() > 1 { format!("    ({} times)", same.len()) } else { String::new() };
             let mark = if *answered { "" } else { "    (not answered)" };
-            lines.push(format!("  {command}{mark}"));
+            lines.push(format!("  {command}{times}{mark}"));
         }
         let stderr = self.stderr.trim();
         if !stderr.is_empty() {
@@ -127,11 +130,19 @@ mod tests {
             program: qemu(),
             what: End::Signal { number: 6, name: "SIGABRT".into() },
             stderr: "warning\nAssertion failed\n".into(),
-            last_commands: vec![("outb 0x70 0x1".into(), true), ("inb 0x71".into(), false)],
+            last_commands: vec![
+                ("outb 0x70 0x1".into(), true),
+                ("inb 0x71".into(), true),
+                ("inb 0x71".into(), true),
+                ("inb 0x71".into(), false),
+            ],
             command: "qemu -M pc".into(),
         };
         assert_eq!(obituary.summary(), "QEMU died of signal 6 (SIGABRT): Assertion failed");
         let text = obituary.lines().join("\n");
-        assert!(text.contains("  inb 0x71    (not answered)\n") && text.contains("  warning\n"));
+        assert!(
+            text.contains("  inb 0x71    (2 times)\n  inb 0x71    (not answered)\n")
+                && text.contains("  warning\n")
+        );
     }
 }

@@ -54,6 +54,8 @@ const SECTOR: usize = SECTOR_SIZE as usize;
 pub struct Case<'a> {
     /// What should be there; `None` where nothing was written: zeros.
     pub version: Option<Version>,
+    /// Nothing was written there, and what should be there is what the recording's read returned.
+    pub recorded: bool,
     /// The wrong sectors, sorted and joined.
     pub wrong: &'a [Range],
     /// All visible sectors of the version, the wrong ones among them, sorted and joined.

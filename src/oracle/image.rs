@@ -347,7 +347,8 @@ impl Oracle {
             read_target(image, out, sector.saturating_mul(SECTOR_SIZE))
         };
         let (wrong, visible) = (&group.wrong, &group.visible);
-        let mut case = Case { version: group.version, wrong, visible, got: &mut got };
+        let mut case =
+            Case { version: group.version, recorded: false, wrong, visible, got: &mut got };
         let mut diagnosis = diagnose(&mut self.contents, &mut case)?;
         self.prefer_swap(&mut diagnosis);
         let kind = FindingKind::ImageMismatch;

@@ -117,6 +117,8 @@ pub struct Oracle {
     /// Findings about wrong data by what defined the sectors: the same damage is one finding.
     known: HashMap<Known, Option<usize>>,
     pieces: Vec<Piece>,
+    /// The first read whose recording shows that the disk was not empty when it began.
+    content_before: Option<u64>,
     stop: Option<Arc<AtomicBool>>,
 }
 
@@ -144,6 +146,7 @@ impl Oracle {
             verdict: Verdict::new(config.verify),
             known: HashMap::new(),
             pieces: Vec::new(),
+            content_before: None,
             stop: None,
             config,
         })
@@ -238,6 +241,12 @@ impl Oracle {
     /// Findings so far, further ones than are kept included.
     pub fn findings(&self) -> u64 {
         self.verdict.findings_total
+    }
+
+    /// The event of the first read that returned, when it was recorded, content that nothing in the
+    /// trace wrote, and that was compared with the zeros of a new target instead.
+    pub fn content_before(&self) -> Option<u64> {
+        self.content_before
     }
 
     /// The verdict.

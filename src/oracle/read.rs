@@ -90,6 +90,9 @@ pub(super) fn data_finding(
     let sector = first.offset / SECTOR_SIZE;
     let expected = match &last_writer {
         Some(writer) => format!("what {writer} wrote"),
+        None if case.recorded => {
+            "what this read returned when it was recorded: the trace wrote nothing there".to_owned()
+        }
         None => "zeros: nothing was written there".to_owned(),
     };
     let found = found_writer
@@ -103,6 +106,9 @@ pub(super) fn data_finding(
         Fault::TornWrite => format!("only part of it landed: the rest is {found}"),
         Fault::StaleData => format!("part of it is stale: there is {found}"),
         Fault::MisdirectedWrite => format!("there is {found}, meant for another place"),
+        Fault::ForeignData if case.recorded => {
+            "the disk held something else before the replay".to_owned()
+        }
         Fault::ForeignData => "there is content that nothing in the trace explains".to_owned(),
     };
     let message = format!(
@@ -216,6 +222,7 @@ impl Oracle {
                 if !is_zero(got) {
                     return Ok(false);
                 }
+                self.look_for_content_before(read, piece)?;
             }
             None => match self.recorded_data(read, piece)? {
                 None => {
@@ -228,6 +235,17 @@ impl Oracle {
         }
         self.verdict.read_bytes_checked += bytes;
         Ok(true)
+    }
+
+    /// Whether the recorded read returned what nothing in the trace wrote, where a new target has
+    /// zeros: the first such read is remembered, and no further one is looked for.
+    fn look_for_content_before(&mut self, read: &InFlight, piece: &Piece) -> Result<()> {
+        if self.content_before.is_none()
+            && self.recorded_data(read, piece)?.is_some_and(|recorded| !is_zero(&recorded))
+        {
+            self.content_before = Some(read.request.event);
+        }
+        Ok(())
     }
 
     /// What the recording says a read returned for a piece, where it says so.
@@ -326,7 +344,8 @@ impl Oracle {
             None if !self.config.initially_zero => self.recorded_data(read, piece)?,
             _ => None,
         };
-        let mut case = Case { version: piece.version, wrong, visible, got: &mut got };
+        let (version, recorded_too) = (piece.version, recorded.is_some());
+        let mut case = Case { version, recorded: recorded_too, wrong, visible, got: &mut got };
         let mut diagnosis = diagnose(&mut self.contents, &mut case)?;
         self.prefer_swap(&mut diagnosis);
         if let Some(recorded) = recorded {

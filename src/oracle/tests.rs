@@ -270,7 +270,23 @@ fn what_the_recording_read_is_what_an_old_target_must_hold() {
             let finding = &verdict.findings[0];
             assert_eq!((finding.event, finding.sector), (Some(read), Some(1)));
             assert_eq!(finding.expected.0[..], noise(2, 512)[..64]);
+            let message = &finding.message;
+            assert!(message.contains("returned when it was recorded"), "{message}");
+            assert!(!message.contains("zeros"), "{message}");
         }
+    }
+}
+
+#[test]
+fn reads_of_what_was_there_before_the_recording_are_told_on_a_new_target() {
+    for (before, told) in [(noise(2, 512), true), (vec![0; 512], false)] {
+        let mut trace = TestTrace::new();
+        trace.write(0, &noise(1, 512));
+        let read = trace.read_with(0, &[&noise(1, 512)[..], &before].concat());
+        let mut run = Run::new(trace, config(false), &[]);
+        run.all();
+        assert_eq!(run.oracle.content_before(), told.then_some(read));
+        assert!(run.oracle.finish().pass);
     }
 }
 

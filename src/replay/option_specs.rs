@@ -116,7 +116,12 @@ pub const SPECS: &[OptionSpec] = &[
         "off",
         "open backing files outside the image's own folder",
     ),
-    OptionSpec::new("num_queues", "N", "1", "request queues of the device"),
+    OptionSpec::new(
+        "num_queues",
+        "N",
+        "1",
+        "request queues of the device; each stream of the trace goes to one, that of its recording or the next in turn",
+    ),
     OptionSpec::new("queue_size", "N", "256", "entries of each ring, a power of two"),
     OptionSpec::new(
         "iothread",

@@ -80,6 +80,15 @@ pub struct Planner {
     pub counts: PlanCounts,
 }
 
+/// The device's queue of each stream of a trace, by the queue that the source names for it.
+pub fn queues_of(device_queues: u16, queues: impl Iterator<Item = Option<u32>>) -> Vec<u16> {
+    let device_queues = u32::from(device_queues.max(1));
+    let queue_of = |(nth, queue): (u32, Option<u32>)| {
+        u16::try_from(queue.unwrap_or(nth) % device_queues).unwrap_or(0)
+    };
+    (0..).zip(queues).map(queue_of).collect()
+}
+
 impl Planner {
     /// A planner for a device with `limits`. `queues` has, for each stream of the trace, the queue
     /// that the source names for it; a stream without one gets the device's queues in turn.
@@ -88,11 +97,7 @@ impl Planner {
         limits: BlockLimits,
         queues: impl Iterator<Item = Option<u32>>,
     ) -> Self {
-        let device_queues = u32::from(limits.queues.max(1));
-        let queue_of = |(nth, queue): (u32, Option<u32>)| {
-            u16::try_from(queue.unwrap_or(nth) % device_queues).unwrap_or(0)
-        };
-        let queues = (0..).zip(queues).map(queue_of).collect();
+        let queues = queues_of(limits.queues, queues);
         Self { layout, limits, queues, counts: PlanCounts::default() }
     }
 

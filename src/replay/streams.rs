@@ -19,6 +19,8 @@ pub struct Selection {
     pub disk_bytes: u64,
     /// The source says how large their disk was.
     pub size_recorded: bool,
+    /// Devices with requests that take part.
+    pub devices: usize,
 }
 
 impl Selection {
@@ -54,7 +56,8 @@ impl Selection {
             size_recorded |= info.device_bytes.is_some();
             disk_bytes = disk_bytes.max(info.device_bytes.unwrap_or(0)).max(needed);
         }
-        Ok(Self { selected, end_bytes, disk_bytes: disk_bytes.max(SECTOR_SIZE), size_recorded })
+        let disk_bytes = disk_bytes.max(SECTOR_SIZE);
+        Ok(Self { selected, end_bytes, disk_bytes, size_recorded, devices: chosen })
     }
 }
 

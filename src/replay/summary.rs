@@ -1,12 +1,12 @@
 //! What a run comes to: its report, filled from the accounts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use super::engine::{End, Outcome};
 use super::on_machine::Replayed;
 use super::options::Config;
-use super::plan::PlanCounts;
+use super::plan::{PlanCounts, queues_of};
 use super::session::Session;
 use crate::base::units::human_nanos;
 use crate::driver::BlockDriver;
@@ -18,6 +18,9 @@ use crate::report::{
     TraceReport,
 };
 use crate::trace::NotRecorded;
+
+/// What the device's queues are called among a machine's details.
+const QUEUES: &str = "queues";
 
 impl Session<'_> {
     /// Fills the report from what the run left behind: a target of `size` bytes; `checked`: every
@@ -50,6 +53,37 @@ impl Session<'_> {
         report.verdict = replayed.oracle.finish();
         // Not every check was made.
         report.verdict.pass &= !report.interrupted;
+    }
+
+    /// What became of `device=all` and `num_queues=`.
+    fn notes_of_streams(&self, report: &mut Report, replayed: &Replayed) {
+        let devices = self.selection.devices;
+        if devices > 1 {
+            report.notes.push(format!(
+                "{devices} devices were replayed onto one target, each at its own offsets, also \
+                 where they overlap: device=NAME replays one"
+            ));
+        }
+        let asked = self.config.queues;
+        let has = replayed.machine.details.get(QUEUES).and_then(|text| text.parse().ok());
+        let Some(has) = has.filter(|_| asked > 1) else { return };
+        if has < asked {
+            report.notes.push(format!("num_queues={asked}: the device has {has}"));
+        }
+        let streams = self.trace.streams().iter().map(|info| info.queue);
+        let queues = queues_of(has, streams).into_iter().zip(self.trace.totals());
+        let queues = queues.zip(self.selection.selected.iter()).filter(|(_, selected)| **selected);
+        let used: BTreeSet<u16> = queues
+            .filter(|((_, totals), _)| totals.issues.iter().any(|count| *count > 0))
+            .map(|((queue, _), _)| queue)
+            .collect();
+        if used.len() < usize::from(has) {
+            let used = used.len();
+            report.notes.push(format!(
+                "{used} of the device's {has} queues had requests: each stream of the trace goes to \
+                 one, that of its recording or else the next in turn"
+            ));
+        }
     }
 
     fn notes(&self, report: &mut Report, replayed: &Replayed) {
@@ -87,12 +121,20 @@ impl Session<'_> {
                 "{time} in all were spent holding back requests that overlapped one in flight"
             ));
         }
+        self.notes_of_streams(report, replayed);
+        if let Some(event) = replayed.oracle.content_before() {
+            report.notes.push(format!(
+                "the disk had content before the recording began (the read of event {event} \
+                 returned some): the new target has none, and such reads were compared with zeros; \
+                 target_img= a copy of the disk as it was then compares them with what was recorded"
+            ));
+        }
         let lost =
             self.trace.summary().losses.iter().fold(0, |n: u64, l| n.saturating_add(l.count));
         if lost > 0 {
             report
                 .notes
-                .push(format!("the import left out or lost {lost} records: see qtrace info"));
+                .push(format!("the trace lacks {lost} records that were left out or lost when it was made: see qtrace info"));
         }
         if let Some(fault) = &report.fault {
             let FaultReport { fault, fired, writes } = fault;
@@ -193,7 +235,7 @@ pub(super) fn machine_report(
     driver: Option<&VirtioBlk>,
 ) -> MachineReport {
     if let Some(limits) = driver.map(VirtioBlk::limits) {
-        details.insert("queues".to_owned(), limits.queues.to_string());
+        details.insert(QUEUES.to_owned(), limits.queues.to_string());
         details.insert("requests a queue holds".to_owned(), limits.depth_max.to_string());
     }
     MachineReport {

@@ -221,6 +221,10 @@ impl MachineKind for VhostUser {
         OPTIONS
     }
 
+    fn has_bus(&self) -> bool {
+        false
+    }
+
     fn argument(&self) -> Option<&'static str> {
         Some("socket")
     }

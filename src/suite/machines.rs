@@ -83,10 +83,14 @@ pub trait MachineKind: Sync {
     /// What the machine's options say of chipset, memory and CPUs.
     ///
     /// # Errors
-    /// A usage error for a wrong value.
+    /// A usage error for a wrong value, or where there is no bus.
     fn basics(&self, options: &Options) -> Result<Basics> {
         let _ = options;
         Err(no_bus(self.name()))
+    }
+    /// Whether the driver reaches its devices by ports and registers.
+    fn has_bus(&self) -> bool {
+        true
     }
     /// Builds the machine that `spec` describes, for a bus trace.
     ///
@@ -186,6 +190,22 @@ impl MachineChoice {
     /// A usage error for a wrong value.
     pub fn basics(&self) -> Result<Basics> {
         self.kind.basics(&self.options)
+    }
+
+    /// Refuses a machine whose tests leave nothing that a machine tap could record.
+    ///
+    /// # Errors
+    /// A machine error for one that has no bus.
+    pub fn can_be_tapped(&self) -> Result<()> {
+        match self.kind.has_bus() {
+            true => Ok(()),
+            false => {
+                let what =
+                    format!("machine '{}' has no bus that could be recorded", self.kind.name());
+                Err(Error::machine(what)
+                    .hint("qtrace record vhost-user-blk records what a front-end does to its disk"))
+            }
+        }
     }
 
     /// Builds the machine that `spec` describes, for a bus trace.

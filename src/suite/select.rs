@@ -182,7 +182,7 @@ fn unknown(modules: Modules, pattern: &str) -> Error {
             names = cases.collect();
             match nearest(pattern, names.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => format!("tests: {module_names}; --list shows their cases"),
+                None => format!("tests: {module_names}; qtrace test --list shows their cases"),
             }
         }
     };

@@ -66,6 +66,17 @@ impl Collector {
         u64::from(self.first) + self.entries.len() as u64
     }
 
+    /// Number of the first payload that is not in the file.
+    pub(super) fn first(&self) -> u64 {
+        u64::from(self.first)
+    }
+
+    /// What waits will never be written. No payload may be looked for or added after this.
+    pub(super) fn forget(&mut self) {
+        self.entries.clear();
+        self.raw.clear();
+    }
+
     /// Whether anything waits.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()

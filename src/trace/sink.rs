@@ -2,7 +2,7 @@
 //! name itself; whole frames only.
 
 use std::fs::{File, Permissions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tempfile::{Builder, NamedTempFile, TempPath};
 use zerocopy::IntoBytes;
 
 use super::behind::Behind;
-use super::format::{FRAME_ALIGNMENT, FrameHeader, Preamble, padded};
+use super::format::{FRAME_ALIGNMENT, FrameHeader, MAGIC, Preamble, padded};
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 
@@ -61,6 +61,8 @@ impl Sink {
             .suffix(".part")
             .permissions(Permissions::from_mode(CREATE_MODE))
             .tempfile_in(folder)
+            // Its text names the temporary file, of which nobody knows.
+            .map_err(|e| e.raw_os_error().map_or(e, io::Error::from_raw_os_error))
             .writing(&path, "cannot create a temporary file beside it")?;
         let target = Target::Temporary(temporary);
         let mut sink = Self { target, path, at: 0, broken: false, behind: None };
@@ -73,6 +75,9 @@ impl Sink {
     pub(super) fn publish(mut self, replace: bool) -> Result<Self> {
         self.catch_up()?;
         let Self { target, path, at, broken, behind } = self;
+        if replace {
+            refuse_others(&path)?;
+        }
         let target = match target {
             Target::Temporary(temporary) if replace => temporary.persist(&path),
             Target::Temporary(temporary) => temporary.persist_noclobber(&path),
@@ -159,6 +164,17 @@ impl Sink {
         }
     }
 
+    /// After a write that failed: whether a live trace ends with a whole frame all the same, so that
+    /// smaller ones may still find room.
+    pub(super) fn try_again(&mut self) -> bool {
+        let Target::Live(file) = &self.target else { return false };
+        let mut file: &File = file;
+        let whole = file.metadata().is_ok_and(|meta| meta.len() == self.at)
+            && file.seek(SeekFrom::Start(self.at)).is_ok();
+        self.broken &= !whole;
+        whole
+    }
+
     /// Makes sure that a trace which lacks something is never taken for a whole one.
     pub(super) fn break_off(&mut self) {
         self.broken = true;
@@ -223,6 +239,20 @@ pub(super) fn write_all_vectored(mut file: &File, mut parts: &mut [IoSlice<'_>])
     Ok(())
 }
 
+/// Refuses to replace at once what is neither a trace nor empty: a slip of the hand there would be
+/// the end of an image.
+fn refuse_others(path: &Path) -> Result<()> {
+    let Ok(mut file) = File::open(path) else { return Ok(()) };
+    let mut magic = [0; MAGIC.len()];
+    match file.read_exact(&mut magic) {
+        Ok(()) if magic == MAGIC => Ok(()),
+        Err(_) if file.metadata().is_ok_and(|meta| meta.len() == 0) => Ok(()),
+        _ => Err(Error::usage("exists and is no trace: it is not replaced")
+            .path(path)
+            .hint("remove it, or name another file")),
+    }
+}
+
 fn sync_folder(path: &Path) -> Result<()> {
     let folder = folder(path);
     File::open(folder).and_then(|folder| folder.sync_all()).writing(folder, "cannot sync")
@@ -238,6 +268,10 @@ const SYMLINKS_MAX: usize = 40;
 /// Follows a symbolic link, also to what is not there yet, so that the file behind it is replaced and not the link; refuses what
 /// a rename would destroy.
 fn final_name(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str() == "-" {
+        return Err(Error::usage("a trace is completed in its file, and cannot go to stdout")
+            .hint("name a file; ./- is one called -"));
+    }
     if path.file_name().is_none() {
         return Err(Error::usage("not a file name to write a trace to").path(path));
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use tempfile::TempPath;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::dedup::Collector;
 use super::event::{
@@ -213,6 +213,38 @@ impl TraceWriter {
     pub fn flush(&mut self) -> Result<()> {
         self.flush_events()?;
         self.flush_payloads()
+    }
+
+    /// For a live trace that cannot be written on (a full disk): writes as many of the events that
+    /// wait, and of `more`, as there is room for and whose data is in the file, which stays one
+    /// that is cut short.
+    pub fn salvage(&mut self, more: &mut dyn Iterator<Item = Event>) {
+        let next_payload = self.collector.first();
+        let bounds = RecordBounds { streams: self.streams.len() as u32, next_payload };
+        for event in more {
+            let Ok(record) = Record::encode(&event, bounds) else { break };
+            self.records.extend_from_slice(record.as_bytes());
+        }
+        let (records, _) = self.records.as_chunks::<RECORD_BYTES>();
+        let records = records.iter().map_while(|bytes| {
+            let record = Record::ref_from_bytes(bytes).ok()?;
+            record.decode(bounds).ok().map(|_| *record)
+        });
+        let records: Vec<Record> = records.take(FRAME_EVENTS_MAX).collect();
+        self.collector.forget();
+        let mut room = records.len();
+        // What did not fit as a frame of data is larger than most frames of events.
+        while room > 0 && self.sink.try_again() {
+            self.records = records.get(..room).unwrap_or_default().as_bytes().to_vec();
+            let times = records.iter().take(room).map(|record| record.time.get());
+            self.time_min = times.clone().min().unwrap_or_default();
+            self.time_max = times.max().unwrap_or_default();
+            if self.flush_events().is_ok() {
+                break;
+            }
+            room /= 2;
+        }
+        self.sink.break_off();
     }
 
     /// Writes what is left, makes the file durable and gives it its name. The totals in `summary`

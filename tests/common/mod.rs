@@ -5,6 +5,7 @@ pub mod guest;
 pub mod inputs;
 pub mod kills;
 pub mod process;
+pub mod small_disk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

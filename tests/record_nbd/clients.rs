@@ -5,11 +5,12 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use qtrace::base::Prng;
+use qtrace::base::{BlockOp, Prng};
 use qtrace::image::nbd_proto;
-use qtrace::trace::Trace;
+use qtrace::trace::{Event, Trace};
 
 use super::client::Client;
+use super::common::small_disk::SmallDisk;
 use super::common::{QTRACE, expect, have, qtrace, replay};
 
 const MIB: usize = 1 << 20;
@@ -267,5 +268,40 @@ fn a_full_disk_ends_the_recording_and_not_the_client() {
         assert_eq!(done, goes_on, "{policy}: {stderr}");
         let trace = Trace::open(&dir.join("t.qtrace")).unwrap();
         assert!(trace.truncation().is_some());
+        told_what_stands(&stderr, &trace);
     }
+}
+
+/// What is said of a recording that failed is what is in its file: whole requests, with their data.
+fn told_what_stands(stderr: &str, trace: &Trace) {
+    assert!(trace.events() > 0, "{stderr}");
+    let said = format!("the first {} events stand in", trace.events());
+    assert!(stderr.contains(&said), "{stderr}");
+    let mut data = vec![0; 1 << 20];
+    for number in 0..trace.events() {
+        if let Event::Issue(issue) = trace.event(number).unwrap()
+            && issue.op == BlockOp::Write
+        {
+            let data = data.get_mut(..issue.len as usize).unwrap();
+            trace.read_payload(issue.payload, issue.len, 0, data).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_before_the_first_event_is_due_still_holds_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    if !have("nbdcopy") {
+        return;
+    }
+    let Some(small) = SmallDisk::new("2m") else { return };
+    fill(&dir.join("in.raw"), 12 * MIB, 3);
+    std::fs::File::create(dir.join("d.raw")).unwrap().set_len(12 << 20).unwrap();
+    let trace = small.path().join("t.qtrace");
+    let args = ["record", "nbd", "--image", "d.raw", "-o", trace.to_str().unwrap()];
+    let out = qtrace(dir, args.into_iter().chain("-- nbdcopy in.raw {uri}".split(' ')));
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(7), "{stderr}");
+    told_what_stands(&stderr, &Trace::open(&trace).unwrap());
 }

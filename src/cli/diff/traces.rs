@@ -10,7 +10,7 @@ use super::ignored::{Field, Ignored};
 use super::walk::{Difference, Walk};
 use crate::base::{BlockOp, Result};
 use crate::report::lines::table;
-use crate::trace::{BusTotals, Kinds, Trace};
+use crate::trace::{BusTotals, Kinds, StreamInfo, Trace};
 
 #[derive(Serialize)]
 struct Json {
@@ -180,6 +180,16 @@ fn about_streams(a: &Trace, b: &Trace, lines: &mut Vec<String>) {
     let mut check = |what: &str, a, b| check(lines, what, a, b);
     check("number of streams", a.streams().len().to_string(), b.streams().len().to_string());
     for (number, (a, b)) in a.streams().iter().zip(b.streams()).enumerate() {
-        check(&format!("stream {number}"), format!("{a:?}"), format!("{b:?}"));
+        check(&format!("stream {number}"), stream(a), stream(b));
     }
+}
+
+/// A stream in words.
+fn stream(info: &StreamInfo) -> String {
+    let StreamInfo { device, queue, device_bytes, block_bytes } = info;
+    let mut parts = vec![format!("'{device}'")];
+    parts.extend(queue.map(|queue| format!("queue {queue}")));
+    parts.extend(device_bytes.map(|bytes| format!("{bytes} bytes")));
+    parts.extend(block_bytes.map(|bytes| format!("blocks of {bytes}")));
+    parts.join(", ")
 }

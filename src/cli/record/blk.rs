@@ -48,6 +48,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<u8> {
     // Before any thread is there.
     let signals = Signals::take_over()?;
+    args.record.check()?;
     if args.record.on_error == OnError::Fail {
         return Err(Error::usage(
             "--on-error=fail: requests of a host's device are not ours to fail",

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -12,8 +12,10 @@ use super::super::progress::Progress as Bar;
 use super::super::replay::print;
 use crate::base::units::{human_bytes, parse_size};
 use crate::base::{Error, Result};
+use crate::image::Image;
 use crate::record::command::{Place, Signals, Wrapped};
 use crate::record::recording::{OnError, OnOverflow, Options, Progress, Recording};
+use crate::trace::Trace;
 
 /// What the exit code says, for the help of every tap.
 pub const EXIT_CODES: &str = "\
@@ -93,6 +95,35 @@ fn queue_size(text: &str) -> std::result::Result<usize, String> {
 }
 
 impl RecordArgs {
+    /// Refuses `--` with nothing behind it: a variable that is empty, for one, would make it record
+    /// until Ctrl-C.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn check(&self) -> Result<()> {
+        let dashes = std::env::args_os().any(|word| word == "--");
+        match self.command.is_empty() && dashes {
+            true => Err(Error::usage("there is no command behind --")
+                .hint("leave out -- to record until Ctrl-C")),
+            false => Ok(()),
+        }
+    }
+
+    /// Says which names in CMD stay as they are, because this tap has no such place.
+    fn tell_unfilled(&self, places: &[Place<'_>]) {
+        const NAMES: [&str; 4] = ["uri", "socket", "device", "image"];
+        let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
+        for name in NAMES.into_iter().filter(|name| places.iter().all(|(has, _)| has != name)) {
+            let (pattern, shell) = (format!("{{{name}}}"), format!("${{{name}}}"));
+            let stands = |word: &str| word.replace(&shell, "").contains(&pattern);
+            if !self.quiet && words.iter().any(|word| stands(word)) {
+                let has: Vec<_> = places.iter().map(|(name, _)| format!("{{{name}}}")).collect();
+                let has = if has.is_empty() { "nothing".to_owned() } else { has.join(" and ") };
+                say(&format!("{pattern} stays as it is in the command: here {has} is filled in"));
+            }
+        }
+    }
+
     /// What [`Recording::start`] wants.
     pub fn options(&self) -> Options {
         Options {
@@ -128,6 +159,7 @@ pub fn until_the_end(
         }
         return Ok(0);
     }
+    args.tell_unfilled(places);
     let mut wrapped = Wrapped::start(&args.command, places)?;
     while !wrapped.wait(signals, TICK) {
         shown.show(&recording.progress());
@@ -143,9 +175,7 @@ pub fn until_the_end(
 /// `Incomplete` when the trace is not whole.
 pub fn finish(args: &RecordArgs, recording: Recording, code: u8) -> Result<u8> {
     let path = recording.path().to_path_buf();
-    let progress = recording
-        .finish()
-        .map_err(|e| e.hint(format!("what was recorded before stands in {}", path.display())))?;
+    let progress = recording.finish().map_err(|e| e.hint(what_stands(&path)))?;
     let trace = path.display().to_string();
     let text = match args.summary {
         Format::Text => summary(&trace, &progress),
@@ -156,6 +186,8 @@ pub fn finish(args: &RecordArgs, recording: Recording, code: u8) -> Result<u8> {
                 "requests": progress.requests,
                 "events": progress.events,
                 "bytes": progress.bytes,
+                "accesses": progress.accesses,
+                "lost": progress.lost,
                 "file_bytes": progress.file_bytes,
                 "dropped": progress.dropped,
             });
@@ -168,6 +200,16 @@ pub fn finish(args: &RecordArgs, recording: Recording, code: u8) -> Result<u8> {
         false => drop(std::io::stderr().lock().write_all(text.as_bytes())),
     }
     Ok(code)
+}
+
+/// What a recording that failed left.
+fn what_stands(path: &Path) -> String {
+    let events = Trace::open(path).map_or(0, |trace| trace.events());
+    let path = path.display();
+    match events {
+        0 => format!("nothing of it could be written before: {path} holds no event"),
+        events => format!("the first {events} events stand in {path}"),
+    }
 }
 
 /// As [`finish`], for when what was to be recorded failed with `error`: a trace of nothing goes.
@@ -183,12 +225,20 @@ pub fn give_up(recording: Recording, error: Error) -> Result<u8> {
 }
 
 fn summary(trace: &str, progress: &Progress) -> String {
-    let Progress { requests, events, bytes, file_bytes, dropped, .. } = *progress;
+    let Progress { requests, events, bytes, accesses, lost, file_bytes, dropped, .. } = *progress;
     let mut text = format!("trace      {trace} ({})\n", human_bytes(file_bytes));
-    text.push_str(&format!("requests   {requests} of {}\n", human_bytes(bytes)));
+    if requests > 0 || accesses == 0 {
+        text.push_str(&format!("requests   {requests} of {}\n", human_bytes(bytes)));
+    }
+    if accesses > 0 {
+        text.push_str(&format!("accesses   {accesses} of the bus\n"));
+    }
     text.push_str(&format!("events     {events}\n"));
     if dropped > 0 {
         text.push_str(&format!("left out   {dropped}: the queue was full (--on-overflow=drop)\n"));
+    }
+    if lost > 0 {
+        text.push_str(&format!("lost       {lost}: qtrace info {trace} says what\n"));
     }
     text
 }
@@ -207,7 +257,7 @@ impl Shown {
     }
 
     fn show(&mut self, progress: &Progress) {
-        let Progress { requests, events, bytes, file_bytes, dropped, failed } = *progress;
+        let Progress { requests, events, bytes, file_bytes, dropped, failed, .. } = *progress;
         let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
         let count = if requests > 0 { requests } else { events };
         let mut text = format!(
@@ -227,6 +277,19 @@ impl Shown {
             self.failed = true;
             say("the trace cannot be written on; requests are served as --on-error says");
         }
+    }
+}
+
+/// Says where a raw image that ends within a sector is served as if it went on to its end.
+pub fn tell_rounded(args: &RecordArgs, recording: &Recording, path: &Path, image: &dyn Image) {
+    let Ok(meta) = path.metadata() else { return };
+    let (file, disk) = (meta.len(), image.size());
+    if meta.is_file() && image.info().format == "raw" && file < disk {
+        let text = format!("the image has {file} bytes, and its disk whole sectors: {disk} bytes");
+        if !args.quiet {
+            say(&text);
+        }
+        recording.note(text);
     }
 }
 

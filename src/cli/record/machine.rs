@@ -66,6 +66,10 @@ pub struct Args {
 /// Whatever kept the test from being run and recorded.
 pub fn run(args: &Args) -> Result<u8> {
     let plan = [planned(args)?];
+    let is_file = args.output.metadata().map_or(true, |meta| meta.is_file());
+    if !is_file {
+        return Err(Error::usage("exists and is not a regular file").path(&args.output));
+    }
     if args.output.exists() && !args.force {
         // Found before a machine is built.
         return Err(Error::usage("the output exists")
@@ -79,6 +83,7 @@ pub fn run(args: &Args) -> Result<u8> {
         around: Some(Arc::clone(&tap) as _),
         ..RunOptions::new(MachineChoice::parse(&args.machine)?)
     };
+    options.machine.can_be_tapped()?;
     options.machine.available()?;
     let report = runner::run(&plan, &options, &*stop_on_signal()?, &mut |_| ())?;
     print(render(&report, args.format)?.as_bytes())?;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::common::{EXIT_CODES, RecordArgs, finish, give_up, places, say, until_the_end};
+use super::common::{
+    EXIT_CODES, RecordArgs, finish, give_up, places, say, tell_rounded, until_the_end,
+};
 use crate::base::{Error, Result};
 use crate::image::{self, CacheMode, OpenOptions};
 use crate::record::command::Signals;
@@ -91,6 +93,7 @@ fn export_name(text: &str) -> std::result::Result<String, String> {
 pub fn run(args: &Args) -> Result<u8> {
     // Before any thread is there.
     let signals = Signals::take_over()?;
+    args.record.check()?;
     let options = OpenOptions {
         format: args.format.clone(),
         writable: !args.read_only,
@@ -105,6 +108,7 @@ pub fn run(args: &Args) -> Result<u8> {
         args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let header = header(&name, &info.format, !args.no_read_data);
     let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    tell_rounded(&args.record, &recording, &args.image, &*image);
     let tap = recording.stream(StreamInfo {
         device: name,
         queue: None,

@@ -27,7 +27,9 @@ Examples:
 const ABOUT: &str = "\
 The guest runs as before, and this exits as QEMU does. With --block qtrace opens the drives' images \
 in QEMU's place, in their formats, and QEMU reaches them over NBD as raw disks: recorded is what the \
-guest asks for, with all data. A drive that cannot be tapped is an error, never left out in silence. \
+guest asks for, with all data. QEMU's own requests are in it too: a read of 512 bytes when it opens a disk, \
+and flushes when it closes it. What needs the image itself fails under a tap: block_resize, savevm, \
+snapshots by the monitor. A drive that cannot be tapped is an error, never left out in silence. \
 With --bus QEMU's trace events memory_region_ops_read and _write are read from its log as they come: \
 accesses to devices, not to RAM; no interrupts; and with kvm none that the kernel answers itself.";
 
@@ -74,8 +76,7 @@ pub fn run(args: &Args) -> Result<u8> {
         Some(wanted) => Some(command_line::rewrite(&words, wanted, |_| String::new())?),
         None => None,
     };
-    let program = words.get(..command_line::start(&words)).unwrap_or(&words);
-    let version = if args.bus { Some(probe::bus_events(program)?) } else { None };
+    let version = if args.bus { Some(probe::bus_events(&words)?) } else { None };
     let disks = plan.iter().flat_map(|plan| &plan.disks).map(Opened::new);
     let disks = disks.collect::<Result<Vec<Opened>>>()?;
     if let Some(disk) = disks.iter().find(|disk| disk.is(&args.record.output)) {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::common::{EXIT_CODES, RecordArgs, finish, give_up, say, until_the_end};
+use super::common::{EXIT_CODES, RecordArgs, finish, give_up, say, tell_rounded, until_the_end};
 use crate::base::{Error, Result};
 use crate::image::{self, CacheMode, Image, OpenOptions};
 use crate::record::command::{Place, Signals};
@@ -92,6 +92,7 @@ fn serial(text: &str) -> std::result::Result<String, String> {
 pub fn run(args: &Args) -> Result<u8> {
     // Before any thread is there.
     let signals = Signals::take_over()?;
+    args.record.check()?;
     super::nbd::refuse_same_file(&args.record.output, &args.image)?;
     let options = OpenOptions {
         format: args.format.clone(),
@@ -105,6 +106,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let listener = Listener::new(&listen)?;
     let header = tap::header(&*image);
     let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    tell_rounded(&args.record, &recording, &args.image, &*image);
     let recording = Arc::new(recording);
     match serve(args, options, image, &listener, &recording, &signals) {
         Ok(code) => {

@@ -29,7 +29,7 @@ const EXIT_CODES: &str = "\
 A line has the event's number, its time in seconds, the device, and what happened: offset + length
 in bytes; a completion with its request and how long that took, when the request is in the part of
 the trace that is looked at. JSON is one object a line.
-Exit codes: 0 printed; 3 the file cannot be read or is damaged; 4 no event is meant.";
+Exit codes: 0 printed; 3 the file cannot be read or is damaged; 4 no event matches.";
 
 /// Bytes of a payload that `--payload` prints when it is not told how many.
 const PAYLOAD_SHOWN: &str = "512";
@@ -81,7 +81,7 @@ struct Request {
 /// Runs the command; returns the exit code.
 ///
 /// # Errors
-/// Usage, Input, and Nothing when no event is meant.
+/// Usage, Input, and Nothing when no event matches.
 pub fn run(args: &Args) -> Result<u8> {
     let trace = Trace::open(&args.file)?;
     if let Some(cut) = trace.truncation() {
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let shown = Show::new(args, &trace).run(filter)?;
     if shown == 0 {
-        return Err(Error::new(ErrorKind::Nothing, "no event of the trace is selected")
+        return Err(Error::new(ErrorKind::Nothing, "no event of the trace matches the selection")
             .path(&args.file)
             .hint("qtrace info says what it holds"));
     }

@@ -63,6 +63,14 @@ pub fn header(device: &Device, stage: Stage) -> TraceHeader {
     }
 }
 
+/// Whether this machine has what the tap needs, somebody who uses it apart.
+///
+/// # Errors
+/// A machine error that says what is missing.
+pub fn available() -> Result<()> {
+    settings::tracer().map(drop)
+}
+
 /// A device being traced. Dropped, the tracer is as it was before.
 pub struct Tracer {
     stop: Arc<Stop>,
@@ -89,9 +97,8 @@ impl Tracer {
     /// # Errors
     /// A machine error: the tracer cannot be had.
     pub fn start(device: Device, stage: Stage, recording: &Recording) -> Result<Self> {
-        let tracefs = Tracefs::open()?;
-        let pipe = tracefs.pipe()?;
-        let settings = Settings::apply(&tracefs, &device)?;
+        let tracefs = settings::tracer()?;
+        let (settings, pipe) = Settings::apply(&tracefs, &device)?;
         let wake = IrqEvent::new().map_err(|e| Error::machine("no eventfd").source(e))?;
         let stop = Arc::new(Stop { wanted: AtomicBool::new(false), wake });
         let tap = recording.stream(device.stream());
@@ -186,6 +193,8 @@ impl Work {
         if elsewhere > 0 {
             ended.notes.push(format!("{elsewhere} records of other parts of the disk left out"));
         }
+        // The pipe goes first: the kernel changes no tracer while one is open.
+        drop(self.pipe);
         drop(self.settings);
         Ok(ended)
     }

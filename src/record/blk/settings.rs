@@ -3,7 +3,7 @@
 //! They are the machine's, not ours, and are put back whatever becomes of us: a shell that waits
 //! for the end of a pipe that we hold does it, also when we are killed.
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +18,9 @@ const BUFFER_KIB: u32 = 8192;
 /// The options that are changed: records as blktrace has them, and nothing around them.
 const OPTIONS: [(&str, bool); 2] = [("bin", true), ("context-info", false)];
 
+/// How often a setting is put back that the kernel refuses: for about a second.
+const TRIES: u32 = 50_000;
+
 /// Settings in force until it is dropped.
 #[derive(Debug)]
 pub struct Settings {
@@ -26,11 +29,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Switches the tracer to the requests of `device`.
+    /// Switches the tracer to the requests of `device`; what it traces comes out of the pipe.
     ///
     /// # Errors
     /// A machine error: somebody else traces, or the kernel refuses. Everything is as before then.
-    pub fn apply(tracefs: &Tracefs, device: &Device) -> Result<Self> {
+    pub fn apply(tracefs: &Tracefs, device: &Device) -> Result<(Self, File)> {
         refuse_other_tracers(tracefs, device)?;
         let script = restore_script(tracefs, device)?;
         let keeper = keeper(tracefs, &script)
@@ -45,9 +48,12 @@ impl Settings {
         }
         tracefs.write("current_tracer", "blk")?;
         tracefs.write("trace", "")?;
+        // Not before: while a pipe is open the kernel refuses another tracer (EBUSY,
+        // tracing_set_tracer() of kernel/trace/trace.c).
+        let pipe = tracefs.pipe()?;
         device.enable(true)?;
         tracefs.write("tracing_on", "1")?;
-        Ok(settings)
+        Ok((settings, pipe))
     }
 }
 
@@ -58,13 +64,22 @@ impl Drop for Settings {
     }
 }
 
+/// The kernel's tracer, where it has one of block devices.
+///
+/// # Errors
+/// A machine error that says what is missing.
+pub fn tracer() -> Result<Tracefs> {
+    let tracefs = Tracefs::open()?;
+    let tracers = tracefs.read("available_tracers")?;
+    match tracers.split_whitespace().any(|tracer| tracer == "blk") {
+        true => Ok(tracefs),
+        false => Err(Error::machine("this kernel has no tracer of block devices")
+            .hint("it needs CONFIG_BLK_DEV_IO_TRACE")),
+    }
+}
+
 /// There is one tracer, and one buffer.
 fn refuse_other_tracers(tracefs: &Tracefs, device: &Device) -> Result<()> {
-    let tracers = tracefs.read("available_tracers")?;
-    if !tracers.split_whitespace().any(|tracer| tracer == "blk") {
-        return Err(Error::machine("this kernel has no tracer of block devices")
-            .hint("it needs CONFIG_BLK_DEV_IO_TRACE"));
-    }
     let current = tracefs.read("current_tracer")?;
     let events = tracefs.read("set_event")?;
     let busy = match (current.as_str(), events.is_empty(), device.is_enabled()?) {
@@ -94,7 +109,9 @@ fn restore_script(tracefs: &Tracefs, device: &Device) -> Result<String> {
         shell::join([device.enable_path().display().to_string().as_str()])
     );
     for (file, value) in rows {
-        script.push_str(&format!("echo {} >$T/{file}; ", shell::join([value.as_str()])));
+        let put = format!("echo {} >$T/{file}", shell::join([value.as_str()]));
+        // The pipe of a recorder that is killed may be open for a moment longer than the shell's.
+        script.push_str(&format!("n=0; until {put} || [ $n = {TRIES} ]; do n=$((n+1)); done; "));
     }
     Ok(script)
 }
@@ -116,7 +133,7 @@ fn keeper(tracefs: &Tracefs, script: &str) -> io::Result<Child> {
         .current_dir("/")
         .env_clear()
         .stdin(Stdio::piped())
-        .stdout(fs::File::options().write(true).open("/dev/null")?)
+        .stdout(File::options().write(true).open("/dev/null")?)
         .stderr(Stdio::from(tracefs.share()?));
     // SAFETY: setsid(2) is async-signal-safe and touches no memory.
     unsafe {

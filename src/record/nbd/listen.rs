@@ -148,7 +148,8 @@ fn unix(path: &Path) -> Result<Socket> {
         listen(&socket, Backlog::new(BACKLOG)?)?;
         Ok(socket)
     };
-    let socket = made().map_err(|e: nix::Error| io::Error::from(e)).writing(&path, WHAT)?;
+    let refused = |e: nix::Error| Error::usage(WHAT).path(&path).source(io::Error::from(e));
+    let socket = made().map_err(refused)?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true).writing(&path, WHAT)?;
     let meta = std::fs::symlink_metadata(&path).writing(&path, WHAT)?;
@@ -229,6 +230,10 @@ mod tests {
         std::fs::write(&path, b"mine").unwrap();
         assert!(Listener::new(&Listen::Socket(path.clone())).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+        for path in [dir.path().join("missing/s"), PathBuf::from("/proc/s")] {
+            let error = Listener::new(&Listen::Socket(path)).map(|_| ()).unwrap_err();
+            assert_eq!(error.kind().exit_code(), 2, "{error}");
+        }
         let long = dir.path().join("n".repeat(200));
         assert!(Listener::new(&Listen::Socket(long)).is_err());
     }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PREFIX: &str = "qtrace-";
 
 /// The socket in it.
-const SOCKET: &str = "nbd.sock";
+const SOCKET: &str = "disk.sock";
 
 /// A folder that is there as long as this.
 #[derive(Debug)]

@@ -60,18 +60,28 @@ pub fn stays(words: &[String]) -> Result<()> {
 /// Whether `words` let QEMU run its guest on kvm.
 pub fn may_use_kvm(words: &[String]) -> bool {
     let program = words.get(start(words) - 1).map(String::as_str).unwrap_or_default();
-    let mut options = words.iter().skip(start(words)).peekable();
-    let mut found = program.ends_with("kvm");
+    program.ends_with("kvm") || accelerators(words).contains(&"kvm")
+}
+
+/// The accelerators that `words` name, in the order in which QEMU tries them; none when they leave
+/// it to QEMU.
+pub fn accelerators(words: &[String]) -> Vec<&str> {
+    let mut options = words.iter().skip(start(words)).map(String::as_str).peekable();
+    let mut found = Vec::new();
     while let Some(word) = options.next() {
-        let value = options.peek().map(|value| value.as_str()).unwrap_or_default();
-        found |= match option(word) {
-            Some("enable-kvm") => true,
-            Some("accel") => value.split(',').next().is_some_and(|accel| accel == "kvm"),
-            Some("machine" | "M") => {
-                value.split(',').any(|part| part.starts_with("accel=") && part.contains("kvm"))
+        let value = options.peek().copied().unwrap_or_default();
+        match option(word) {
+            Some("enable-kvm") => found.push("kvm"),
+            Some("accel") => {
+                let name = value.split(',').next().unwrap_or_default();
+                found.push(name.strip_prefix("accel=").unwrap_or(name));
             }
-            _ => false,
-        };
+            Some("machine" | "M") => {
+                let named = value.split(',').filter_map(|part| part.strip_prefix("accel="));
+                found.extend(named.flat_map(|names| names.split(':')));
+            }
+            _ => {}
+        }
     }
     found
 }

@@ -244,6 +244,19 @@ fn what_cannot_be_tapped_is_refused() {
 }
 
 #[test]
+fn accelerators_are_found_wherever_they_are_named() {
+    for (line, want) in [
+        ("qemu-system-x86_64 -m 1G", &[][..]),
+        ("qemu-system-x86_64 -accel kvm,dirty-ring-size=1 -accel tcg", &["kvm", "tcg"]),
+        ("sudo xen-qemu-system-i386 -machine pc,accel=qtest", &["qtest"]),
+        ("qemu-system-x86_64 -M accel=kvm:tcg,type=q35 -enable-kvm", &["kvm", "tcg", "kvm"]),
+    ] {
+        assert_eq!(accelerators(&words(line)), want, "{line}");
+    }
+    assert!(may_use_kvm(&words("qemu-kvm")) && !may_use_kvm(&words("qemu-system-x86_64 -S")));
+}
+
+#[test]
 fn values_that_look_like_options_are_values() {
     let line = r#"qemu-system-x86_64 -append -hda -kernel x -drive file=d"#;
     let got = all(line).unwrap();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::bus::pipe;
+use super::command_line;
 use crate::base::{Error, Result};
 use crate::import::qemu_log::Live;
 use crate::machine::qemu::start::{self, Start};
@@ -20,19 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An event that the probe itself sets off.
 const SURE_EVENT: &str = "handle_qmp_command";
 
-/// Starts an empty machine of the program `words` (a QEMU, perhaps behind a program that runs it) and
-/// looks whether events of its bus come in its log. Its version.
+/// Starts an empty machine of the QEMU whose command line is `words` (perhaps behind a program that
+/// runs it), on the accelerators that it names, and looks whether events of its bus come in its log.
+/// Its version.
 ///
 /// # Errors
 /// A machine error that says what this QEMU lacks, and what to do.
 pub fn bus_events(words: &[String]) -> Result<String> {
-    let Some((program, before)) = words.split_first() else {
+    let run = words.get(..command_line::start(words)).unwrap_or(words);
+    let Some((program, before)) = run.split_first() else {
         return Err(Error::usage("there is no program to record"));
     };
     let (mut log, writer) = pipe()?;
     let mut args = before.to_vec();
     let empty = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "none"];
     args.extend(empty.map(str::to_owned));
+    // One that was built without tcg has no other to fall back on.
+    let accelerators = command_line::accelerators(words);
+    args.extend(accelerators.into_iter().flat_map(|name| ["-accel".to_owned(), name.to_owned()]));
     args.extend(trace_arguments(&[SURE_EVENT], writer.as_raw_fd()));
     let writer = Arc::new(writer);
     let start = Start::new(Path::new(program), args, PATIENCE).fds(vec![Arc::clone(&writer)]);

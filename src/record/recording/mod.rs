@@ -93,6 +93,10 @@ pub struct Progress {
     pub events: u64,
     /// Bytes that the requests asked to be read or written.
     pub bytes: u64,
+    /// Accesses to a bus.
+    pub accesses: u64,
+    /// What was lost on the way in, as far as the taps have said.
+    pub lost: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Requests and other events that [`OnOverflow::Drop`] left out.

@@ -93,6 +93,8 @@ pub(super) struct Queue {
     requests: AtomicU64,
     events: AtomicU64,
     bytes: AtomicU64,
+    accesses: AtomicU64,
+    lost: AtomicU64,
     file_bytes: AtomicU64,
 }
 
@@ -117,6 +119,8 @@ impl Queue {
             requests: AtomicU64::new(0),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            accesses: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
         }
     }
@@ -181,6 +185,9 @@ impl Queue {
 
     /// Takes in what is small and rare.
     pub(super) fn push_always(&self, item: Item) {
+        if let Item::Loss(loss) = &item {
+            self.lost.fetch_add(loss.count, Ordering::Relaxed);
+        }
         let mut state = self.lock();
         if !state.closed {
             self.put(&mut state, item);
@@ -216,9 +223,13 @@ impl Queue {
     fn count(&self, item: &Item) {
         if let Item::Event { event, .. } = item {
             self.events.fetch_add(1, Ordering::Relaxed);
-            if let Event::Issue(issue) = event {
-                self.requests.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(issue.len, Ordering::Relaxed);
+            match event {
+                Event::Issue(issue) => {
+                    self.requests.fetch_add(1, Ordering::Relaxed);
+                    self.bytes.fetch_add(issue.len, Ordering::Relaxed);
+                }
+                Event::Bus(_) => drop(self.accesses.fetch_add(1, Ordering::Relaxed)),
+                _ => {}
             }
         }
     }
@@ -341,6 +352,8 @@ impl Queue {
             requests: self.requests.load(Ordering::Relaxed),
             events: self.events.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
+            accesses: self.accesses.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
             file_bytes: self.file_bytes.load(Ordering::Relaxed),
             dropped: dropped.requests + dropped.others,
             failed: self.failed.load(Ordering::Relaxed),

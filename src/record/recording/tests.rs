@@ -99,6 +99,11 @@ fn an_existing_file_is_replaced_only_when_told_to() {
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     let options = Options { replace: true, ..Options::default() };
+    // Nor what is no trace.
+    let error = Recording::start(&path, header(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    std::fs::write(&path, b"").unwrap();
     let recording = Recording::start(&path, header(), &options).unwrap();
     assert_eq!(Trace::open(&path).unwrap().events(), 0);
     recording.discard().unwrap();

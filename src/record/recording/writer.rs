@@ -114,6 +114,8 @@ impl Writer {
         let result = self.write_all();
         if result.is_err() {
             self.queue.fail();
+            let mut waiting = self.held.drain(..).map(|(_, event)| event);
+            self.trace.salvage(&mut waiting);
         }
         let Self { trace, queue, syncer, mut summary, .. } = self;
         syncer.end();
