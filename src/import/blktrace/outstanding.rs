@@ -5,7 +5,7 @@
 //! over the outstanding requests of its kind that it overlaps, in order of their place, and a
 //! request is complete when all its bytes are.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::record::{Record, cat};
 use crate::base::{BlockOp, OpFlags, SECTOR_SIZE};
@@ -187,9 +187,9 @@ fn take(open: &mut Vec<(u64, u64)>, wanted: (u64, u64)) -> u64 {
 /// All outstanding requests of a trace.
 #[derive(Default)]
 pub struct Outstanding {
-    tables: HashMap<(StreamId, Kind), Table>,
+    tables: BTreeMap<(StreamId, Kind), Table>,
     /// Flushes have no range: they are answered in order.
-    flushes: HashMap<StreamId, VecDeque<Request>>,
+    flushes: BTreeMap<StreamId, VecDeque<Request>>,
     /// Writes with FUA whose data is written and whose final flush is not done.
     flushing: VecDeque<Request>,
     /// Every request in order of issue, for giving up the oldest; entries whose request is

@@ -2,7 +2,7 @@
 //!
 //! The inputs are binary files or texts; what they hold in common is the [`Record`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::input::{Item, WallClock};
 use super::record::{self, Record};
@@ -57,7 +57,8 @@ pub struct Reader<I> {
     clock: WallClock,
     sorter: Sorter<Key, Item>,
     messages_bytes: usize,
-    sequences: HashMap<(u32, u32), u32>,
+    /// By device and CPU: a few, which an ordered map finds sooner than a hash of its key.
+    sequences: BTreeMap<(u32, u32), u32>,
     origin: Option<u64>,
     unused: BTreeMap<u16, u64>,
     requests: Requests,
@@ -73,7 +74,7 @@ impl<I: Items> Reader<I> {
             clock: WallClock::default(),
             sorter: Sorter::new(SORT_WINDOW_EVENTS),
             messages_bytes: 0,
-            sequences: HashMap::new(),
+            sequences: BTreeMap::new(),
             origin: None,
             unused: BTreeMap::new(),
             requests: Requests::with_places(stage, places),
