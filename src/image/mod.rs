@@ -8,10 +8,12 @@ pub mod compare;
 pub mod digest;
 mod direct;
 pub mod fault;
+mod first_sector;
 mod foreign;
 pub mod given;
 mod host;
 mod iov;
+mod kept;
 pub mod lock;
 mod mapped;
 mod mem;
@@ -43,9 +45,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::path::Path;
 
 pub use host::HostFile;
+pub use kept::KeptRaw;
 pub use mem::mem;
 pub use null::null;
-pub use open::open;
+pub use open::{open, open_for_guest};
 pub use pending::{PendingFile, PendingImage, create};
 
 /// What a range of an image holds, as far as its metadata tells.

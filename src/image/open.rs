@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::chain::{self, Layer};
 use super::host::HostFile;
 use super::raw::RawImage;
-use super::{Image, OpenOptions, foreign, lock, probe, qcow2, qemu_nbd};
+use super::{Image, OpenOptions, first_sector, foreign, lock, probe, qcow2, qemu_nbd};
 use crate::base::{Error, Result};
 
 /// Opens the image at `path`; without a format its content decides.
@@ -15,6 +15,17 @@ use crate::base::{Error, Result};
 /// only QEMU has, through a `qemu-nbd`, which takes the locks itself.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Image>> {
     open_as(path, path, options)
+}
+
+/// As [`open`], for an image that somebody else writes to as they like, a guest: where its format
+/// was not said and it was found to be raw, it cannot be made to look like anything else.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_for_guest(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Image>> {
+    let image = open(path, options)?;
+    let found_raw = options.format.is_none() && image.info().format == "raw";
+    Ok(if found_raw && options.writable { first_sector::guard(image) } else { image })
 }
 
 /// Opens the image at `path`, which is called `name` (in the same folder) in what users read.

@@ -50,6 +50,22 @@ pub fn format_of(head: &[u8]) -> &'static str {
 fn is_vmdk_descriptor(head: &[u8]) -> bool {
     const FIRST_LINE: &[u8] = b"# Disk DescriptorFile";
     head.get(..FIRST_LINE.len()).is_some_and(|h| h.eq_ignore_ascii_case(FIRST_LINE))
+        || is_text_that_qemu_calls_vmdk(head)
+}
+
+/// Other comments do for QEMU, and lines of blanks, where `version=1` to 3 follows (`vmdk_probe` in
+/// block/vmdk.c).
+fn is_text_that_qemu_calls_vmdk(head: &[u8]) -> bool {
+    for line in head.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { return false };
+        let text = line.strip_suffix(b"\r").unwrap_or(line);
+        match text {
+            [b'#', ..] => {}
+            [b' ', blanks @ ..] if blanks.iter().all(|byte| *byte == b' ') => {}
+            _ => return matches!(text, b"version=1" | b"version=2" | b"version=3"),
+        }
+    }
+    false
 }
 
 /// The format that the end of a file's name claims, where it claims one with a header.
@@ -98,6 +114,12 @@ mod tests {
         let mut vdi = [0; 0x48];
         vdi[0x40..0x44].copy_from_slice(&[0x7f, 0x10, 0xda, 0xbe]);
         assert_eq!(format_of(&vdi), "vdi");
+        for text in ["version=1\n", "#\r\n  \r\n# x\nversion=3\r\nRW 1 FLAT \"/etc/passwd\" 0\n"] {
+            assert_eq!(format_of(text.as_bytes()), "vmdk", "{text}");
+        }
+        for text in ["#!/bin/sh\nversion=4\n", "\nversion=1\n", "# version=1\n", "version=1"] {
+            assert_eq!(format_of(text.as_bytes()), "raw", "{text}");
+        }
         assert_eq!(format_of(b""), "raw");
         assert_eq!(format_of(b"QF"), "raw");
         assert_eq!(format_of(&[0; 512]), "raw");

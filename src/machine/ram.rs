@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::base::{Error, GuestAddr, Result};
@@ -55,14 +56,16 @@ impl GuestRam {
     pub fn new(len: u64) -> Result<Self> {
         let fail = |what: &str| Error::machine(format!("guest RAM of {len} bytes: {what}"));
         let len = len.next_multiple_of(4096);
-        // SAFETY: a plain system call with a static, NUL-terminated name; the result is checked.
-        let fd = unsafe { libc::memfd_create(c"qtrace-ram".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(fail("memfd_create failed").source(std::io::Error::last_os_error()));
-        }
-        // SAFETY: `fd` is fresh and owned by nothing else.
-        let file = unsafe { File::from_raw_fd(fd) };
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = memfd_create(c"qtrace-ram", flags)
+            .map_err(|e| fail("memfd_create failed").source(e))?;
+        let file = File::from(file);
         file.set_len(len).map_err(|e| fail("cannot be sized").source(e))?;
+        // A device that is given the file cannot take memory away by truncating it: who reaches
+        // for what is no longer there gets SIGBUS.
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))
+            .map_err(|e| fail("cannot be sealed").source(e))?;
         Self::from_file(file, len)
     }
 
@@ -207,6 +210,17 @@ impl std::fmt::Debug for GuestRam {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_its_file_cannot_change_its_size() {
+        let ram = GuestRam::new(8192).unwrap();
+        let theirs = ram.file().try_clone().unwrap();
+        for len in [0, 4096, 16384] {
+            let error = theirs.set_len(len).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{len}");
+        }
+        assert!(ram.write(GuestAddr(8190), &[1, 2]));
+    }
 
     #[test]
     fn ranges_are_checked_at_both_ends() {

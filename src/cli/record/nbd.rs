@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<u8> {
         ..OpenOptions::default()
     };
     refuse_same_file(&args.record.output, &args.image)?;
-    let image = image::open(&args.image, &options)?;
+    let image = image::open_for_guest(&args.image, &options)?;
     let info = image.info();
     let name =
         args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::common::{EXIT_CODES, RecordArgs, finish, give_up, say, tell_rounded, until_the_end};
 use crate::base::{Error, Result};
-use crate::image::{self, CacheMode, Image, OpenOptions};
+use crate::image::{self, CacheMode, Image, KeptRaw, OpenOptions};
 use crate::record::command::{Place, Signals};
 use crate::record::nbd::listen::{Listen, Listener};
 use crate::record::recording::Recording;
@@ -101,14 +101,16 @@ pub fn run(args: &Args) -> Result<u8> {
         allow_backing: args.allow_backing,
         ..OpenOptions::default()
     };
-    let image = image::open(&args.image, &options)?;
+    let image = image::open_for_guest(&args.image, &options)?;
+    let raw = image.info().format == "raw";
+    let kept = raw.then(|| KeptRaw::new(&args.image, &options)).transpose()?;
     let listen = args.socket.clone().map_or(Listen::Private, Listen::Socket);
     let listener = Listener::new(&listen)?;
     let header = tap::header(&*image);
     let recording = Recording::start(&args.record.output, header, &args.record.options())?;
     tell_rounded(&args.record, &recording, &args.image, &*image);
     let recording = Arc::new(recording);
-    match serve(args, options, image, &listener, &recording, &signals) {
+    match serve(args, image, kept, &listener, &recording, &signals) {
         Ok(code) => {
             // From here on a second signal ends us at once.
             drop(signals);
@@ -128,15 +130,15 @@ fn alone(recording: Arc<Recording>) -> Result<Recording> {
 
 fn serve(
     args: &Args,
-    options: OpenOptions,
     image: Arc<dyn Image>,
+    kept: Option<KeptRaw>,
     listener: &Listener,
     recording: &Arc<Recording>,
     signals: &Signals,
 ) -> Result<u8> {
     let name =
         args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let (size, raw) = (image.size(), image.info().format == "raw");
+    let size = image.size();
     let info = StreamInfo {
         device: name,
         queue: None,
@@ -153,9 +155,7 @@ fn serve(
     };
     let server = tap::serve(listener.unix()?, image, &disk, Box::new(new_tap))?;
     let server = Arc::new(server);
-    let path = args.image.clone();
-    let again = move || image::open(&path, &options);
-    let watch = raw.then(|| Watch::start(Arc::clone(&server), &args.image, size, again));
+    let watch = kept.map(|image| Watch::start(Arc::clone(&server), image, size));
     let socket = listener.socket().map(|path| path.as_os_str().to_owned()).unwrap_or_default();
     if args.record.command.is_empty() {
         say(&format!("serving {} at {}", args.image.display(), socket.display()));

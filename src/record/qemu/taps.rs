@@ -42,7 +42,7 @@ impl Opened {
             allow_backing: true,
             ..OpenOptions::default()
         };
-        let image = image::open(&disk.file, &options)?;
+        let image = image::open_for_guest(&disk.file, &options)?;
         Ok(Self { disk: disk.clone(), image })
     }
 

@@ -1,16 +1,12 @@
 //! A raw image that gets another size while it is served: `truncate -s`, a grown volume.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, park_timeout};
 use std::time::Duration;
 
 use super::server::Server;
-use crate::base::{Result, SECTOR_SIZE};
-use crate::image::Image;
+use crate::image::KeptRaw;
 
 /// How often the size is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -22,21 +18,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `path`, which `server` serves with `size` bytes; `open` opens it again.
-    pub fn start(
-        server: Arc<Server>,
-        path: &Path,
-        mut size: u64,
-        open: impl Fn() -> Result<Arc<dyn Image>> + Send + 'static,
-    ) -> Self {
+    /// Watches `image`, which `server` serves with `size` bytes.
+    pub fn start(server: Arc<Server>, image: KeptRaw, mut size: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, path) = (Arc::clone(&stop), path.to_path_buf());
+        let stopped = Arc::clone(&stop);
         let look = move || {
             while !stopped.load(Ordering::Acquire) {
                 park_timeout(LOOK);
-                let Some(now) = bytes(&path).filter(|now| *now != size) else { continue };
+                let Some(now) = image.bytes().filter(|now| *now != size) else { continue };
                 size = now;
-                if let Err(error) = server.reopen(&open) {
+                if let Err(error) = server.reopen(&|| image.open()) {
                     tracing::error!(%error, "the image cannot be opened again");
                 }
             }
@@ -55,10 +46,4 @@ impl Drop for Watch {
             let _ = thread.join();
         }
     }
-}
-
-/// Whole sectors of a file or block device; `None` when it cannot be told now.
-pub fn bytes(path: &Path) -> Option<u64> {
-    let len = File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0))).ok()?;
-    Some(len / SECTOR_SIZE * SECTOR_SIZE)
 }
