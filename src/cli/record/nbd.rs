@@ -30,7 +30,8 @@ pub struct Args {
     #[arg(long, value_name = "D")]
     image: PathBuf,
 
-    /// Its format: raw, qcow2, or another that qemu-nbd has [default: by its content].
+    /// Its format: raw, qcow2, or another that qemu-nbd has [default: by its content;
+    /// one found to be raw then refuses writes that make it look like another format].
     #[arg(long, value_name = "F")]
     format: Option<String>,
 

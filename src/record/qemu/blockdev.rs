@@ -60,7 +60,9 @@ impl Graph {
         let mut add = |name: Option<String>| {
             names.extend(name.filter(|name| !names.contains(name)));
         };
+        let mut part = disk::is_part(node);
         if let Ok(Some((top, _))) = &above {
+            part |= self.nodes.get(*top).is_some_and(disk::is_part);
             add(self.nodes.get(*top).and_then(|node| node.get("node-name")));
         }
         add(node.get("node-name"));
@@ -73,13 +75,16 @@ impl Graph {
             driver.is_some_and(|driver| driver != "raw" && !is_filter(&driver))
         });
         let disk = match (FILE_DRIVERS.contains(&driver.as_str()), filename) {
-            (false, _) => Err(Why::Passed(format!("it is no image file ({driver})"))),
+            (false, _) => Err(disk::not_a_file(node, &driver)),
             (true, None) => Err(Why::Refused("it is a file without a name".to_owned())),
             (true, Some(_)) if names.iter().any(|name| firmware(name)) => {
                 Err(Why::Passed("it is firmware".to_owned()))
             }
             (true, Some(file)) => {
-                above.and_then(|_| self.describe(shown, &file, (number, &prefix), format.as_ref()))
+                let at = (number, prefix.as_str());
+                let described =
+                    above.and_then(|_| self.describe(shown, &file, at, format.as_ref()));
+                described.map(|disk| Disk { part, ..disk })
             }
         };
         Some(Found { names, disk, file: (number, prefix), format })
@@ -119,7 +124,8 @@ impl Graph {
             (false, false) => Access::ReadWrite,
         };
         let direct = on("cache.direct");
-        Ok(Disk { name, file: file.into(), format: Some(driver), access, alone, direct })
+        let format = Some(driver);
+        Ok(Disk { name, file: file.into(), format, access, alone, direct, part: false })
     }
 
     /// The node right above the one at `prefix` of the `number`th: where its format is.

@@ -86,6 +86,40 @@ fn drives_keep_all_but_their_file() {
 }
 
 #[test]
+fn a_part_of_an_image_is_told_as_one() {
+    for (line, part) in [
+        ("-drive file=d,format=raw,offset=1048576,size=512,id=d", true),
+        ("-drive file.filename=d,file.driver=file,format=raw,size=1M", true),
+        ("-drive file=d,format=qcow2,l2-cache-size=1M", false),
+        (
+            r#"-blockdev {"driver":"raw","offset":512,"file":{"driver":"file","filename":"d"}}"#,
+            true,
+        ),
+        ("-blockdev raw,file=f,size=1M,node-name=r -blockdev file,filename=d,node-name=f", true),
+        ("-blockdev raw,file=f,node-name=r -blockdev file,filename=d,node-name=f", false),
+    ] {
+        let got = all(&format!("qemu-system-x86_64 {line}")).unwrap();
+        assert_eq!(got.disks.iter().map(|disk| disk.part).collect::<Vec<_>>(), [part], "{line}");
+    }
+}
+
+#[test]
+fn images_that_no_tap_would_see_are_refused() {
+    for line in [
+        "-drive driver=quorum,vote-threshold=1,children.0.file.filename=a,children.1.file.filename=b",
+        "-drive driver=blkverify,raw.filename=a,test.driver=qcow2,test.file.filename=b",
+        "-drive file=blkverify:a:b,if=virtio",
+        "-drive file.driver=throttle,file.throttle-group=g,file.file.filename=a,format=raw",
+        r#"-blockdev {"driver":"quorum","node-name":"q","vote-threshold":1,
+            "children":[{"driver":"file","filename":"a"},{"driver":"file","filename":"b"}]}"#,
+    ] {
+        let line = line.split_whitespace().collect::<Vec<_>>().concat();
+        let line = line.replacen("-drive", "-drive ", 1).replacen("-blockdev", "-blockdev ", 1);
+        refused(&format!("qemu-system-x86_64 {line}"), &["no tap can be put"]);
+    }
+}
+
+#[test]
 fn shorthands_and_images_become_drives() {
     let line = "qemu-system-x86_64 -hda a,b=c.img";
     let want = format!("qemu-system-x86_64 -drive index=0,media=disk,format=raw,{NBD}");

@@ -34,6 +34,39 @@ pub struct Disk {
     pub alone: bool,
     /// Past the host's page cache (`cache=none`).
     pub direct: bool,
+    /// The guest's disk is a part of the image (`offset=`, `size=`), cut out above the tap.
+    pub part: bool,
+}
+
+/// Settings of QEMU's raw format that make a part of the file the disk.
+const PART: [&str; 2] = ["offset", "size"];
+
+/// Whether `node` shows only a part of its file.
+pub fn is_part(node: &Node) -> bool {
+    PART.iter().any(|name| node.mentions(name))
+}
+
+/// Drivers that stand above others, beside those of formats.
+const ABOVE: &[&str] = &[
+    "blkdebug",
+    "blklogwrites",
+    "blkverify",
+    "compress",
+    "copy-on-read",
+    "preallocate",
+    "quorum",
+    "replication",
+    "throttle",
+];
+
+/// Why there is no tap in a node of `driver` that is no file: above files that it has itself, it
+/// would use images unseen.
+pub fn not_a_file(node: &Node, driver: &str) -> Why {
+    let above = ABOVE.contains(&driver) || FORMATS.contains(&driver);
+    match above && node.mentions("filename") {
+        true => Why::Refused(format!("its images stand below '{driver}', where no tap can be put")),
+        false => Why::Passed(format!("it is no image file ({driver})")),
+    }
 }
 
 /// Why there is no tap under a drive.
@@ -161,6 +194,11 @@ pub fn plain_file(name: &str) -> Result<PathBuf, Why> {
     let first = plain.split('/').next().unwrap_or_default();
     if plain.len() == name.len() && first.contains(':') {
         let protocol = first.split(':').next().unwrap_or_default();
+        if matches!(protocol, "blkdebug" | "blkverify") {
+            return Err(Why::Refused(format!(
+                "its image stands below '{protocol}', where no tap can be put"
+            )));
+        }
         return Err(Why::Passed(format!("it is no image file ({protocol})")));
     }
     Ok(PathBuf::from(plain))

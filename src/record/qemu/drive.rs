@@ -87,11 +87,11 @@ fn disk_of(node: &Node, name: &str, file: Option<String>) -> Result<Disk, Why> {
     let direct = driver.as_deref().is_some_and(|driver| FILE_DRIVERS.contains(&driver));
     match (node.get("file.driver").as_deref(), driver.as_deref()) {
         (Some(driver), _) if !FILE_DRIVERS.contains(&driver) => {
-            return passed(&format!("it is no image file ({driver})"));
+            return Err(disk::not_a_file(node, driver));
         }
         _ if file.is_none() && driver.is_none() => return passed("it has no image"),
         (None, Some(driver)) if file.is_none() => {
-            return passed(&format!("it is no image file ({driver})"));
+            return Err(disk::not_a_file(node, driver));
         }
         _ => {}
     }
@@ -125,5 +125,6 @@ fn disk_of(node: &Node, name: &str, file: Option<String>) -> Result<Disk, Why> {
     let format = if direct { Some("raw".to_owned()) } else { format };
     let direct = matches!(node.get("cache").as_deref(), Some("none" | "off" | "directsync"))
         || node.is_on("cache.direct");
-    Ok(Disk { name: name.to_owned(), file, format, access, alone, direct })
+    let part = disk::is_part(node);
+    Ok(Disk { name: name.to_owned(), file, format, access, alone, direct, part })
 }

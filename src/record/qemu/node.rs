@@ -107,6 +107,16 @@ impl Node {
         names
     }
 
+    /// Whether anything in it, however deep, is called `name` and has a value.
+    pub fn mentions(&self, name: &str) -> bool {
+        match &self.0 {
+            Form::Dotted(items) => {
+                items.iter().any(|item| item.key.rsplit('.').next() == Some(name))
+            }
+            Form::Json(object) => object.iter().any(|(key, value)| mentions(key, value, name)),
+        }
+    }
+
     /// Takes away `path` and all below it.
     pub fn remove(&mut self, path: &str) {
         match &mut self.0 {
@@ -165,6 +175,16 @@ impl Node {
             Form::Dotted(items) => Settings::of(items.clone()).text(),
             Form::Json(object) => Value::Object(object.clone()).to_string(),
         }
+    }
+}
+
+fn mentions(key: &str, value: &Value, name: &str) -> bool {
+    match value {
+        Value::Object(below) => below.iter().any(|(key, value)| mentions(key, value, name)),
+        // What stands in a list has no names of its own.
+        Value::Array(items) => items.iter().any(|value| mentions("", value, name)),
+        Value::Null => false,
+        _ => key == name,
     }
 }
 

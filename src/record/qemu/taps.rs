@@ -10,6 +10,10 @@ use crate::record::nbd::{Counts, Export, ExportOptions, Listen, Server};
 use crate::record::recording::Recording;
 use crate::trace::StreamInfo;
 
+/// What is said of a disk that is a part of its image.
+const PART: &str = ", of which the guest sees the part that offset= and size= say: places and size in \
+                    the trace are the file's";
+
 /// A disk with its image open, and so locked: QEMU itself does not touch it.
 pub struct Opened {
     disk: Disk,
@@ -50,7 +54,9 @@ impl Opened {
     pub fn describe(&self) -> String {
         let info = self.image.info();
         let read_only = if info.read_only { ", read-only" } else { "" };
-        format!("{} = {} ({}{read_only})", self.disk.name, self.disk.file.display(), info.format)
+        let Disk { name, file, part, .. } = &self.disk;
+        let part = if *part { PART } else { "" };
+        format!("{name} = {} ({}{read_only}{part})", file.display(), info.format)
     }
 
     /// Whether its file is the one at `path`.

@@ -110,7 +110,10 @@ impl Front {
         let (channel, theirs) = UnixStream::pair().unwrap();
         let stream = UnixStream::connect(rig.socket()).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
-        let ram = GuestRam::new(RAM_BYTES).unwrap();
+        // Its size can be changed, other than of RAM of our own making.
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(RAM_BYTES).unwrap();
+        let ram = GuestRam::from_file(file, RAM_BYTES).unwrap();
         let (kick, call, error) = (event(), event(), event());
         let mut front = Self { stream, channel, ram, kick, call, error, avail: 0 };
         front.ask(1, &[]);
