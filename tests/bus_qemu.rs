@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{expect, qtest_qemu, qtrace, repo, shared};
+use common::{QTRACE, expect, qtest_qemu, qtrace, repo, shared};
 use qtrace::base::{BusAccess, BusSpace, Nanos};
 use qtrace::machine::obituary::End;
 use qtrace::machine::qemu::{QemuConfig, QemuMachine, Time};
@@ -184,4 +184,34 @@ fn a_qemu_that_is_killed_in_the_middle_is_a_finding() {
     assert!(death.obituary.command.contains("-machine pc"), "{}", death.obituary.command);
     assert_eq!(report.mismatches, []);
     assert_eq!(session::exit_code(&report), 1);
+}
+
+/// What a debugger's look at a port leaves: no vCPU makes it, and it is lost; the summary says so.
+#[test]
+fn a_qemu_with_no_accelerator_but_qtest_is_recorded_and_losses_are_told() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use qtrace::machine::qemu::{Mode, probe};
+    if !qtest_qemu() {
+        return;
+    }
+    let qemu = probe::choose(None, Some(Mode::Qtest)).expect("it was found").0;
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut recorder = Command::new(QTRACE)
+        .args(["record", "qemu", "--bus", "-o", "t.qtrace", "--"])
+        .arg(qemu)
+        .args("-machine pc,accel=qtest -nodefaults -display none -monitor stdio".split(' '))
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("qtrace runs");
+    let mut monitor = recorder.stdin.take().expect("a pipe");
+    monitor.write_all(b"i /b 0x71\nquit\n").expect("written");
+    let out = recorder.wait_with_output().expect("its end");
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("lost       "), "{stderr}");
 }

@@ -252,7 +252,10 @@ fn of_several_devices_one_is_chosen() {
     assert!(desk.refusal("target_fmt=mem,device=sdc", 2).contains("'sdb'"));
     let one = desk.report("target_fmt=mem,device=sdb", 0);
     assert_eq!((&one["ops"][0]["count"], one["ops"].as_array().unwrap().len()), (&1.into(), 1));
-    let all = desk.report("target_fmt=mem,device=all", 0);
+    let all = desk.report("target_fmt=mem,device=all,num_queues=4", 0);
+    let notes = all["notes"].to_string();
+    assert!(notes.contains("2 devices were replayed onto one target"), "{notes}");
+    assert!(notes.contains("2 of the device's 4 queues had requests"), "{notes}");
     assert_eq!(all["ops"][0]["count"], 2);
 }
 

@@ -42,4 +42,5 @@ pub use in_flight::InFlight;
 pub use index::PayloadTotals;
 pub use joined::{Item, Joined};
 pub use reader::{Trace, Truncation};
+pub use sink::is_being_written;
 pub use writer::TraceWriter;

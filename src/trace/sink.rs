@@ -91,6 +91,8 @@ impl Sink {
             }
             persisted => persisted.writing(&path, "cannot give the trace its name")?,
         };
+        // For readers (see [`is_being_written`]); where there are no locks nothing else is lost.
+        let _ = file.try_lock_shared();
         sync_folder(&path)?;
         Ok(Self { target: Target::Live(file), path, at, broken, behind })
     }
@@ -237,6 +239,13 @@ pub(super) fn write_all_vectored(mut file: &File, mut parts: &mut [IoSlice<'_>])
         }
     }
     Ok(())
+}
+
+/// Whether somebody is writing the live trace at `path`: who does holds a lock on it (flock(2)),
+/// which goes with the program however it ends.
+pub fn is_being_written(path: &Path) -> bool {
+    File::open(path)
+        .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 /// Refuses to replace at once what is neither a trace nor empty: a slip of the hand there would be

@@ -226,7 +226,13 @@ fn what_cannot_be_recorded_is_said_before_anything_is_touched() {
     expect(dir, 3, "record nbd --image none.raw -o new.qtrace -- true".split(' '));
     expect(dir, 2, "record nbd --image d.raw -o new.qtrace -- /no/such/program".split(' '));
     expect(dir, 2, "record nbd --image d.raw -o new.qtrace --listen nowhere -- true".split(' '));
-    assert!(!dir.join("new.qtrace").exists());
+    expect(dir, 2, "record nbd --image d.raw -o new.qtrace --".split(' '));
+    expect(dir, 2, "record nbd --image d.raw -o - -- true".split(' '));
+    expect(dir, 2, "record nbd --image d.raw -o new.qtrace --socket no/s -- true".split(' '));
+    assert!(!dir.join("new.qtrace").exists() && !dir.join("-").exists());
+    // What is no trace is not replaced, either.
+    expect(dir, 2, "record nbd --force --image d.raw -o t.qtrace -- true".split(' '));
+    assert_eq!(std::fs::read(dir.join("t.qtrace")).unwrap(), b"mine");
     assert_eq!(std::fs::read(dir.join("d.raw")).unwrap(), [5; 4096]);
     // The command's own status.
     expect(
@@ -240,6 +246,20 @@ fn what_cannot_be_recorded_is_said_before_anything_is_touched() {
         "record nbd --force --image d.raw -o new.qtrace -- sh -c".split(' ').chain(["kill $$"]),
     );
     assert_eq!(Trace::open(&dir.join("new.qtrace")).unwrap().truncation(), None);
+}
+
+#[test]
+fn what_is_not_as_it_looks_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("d.raw"), [5; 1000]).unwrap();
+    let args = "record nbd --read-only --image d.raw -o t.qtrace --listen :0 -- true";
+    let out = qtrace(dir, args.split(' ').chain(["{socket}", "{uri}"]));
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{stderr}");
+    assert!(stderr.contains("1000 bytes, and its disk whole sectors: 1024"), "{stderr}");
+    assert!(stderr.contains("{socket} stays as it is") && stderr.contains("here {uri} is"));
+    assert!(!stderr.contains("{uri} stays"), "{stderr}");
 }
 
 #[test]

@@ -289,6 +289,24 @@ fn the_first_differing_event_is_shown_from_both() {
 }
 
 #[test]
+fn streams_are_told_in_words() {
+    let folder = Folder::new();
+    let (path, other) = (folder.path("a"), folder.path("b"));
+    for (path, queue) in [(&path, None), (&other, Some(3))] {
+        let mut writer = TraceWriter::create(path, TraceHeader::default()).unwrap();
+        let device = "vda".to_owned();
+        let info = StreamInfo { device, queue, device_bytes: Some(512), block_bytes: None };
+        writer.stream(info).unwrap();
+        writer.finish(TraceSummary::default()).unwrap();
+    }
+    let text = folder.diff("a b").unwrap().text;
+    assert!(
+        text.contains("stream 0 differs: 'vda', 512 bytes | 'vda', queue 3, 512 bytes"),
+        "{text}"
+    );
+}
+
+#[test]
 fn different_kinds_and_options_of_another_kind_are_usage_errors() {
     let folder = Folder::new();
     folder.report("report", 1000, |_| ());

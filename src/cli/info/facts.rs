@@ -8,6 +8,7 @@ use crate::base::{BlockOp, OpFlags, Result};
 use crate::profile::{Profile, Profiler};
 use crate::trace::{
     BusTotals, Event, Issue, Loss, PayloadRef, PayloadTotals, StreamInfo, StreamTotals, Trace,
+    is_being_written,
 };
 
 /// Events between two moves of the progress bar.
@@ -59,6 +60,8 @@ pub(super) struct Facts {
     pub(super) profile: Profile,
     /// Whether the file ends as it should.
     pub(super) complete: bool,
+    /// It is incomplete because its recorder has not ended.
+    pub(super) being_recorded: bool,
     pub(super) truncation: Option<Cut>,
 }
 
@@ -217,6 +220,7 @@ impl Facts {
             streams: streams(trace),
             profile,
             complete: trace.truncation().is_none(),
+            being_recorded: trace.truncation().is_some() && is_being_written(trace.path()),
             truncation: trace.truncation().map(|cut| Cut {
                 offset: cut.offset,
                 bytes_lost: cut.bytes_lost,

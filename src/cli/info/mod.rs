@@ -25,7 +25,8 @@ Examples:
   qtrace info t.qtrace --format json | jq '.profile.flow.slices[].depth_mean'";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 printed, also for a trace that is cut short (\"CUT SHORT\", \"complete\": false);
+Exit codes: 0 printed, also for a trace that is cut short (\"CUT SHORT\", \"complete\": false)
+or still written (\"BEING RECORDED\");
 3 the file cannot be read, is neither a trace nor a run log, or is damaged before its end.";
 
 /// Arguments of `qtrace info`.

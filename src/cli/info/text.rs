@@ -15,10 +15,14 @@ const STREAMS_SHOWN: usize = 16;
 /// The whole page.
 pub(super) fn render(facts: &Facts) -> String {
     let mut page = Page(String::new());
-    let state = if facts.complete { "complete" } else { "CUT SHORT" };
+    let state = match (facts.complete, facts.being_recorded) {
+        (true, _) => "complete",
+        (false, true) => "BEING RECORDED",
+        (false, false) => "CUT SHORT",
+    };
     let size = human_bytes(facts.file_bytes);
     page.head(&format!("{}: {} events, {size}, {state}", facts.file, facts.events));
-    if let Some(cut) = &facts.truncation {
+    if let Some(cut) = facts.truncation.as_ref().filter(|_| !facts.being_recorded) {
         let (lost, at) = (human_bytes(cut.bytes_lost), cut.offset);
         page.row("cut short", &format!("at offset {at}, {lost} unusable: {}", cut.why));
     }

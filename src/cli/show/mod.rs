@@ -13,6 +13,7 @@ use crate::base::{BlockOp, Error, ErrorKind, Nanos, Result};
 use crate::export::json_lines::{self, Data};
 use crate::trace::{
     Chooser, Event, Filter, InFlight, MemoryOp, NotRecorded, PayloadRef, Span, Trace,
+    is_being_written,
 };
 use text::Lines;
 
@@ -85,7 +86,11 @@ struct Request {
 pub fn run(args: &Args) -> Result<u8> {
     let trace = Trace::open(&args.file)?;
     if let Some(cut) = trace.truncation() {
-        tracing::warn!("{}: cut short at offset {}: {}", args.file.display(), cut.offset, cut.why);
+        let file = args.file.display();
+        match is_being_written(&args.file) {
+            true => tracing::warn!("{file}: is being recorded: shown is what it holds so far"),
+            false => tracing::warn!("{file}: cut short at offset {}: {}", cut.offset, cut.why),
+        }
     }
     let mut filter = args.selection.filter(&trace)?;
     if let Some(centre) = args.around {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::base::{BlockOp, BusAccess, BusSpace, ErrorKind, Nanos, OpFlags};
-use crate::trace::{BusEvent, Event, NotRecorded, PayloadRef, StreamId, Trace};
+use crate::trace::{BusEvent, Event, NotRecorded, PayloadRef, StreamId, Trace, is_being_written};
 
 fn header() -> TraceHeader {
     TraceHeader { source_format: "test".into(), ..TraceHeader::default() }
@@ -87,7 +87,9 @@ fn a_live_file_opens_and_says_that_it_is_not_whole() {
     }
     let Event::Issue(issue) = Trace::open(&path).unwrap().event(0).unwrap() else { panic!() };
     assert_ne!(issue.payload, PayloadRef::Absent);
+    assert!(is_being_written(&path));
     recording.finish().unwrap();
+    assert!(!is_being_written(&path));
     assert_eq!(Trace::open(&path).unwrap().truncation(), None);
 }
 
