@@ -1,15 +1,14 @@
 //! A recording of one case of a test run.
 
-use std::fs::remove_file;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::machine::{Tap, header};
+use super::recording::take_away;
 use crate::base::Result;
-use crate::base::error::IoContext;
 use crate::machine::Machine;
 use crate::suite::around::{Around, Occasion};
-use crate::trace::TraceWriter;
+use crate::trace::{LiveOptions, TraceWriter};
 
 /// What stands before the words of `--machine` in a recording's header.
 const MACHINE: &str = "machine: ";
@@ -61,7 +60,9 @@ impl Around for TapFile {
     ) -> Result<()> {
         let mut header = header(occasion.name, occasion.spec);
         header.interpretation.push(format!("{MACHINE}{}", self.machine));
-        let writer = TraceWriter::create_live(&self.path, header, self.replace)?;
+        let live = LiveOptions { replace: self.replace, ..LiveOptions::default() };
+        let mut writer = TraceWriter::create_live(&self.path, header, live)?;
+        let replaced = writer.replaced();
         self.set(Written::Part);
         let mut tap = Tap::live(machine, writer)?;
         run(&mut tap);
@@ -70,6 +71,6 @@ impl Around for TapFile {
             return Ok(());
         }
         self.set(Written::Nothing);
-        remove_file(&self.path).writing(&self.path, "cannot remove what holds nothing")
+        take_away(&self.path, replaced)
     }
 }

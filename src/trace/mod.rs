@@ -43,4 +43,4 @@ pub use index::PayloadTotals;
 pub use joined::{Item, Joined};
 pub use reader::{Trace, Truncation};
 pub use sink::is_being_written;
-pub use writer::TraceWriter;
+pub use writer::{LiveOptions, TraceWriter};

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tempfile::{Builder, NamedTempFile, TempPath};
 use zerocopy::IntoBytes;
 
@@ -15,7 +16,7 @@ use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 
 /// What the umask is applied to, as for any file that a program creates.
-const CREATE_MODE: u32 = 0o666;
+pub(super) const CREATE_MODE: u32 = 0o666;
 
 /// What is said when a write fails.
 const CANNOT_WRITE: &str = "cannot write the trace";
@@ -48,42 +49,47 @@ pub(super) struct Sink {
     broken: bool,
     /// The thread that writes, if this one does not.
     behind: Option<Behind>,
+    /// The file that had the name before.
+    pub(super) replaced: Option<TempPath>,
 }
 
 impl Sink {
-    /// Begins a trace that will be called `path`, with its preamble.
-    pub(super) fn create(path: &Path) -> Result<Self> {
+    /// Begins a trace that will be called `path`, with its preamble. The umask is applied to `mode`.
+    pub(super) fn create(path: &Path, mode: u32) -> Result<Self> {
         let path = final_name(path)?;
         let folder = folder(&path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".part")
-            .permissions(Permissions::from_mode(CREATE_MODE))
+            .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder)
             // Its text names the temporary file, of which nobody knows.
             .map_err(|e| e.raw_os_error().map_or(e, io::Error::from_raw_os_error))
             .writing(&path, "cannot create a temporary file beside it")?;
         let target = Target::Temporary(temporary);
-        let mut sink = Self { target, path, at: 0, broken: false, behind: None };
+        let mut sink = Self { target, path, at: 0, broken: false, behind: None, replaced: None };
         sink.write([Preamble::current().as_bytes()])?;
         Ok(sink)
     }
 
     /// Gives what is written so far its final name: from here on readers find it there, and it
-    /// stays whatever happens. Without `replace` a file of that name is an error.
+    /// stays whatever happens. Without `replace` a file of that name is an error; with it the file is
+    /// kept under a temporary name, as `replaced`.
     pub(super) fn publish(mut self, replace: bool) -> Result<Self> {
         self.catch_up()?;
-        let Self { target, path, at, broken, behind } = self;
+        let Self { target, path, at, broken, behind, .. } = self;
         if replace {
             refuse_others(&path)?;
         }
-        let target = match target {
-            Target::Temporary(temporary) if replace => temporary.persist(&path),
-            Target::Temporary(temporary) => temporary.persist_noclobber(&path),
-            live => return Ok(Self { target: live, path, at, broken, behind }),
+        let named = match target {
+            Target::Temporary(temporary) if replace => exchange(temporary, &path),
+            Target::Temporary(temporary) => {
+                temporary.persist_noclobber(&path).map(|file| (file, None)).map_err(|e| e.error)
+            }
+            live => return Ok(Self { target: live, path, at, broken, behind, replaced: None }),
         };
-        let file = match target.map_err(|e| e.error) {
+        let (file, replaced) = match named {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(Error::usage("the output exists")
                     .path(&path)
@@ -94,7 +100,7 @@ impl Sink {
         // For readers (see [`is_being_written`]); where there are no locks nothing else is lost.
         let _ = file.try_lock_shared();
         sync_folder(&path)?;
-        Ok(Self { target: Target::Live(file), path, at, broken, behind })
+        Ok(Self { target: Target::Live(file), path, at, broken, behind, replaced })
     }
 
     /// Frames are written by another thread from now on: a failure may be told by a later one, or
@@ -251,7 +257,10 @@ pub fn is_being_written(path: &Path) -> bool {
 /// Refuses to replace at once what is neither a trace nor empty: a slip of the hand there would be
 /// the end of an image.
 fn refuse_others(path: &Path) -> Result<()> {
-    let Ok(mut file) = File::open(path) else { return Ok(()) };
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.reading(path, "cannot see whether it is a trace that may be replaced")?,
+    };
     let mut magic = [0; MAGIC.len()];
     match file.read_exact(&mut magic) {
         Ok(()) if magic == MAGIC => Ok(()),
@@ -259,6 +268,20 @@ fn refuse_others(path: &Path) -> Result<()> {
         _ => Err(Error::usage("exists and is no trace: it is not replaced")
             .path(path)
             .hint("remove it, or name another file")),
+    }
+}
+
+/// Gives `temporary` the name `path`; the file that has it gets the temporary one, to be removed, or
+/// to be put back where nothing comes of the trace.
+fn exchange(temporary: NamedTempFile, path: &Path) -> io::Result<(File, Option<TempPath>)> {
+    let flags = RenameFlags::RENAME_EXCHANGE;
+    match renameat2(AT_FDCWD, temporary.path(), AT_FDCWD, path, flags) {
+        Ok(()) => {
+            let (file, old) = temporary.into_parts();
+            Ok((file, Some(old)))
+        }
+        // There is none, or the file system exchanges nothing.
+        Err(_) => temporary.persist(path).map(|file| (file, None)).map_err(|e| e.error),
     }
 }
 

@@ -18,7 +18,7 @@ use super::format::{
     TRAILER_BYTES, Trailer, body_limit, meta,
 };
 use super::index::{Index, SummaryBody};
-use super::sink::Sink;
+use super::sink::{CREATE_MODE, Sink};
 use crate::base::error::IoContext;
 use crate::base::limits::{
     FRAME_EVENTS_MAX, PAYLOAD_FRAME_BYTES, PAYLOAD_PIECE_BYTES, STREAMS_MAX,
@@ -29,6 +29,21 @@ use crate::base::{Error, Result};
 const DEVICE_NAME_BYTES_MAX: usize = 4096;
 /// See [`DEVICE_NAME_BYTES_MAX`].
 const DEVICE_NAMES_BYTES_MAX: usize = 64 << 20;
+
+/// How a trace that stands under its name at once is made.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveOptions {
+    /// A trace that is there is replaced, and so is an empty file; else that is an error.
+    pub replace: bool,
+    /// Who may read and write it, before the umask.
+    pub mode: u32,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self { replace: false, mode: CREATE_MODE }
+    }
+}
 
 /// Writes one trace. Nothing stands under its name until [`TraceWriter::finish`]; a writer that
 /// is dropped before leaves nothing behind. One made by [`TraceWriter::create_live`] is the
@@ -54,7 +69,11 @@ impl TraceWriter {
     /// `Usage` when `path` cannot be a trace's name, `Incomplete` when its folder cannot be
     /// written to.
     pub fn create(path: &Path, header: TraceHeader) -> Result<Self> {
-        let sink = Sink::create(path)?;
+        Self::create_with(path, header, CREATE_MODE)
+    }
+
+    fn create_with(path: &Path, header: TraceHeader, mode: u32) -> Result<Self> {
+        let sink = Sink::create(path, mode)?;
         let collector = Collector::new().writing(path, "cannot prepare the compressor")?;
         let mut writer = Self {
             sink,
@@ -74,13 +93,20 @@ impl TraceWriter {
 
     /// Begins a trace that stands under its name at once and can be opened from then on: whatever
     /// ends the program, the frames written so far are there, and a reader says that the trace is
-    /// incomplete. A file that is there is an error, or is replaced at once.
+    /// incomplete. A file that is there is an error, or is [replaced](TraceWriter::replaced).
     ///
     /// # Errors
-    /// Those of [`TraceWriter::create`]; `Usage` when the file exists and is not to be replaced.
-    pub fn create_live(path: &Path, header: TraceHeader, replace: bool) -> Result<Self> {
-        let writer = Self::create(path, header)?;
-        Ok(Self { sink: writer.sink.publish(replace)?, ..writer })
+    /// Those of [`TraceWriter::create`]; `Usage` when the file exists and is not to be replaced, or
+    /// is no trace.
+    pub fn create_live(path: &Path, header: TraceHeader, options: LiveOptions) -> Result<Self> {
+        let writer = Self::create_with(path, header, options.mode)?;
+        Ok(Self { sink: writer.sink.publish(options.replace)?, ..writer })
+    }
+
+    /// The trace that this one replaced, under a temporary name beside it: it goes when this is
+    /// dropped, and may be put back before. `None` from the second call on.
+    pub fn replaced(&mut self) -> Option<TempPath> {
+        self.sink.replaced.take()
     }
 
     /// Frames are checked, summed up and written by a thread of their own from now on, until the

@@ -5,6 +5,7 @@ mod common;
 
 mod client;
 mod clients;
+mod force;
 mod kills;
 mod protocol;
 mod served;

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let device = Device::new(&args.device)?;
     refuse_own_disk(&device, &args.record.output)?;
     let header = tap::header(&device, args.stage);
-    let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    let recording = Recording::start(&args.record.output, header, &args.record.options([]))?;
     let tracer = match Tracer::start(device, args.stage, &recording) {
         Ok(tracer) => tracer,
         Err(error) => return give_up(recording, error.path(&args.device)),

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::base::{Error, Result};
 use crate::image::Image;
 use crate::record::command::{Place, Signals, Wrapped};
 use crate::record::recording::{OnError, OnOverflow, Options, Progress, Recording};
-use crate::trace::Trace;
+use crate::trace::{LiveOptions, Trace};
 
 /// What the exit code says, for the help of every tap.
 pub const EXIT_CODES: &str = "\
@@ -28,6 +29,11 @@ With CMD: its own exit code, or 128 and the number of the signal that ended it; 
 /// How often progress is shown and the recording looked at.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Who may read and write a trace, before the umask, and who may in any case.
+const CREATE_MODE: u32 = 0o666;
+/// See [`CREATE_MODE`].
+const OWN_MODE: u32 = 0o600;
+
 /// Least and greatest queue.
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(16 << 30);
 
@@ -38,7 +44,7 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "T.qtrace")]
     pub output: PathBuf,
 
-    /// Replace T.qtrace when it exists.
+    /// Replace T.qtrace when it exists and is a trace, or empty. It goes when the recording runs.
     #[arg(long)]
     pub force: bool,
 
@@ -124,10 +130,13 @@ impl RecordArgs {
         }
     }
 
-    /// What [`Recording::start`] wants.
-    pub fn options(&self) -> Options {
+    /// What [`Recording::start`] wants. What the guests of `images` read and write is in the trace:
+    /// it is for those who may read all of the images.
+    pub fn options<'p>(&self, images: impl IntoIterator<Item = &'p Path>) -> Options {
+        let modes = images.into_iter().filter_map(|path| path.metadata().ok());
+        let mode = modes.fold(CREATE_MODE, |mode, meta| mode & meta.mode()) | OWN_MODE;
         Options {
-            replace: self.force,
+            live: LiveOptions { replace: self.force, mode },
             on_overflow: self.on_overflow,
             on_error: self.on_error,
             queue_bytes: self.queue_size,
@@ -153,6 +162,7 @@ pub fn until_the_end(
 ) -> Result<u8> {
     let mut shown = Shown::new(args.quiet);
     if args.command.is_empty() {
+        recording.settle();
         while signals.take().is_none() {
             signals.wait(TICK);
             shown.show(&recording.progress());
@@ -161,6 +171,7 @@ pub fn until_the_end(
     }
     args.tell_unfilled(places);
     let mut wrapped = Wrapped::start(&args.command, places)?;
+    recording.settle();
     while !wrapped.wait(signals, TICK) {
         shown.show(&recording.progress());
     }
@@ -175,7 +186,11 @@ pub fn until_the_end(
 /// `Incomplete` when the trace is not whole.
 pub fn finish(args: &RecordArgs, recording: Recording, code: u8) -> Result<u8> {
     let path = recording.path().to_path_buf();
-    let progress = recording.finish().map_err(|e| e.hint(what_stands(&path)))?;
+    let is_there = recording.has_its_name();
+    let progress = recording.finish().map_err(|e| match is_there {
+        true => e.hint(what_stands(&path)),
+        false => e,
+    })?;
     let trace = path.display().to_string();
     let text = match args.summary {
         Format::Text => summary(&trace, &progress),

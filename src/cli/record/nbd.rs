@@ -108,7 +108,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let name =
         args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let header = header(&name, &info.format, !args.no_read_data);
-    let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    let options = args.record.options([args.image.as_path()]);
+    let recording = Recording::start(&args.record.output, header, &options)?;
     tell_rounded(&args.record, &recording, &args.image, &*image);
     let tap = recording.stream(StreamInfo {
         device: name,

@@ -86,7 +86,8 @@ pub fn run(args: &Args) -> Result<u8> {
     if !args.record.quiet {
         explain(&disks, plan.as_ref());
     }
-    let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    let options = args.record.options(disks.iter().map(Opened::file));
+    let recording = Recording::start(&args.record.output, header, &options)?;
     let taps = match Taps::start(disks, &recording) {
         Ok(taps) => taps,
         Err(error) => return give_up(recording, error),

@@ -108,7 +108,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let listen = args.socket.clone().map_or(Listen::Private, Listen::Socket);
     let listener = Listener::new(&listen)?;
     let header = tap::header(&*image);
-    let recording = Recording::start(&args.record.output, header, &args.record.options())?;
+    let options = args.record.options([args.image.as_path()]);
+    let recording = Recording::start(&args.record.output, header, &options)?;
     tell_rounded(&args.record, &recording, &args.image, &*image);
     let recording = Arc::new(recording);
     match serve(args, image, kept, &listener, &recording, &signals) {

@@ -59,6 +59,11 @@ impl Opened {
         format!("{name} = {} ({}{read_only}{part})", file.display(), info.format)
     }
 
+    /// Its image.
+    pub fn file(&self) -> &Path {
+        &self.disk.file
+    }
+
     /// Whether its file is the one at `path`.
     pub fn is(&self, path: &Path) -> bool {
         let real = |path: &Path| std::fs::canonicalize(path).ok();

@@ -17,17 +17,22 @@ mod tap;
 mod tests;
 mod writer;
 
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tempfile::TempPath;
 
 use self::queue::{Item, Queue};
 pub use self::repeats::zeros;
 pub use self::tap::{BlockIssue, Bytes, Stopped, Tag, Tap};
+use crate::base::error::IoContext;
 use crate::base::limits::RECORD_QUEUE_BYTES;
 use crate::base::{Error, Result};
-use crate::trace::{Loss, NotRecorded, StreamInfo, TraceHeader, TraceWriter};
+use crate::trace::{LiveOptions, Loss, NotRecorded, StreamInfo, TraceHeader, TraceWriter};
 
 /// How old an event is before it is written. A tap says that a request is complete just before it
 /// tells the client: were the recorder killed between the two, a file written at once would hold
@@ -63,8 +68,8 @@ pub enum OnError {
 /// How to record.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Replace the file if it is there; else that is an error.
-    pub replace: bool,
+    /// How the file is made.
+    pub live: LiveOptions,
     /// See [`OnOverflow`].
     pub on_overflow: OnOverflow,
     /// See [`OnError`].
@@ -76,7 +81,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            replace: false,
+            live: LiveOptions::default(),
             on_overflow: OnOverflow::default(),
             on_error: OnError::default(),
             queue_bytes: RECORD_QUEUE_BYTES,
@@ -110,6 +115,10 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
+    /// The trace, whatever becomes of its name.
+    file: File,
+    /// What it replaced, until it is certain that something comes of this one.
+    replaced: Mutex<Option<TempPath>>,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<()>>>,
 }
@@ -126,13 +135,14 @@ impl Recording {
         header.interpretation.push("clock: CLOCK_MONOTONIC since the origin".to_owned());
         let queue = Arc::new(Queue::new(options));
         let not_recorded = header.not_recorded;
-        let trace = TraceWriter::create_live(path, header, options.replace)?;
+        let mut trace = TraceWriter::create_live(path, header, options.live)?;
+        let (file, replaced) = (trace.file()?, Mutex::new(trace.replaced()));
         let work = writer::Writer::new(trace, Arc::clone(&queue), not_recorded)?;
         let writer = std::thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || work.run())
             .map_err(|e| Error::incomplete("no thread to write the trace").source(e))?;
-        Ok(Self { path: path.to_path_buf(), queue, writer: Some(writer) })
+        Ok(Self { path: path.to_path_buf(), file, replaced, queue, writer: Some(writer) })
     }
 
     /// Adds a stream and returns its handle; clones of it share the stream.
@@ -166,28 +176,54 @@ impl Recording {
         &self.path
     }
 
+    /// What is to be recorded runs: a trace that this one replaces goes now.
+    pub fn settle(&self) {
+        drop(self.take_replaced());
+    }
+
+    fn take_replaced(&self) -> Option<TempPath> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the trace is still what stands under its name.
+    pub fn has_its_name(&self) -> bool {
+        let identity = |meta: Metadata| (meta.dev(), meta.ino());
+        let named = std::fs::metadata(&self.path).map(identity);
+        matches!((named, self.file.metadata().map(identity)), (Ok(a), Ok(b)) if a == b)
+    }
+
     /// Writes what has been said so far and the end of the trace, and makes it durable. Taps that
     /// are still there record nothing any more.
     ///
     /// # Errors
     /// `Incomplete`: whatever kept the trace from being whole, also if that was long ago. What
-    /// was written before stands in the file.
+    /// was written before stands in the file. Or somebody removed the file, or put another in its
+    /// place.
     pub fn finish(mut self) -> Result<Progress> {
         self.end()?;
+        if !self.has_its_name() {
+            let what = "the trace was removed or replaced while it was recorded, and is lost";
+            return Err(Error::incomplete(what)
+                .path(&self.path)
+                .hint("give each recording a file of its own"));
+        }
         let file_bytes = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
         Ok(Progress { file_bytes, ..self.queue.progress() })
     }
 
-    /// Ends it and removes the file: for when what was to be recorded never began.
+    /// Ends it and removes the file, or puts back what it replaced: for when what was to be
+    /// recorded never began.
     ///
     /// # Errors
     /// `Incomplete` when the file cannot be removed.
     pub fn discard(mut self) -> Result<()> {
         // Whether it was written well is of no interest any more.
         let _ = self.end();
-        std::fs::remove_file(&self.path).map_err(|e| {
-            Error::incomplete("cannot remove the unused trace").path(&self.path).source(e)
-        })
+        match self.has_its_name() {
+            true => take_away(&self.path, self.take_replaced()),
+            // It is somebody else's by now.
+            false => Ok(()),
+        }
     }
 
     fn end(&mut self) -> Result<()> {
@@ -198,6 +234,19 @@ impl Recording {
             None => Ok(()),
         }
     }
+}
+
+/// Removes the trace at `path`, of which nothing came, or puts back what it replaced.
+///
+/// # Errors
+/// `Incomplete` when that cannot be done.
+pub fn take_away(path: &Path, replaced: Option<TempPath>) -> Result<()> {
+    // The file, where `path` is a link to it.
+    let real = std::fs::canonicalize(path).writing(path, "cannot remove the unused trace")?;
+    let Some(old) = replaced else {
+        return std::fs::remove_file(&real).writing(path, "cannot remove the unused trace");
+    };
+    old.persist(&real).map_err(|e| e.error).writing(path, "cannot put the old trace back")
 }
 
 impl Drop for Recording {

@@ -100,7 +100,7 @@ fn an_existing_file_is_replaced_only_when_told_to() {
     let error = Recording::start(&path, header(), &Options::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
-    let options = Options { replace: true, ..Options::default() };
+    let options = replacing();
     // Nor what is no trace.
     let error = Recording::start(&path, header(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
@@ -108,8 +108,63 @@ fn an_existing_file_is_replaced_only_when_told_to() {
     std::fs::write(&path, b"").unwrap();
     let recording = Recording::start(&path, header(), &options).unwrap();
     assert_eq!(Trace::open(&path).unwrap().events(), 0);
+    recording.finish().unwrap();
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    assert!(Trace::open(&path).unwrap().truncation().is_none());
+}
+
+fn replacing() -> Options {
+    let live = LiveOptions { replace: true, ..LiveOptions::default() };
+    Options { live, ..Options::default() }
+}
+
+#[test]
+fn what_was_replaced_comes_back_when_nothing_was_recorded() {
+    let (dir, path) = folder();
+    Recording::start(&path, header(), &Options::default()).unwrap().finish().unwrap();
+    let old = std::fs::read(&path).unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for name in [&path, &link] {
+        let recording = Recording::start(name, header(), &replacing()).unwrap();
+        assert!(Trace::open(name).unwrap().truncation().is_some());
+        recording.discard().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), old);
+    }
+    let recording = Recording::start(&path, header(), &replacing()).unwrap();
+    recording.settle();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     recording.discard().unwrap();
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_trace_that_is_gone_is_not_called_whole() {
+    let (_dir, path) = folder();
+    let recording = Recording::start(&path, header(), &Options::default()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(recording.finish().unwrap_err().kind(), ErrorKind::Incomplete);
+    // Another recorder took the name: its trace is let be.
+    let endings: [fn(Recording) -> Result<()>; 2] =
+        [|first| first.finish().map(drop), Recording::discard];
+    for ends in endings {
+        let first = Recording::start(&path, header(), &replacing()).unwrap();
+        let second = Recording::start(&path, header(), &replacing()).unwrap();
+        second.settle();
+        let _ = ends(first);
+        second.finish().unwrap();
+        assert!(Trace::open(&path).unwrap().truncation().is_none());
+    }
+}
+
+#[test]
+fn a_trace_is_as_private_as_it_is_asked_to_be() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, path) = folder();
+    let live = LiveOptions { replace: false, mode: 0o600 };
+    let options = Options { live, ..Options::default() };
+    Recording::start(&path, header(), &options).unwrap().finish().unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
