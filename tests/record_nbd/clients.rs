@@ -176,7 +176,9 @@ fn start(dir: &Path, args: &str) -> (Child, String) {
 fn signals_end_it_with_a_whole_trace() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    for signal in [nix::sys::signal::SIGINT, nix::sys::signal::SIGTERM] {
+    use nix::sys::signal::{SIGHUP, SIGINT, SIGTERM};
+    // Together, too, as a terminal that closes and a service manager send them.
+    for signals in [&[SIGINT][..], &[SIGTERM], &[SIGHUP, SIGTERM], &[SIGTERM, SIGINT, SIGHUP]] {
         std::fs::File::create(dir.join("d.raw")).unwrap().set_len(1 << 20).unwrap();
         let (child, uri) = start(dir, "record nbd --force --image d.raw -o t.qtrace --socket s");
         assert!(uri.starts_with("nbd+unix:///?socket=/"), "{uri}");
@@ -185,7 +187,7 @@ fn signals_end_it_with_a_whole_trace() {
         let mut client = Client::enter(&dir.join("s")).unwrap();
         assert_eq!(client.ask(nbd_proto::Command::Write, 0, (0, 512), &[1; 512]).0, 0);
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-        nix::sys::signal::kill(pid, signal).unwrap();
+        signals.iter().for_each(|signal| nix::sys::signal::kill(pid, *signal).unwrap());
         let out = child.wait_with_output().unwrap();
         assert_eq!(out.status.code(), Some(0));
         assert!(String::from_utf8_lossy(&out.stdout).contains("requests   1 of 512 B"));

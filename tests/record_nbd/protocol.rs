@@ -312,6 +312,18 @@ fn ten_thousand_connections_leave_room_for_one_more() {
 }
 
 #[test]
+fn one_client_too_many_is_turned_away_and_counted() {
+    const MOST: usize = 256;
+    let served = Served::new();
+    let mut clients: Vec<Client> =
+        (0..MOST).map(|_| Client::enter(served.socket()).unwrap()).collect();
+    assert!(clients.iter_mut().all(Client::works));
+    assert!(Client::enter(served.socket()).is_err());
+    let (counts, _) = served.end();
+    assert_eq!((counts.turned_away, counts.broken), (1, 1));
+}
+
+#[test]
 fn noise_is_survived() {
     let served = Served::new();
     let mut prng = Prng::new(20);

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let places: [Place<'_>; 1] = [("device", args.device.as_os_str())];
     let code = until_the_end(&args.record, &recording, &signals, &places);
-    // From here on a second signal ends us at once.
+    // A moment from now another signal ends us at once.
     drop(signals);
     let ended = tracer.stop();
     let code = match code {

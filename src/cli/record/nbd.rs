@@ -144,7 +144,7 @@ fn serve(args: &Args, server: Server, recording: Recording, signals: Signals) ->
         Ok(code) => code,
         Err(error) => return give_up(recording, error),
     };
-    // From here on a second signal ends us at once.
+    // A moment from now another signal ends us at once.
     drop(signals);
     let stopped = server.stop();
     tell(&recording, stopped.as_ref().ok());
@@ -155,12 +155,15 @@ fn serve(args: &Args, server: Server, recording: Recording, signals: Signals) ->
 
 /// What is in no event.
 pub(super) fn tell(recording: &Recording, counts: Option<&Counts>) {
-    let Some(Counts { connections, broken, refused, unsaid }) = counts.copied() else { return };
+    let Some(counts) = counts.copied() else { return };
+    let Counts { connections, broken, refused, unsaid, failed, turned_away } = counts;
     recording.note(format!("connections: {connections}"));
     let rows = [
         (broken, "connections closed for what came on them"),
+        (turned_away, "of them turned away: too many were there"),
         (refused, "requests refused, and not recorded"),
         (unsaid, "block status and cache requests, not recorded"),
+        (failed, "requests that the image could not do"),
     ];
     for (count, what) in rows.into_iter().filter(|(count, _)| *count > 0) {
         recording.note(format!("{what}: {count}"));

@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<u8> {
         Ok(ended) => ended,
         Err(error) => return give_up(recording, error),
     };
-    // From here on a second signal ends us at once.
+    // A moment from now another signal ends us at once.
     drop(signals);
     let stopped = taps.stop();
     for counts in stopped.iter().flatten() {

@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let recording = Arc::new(recording);
     match serve(args, image, kept, &listener, &recording, &signals) {
         Ok(code) => {
-            // From here on a second signal ends us at once.
+            // A moment from now another signal ends us at once.
             drop(signals);
             finish(&args.record, alone(recording)?, code)
         }

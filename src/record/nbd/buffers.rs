@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::record::recording::Bytes;
+
 /// Least size of a buffer, and the alignment of all: what O_DIRECT wants.
 const PAGE: usize = 4096;
+
+/// Data that is copied for the recording: the buffer would be half as large again, or more.
+const COPIED_MAX: usize = 2 * PAGE;
 
 /// Bytes of buffers that are kept for later.
 const KEPT_BYTES_MAX: usize = 64 << 20;
@@ -26,7 +31,7 @@ struct Free {
 impl Pool {
     /// A buffer of `len` bytes of anything.
     pub(super) fn get(self: &Arc<Self>, len: usize) -> Buffer {
-        let size = len.max(PAGE).next_power_of_two();
+        let size = size_for(len);
         let kept = {
             let mut free = self.lock();
             let kept = free.by_size.get_mut(&size).and_then(Vec::pop);
@@ -48,6 +53,22 @@ impl Pool {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Few sizes, so that buffers are used again, and none much larger than what it is for.
+fn size_for(len: usize) -> usize {
+    let step = (len.next_power_of_two() / 8).max(PAGE);
+    len.max(1).next_multiple_of(step)
+}
+
+/// The buffer's data, for the recording: it counts there by its length, and may wait for long. Of a
+/// small one, which is mostly padding, that is a copy.
+pub(super) fn recorded(buffer: &Arc<Buffer>) -> Bytes {
+    let data = (**buffer).as_ref();
+    match data.len() <= COPIED_MAX {
+        true => Arc::new(data.to_vec()),
+        false => Arc::clone(buffer) as Bytes,
     }
 }
 
@@ -120,6 +141,22 @@ mod tests {
         assert_eq!(pool.get(8192).as_ref().as_ptr(), at);
         drop(pool.get(2 * KEPT_BYTES_MAX));
         assert!(pool.lock().bytes <= KEPT_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_the_recording_holds_is_not_much_more_than_what_it_counts() {
+        let pool = Arc::new(Pool::default());
+        for len in [1, 512, 4096, 8192, 8193, 12_288, 65_537, (1 << 20) + 512, 32 << 20] {
+            let buffer = Arc::new(pool.get(len));
+            let bytes = recorded(&buffer);
+            assert_eq!((*bytes).as_ref().len(), len);
+            let holds = match Arc::strong_count(&buffer) {
+                // It has a copy, and the buffer is free for others.
+                1 => len,
+                _ => buffer.bytes.len(),
+            };
+            assert!(holds <= 2 * len, "{len}: {holds}");
+        }
     }
 
     #[test]

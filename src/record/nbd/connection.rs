@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::backend::{Backend, Data, Job, Outcome, Work};
+use super::buffers::{Buffer, recorded};
 use super::flight::{Flight, Flights, changes, issue_of, reply_to, work_of};
 use super::holes::Holes;
 use super::input::{Arriving, Filled, Input};
 use super::output::{Output, Payload, Reply, Told};
+use super::pace::{Pace, end_patience};
 use super::request::{Action, Agreed, Refusal, Request, SHUTDOWN, judge};
 use super::server::{Peer, Shared};
 use super::stream::Stream;
@@ -33,12 +35,12 @@ const TURN_BYTES: usize = 1 << 20;
 /// How soon it is tried again whether there is memory for a request.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(20);
 
+/// What is left of a shorter time is waited for at once.
+const PATIENCE_MIN: Duration = Duration::from_millis(1);
+
 /// How long a client that has just sent something is looked at before its thread sleeps: to be woken
 /// takes as long as many small requests do. The processor is offered to others meanwhile.
 const LOITER: Duration = Duration::from_micros(50);
-
-/// How long a client may keep us from ending.
-const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request is told when the recording has failed and requests are to fail with it.
 const UNRECORDED: Refusal = Refusal { errno: libc::EIO, why: "it cannot be recorded" };
@@ -65,6 +67,7 @@ pub(super) struct Connection {
     /// No more requests are taken; those that were are answered.
     closing: bool,
     moved_at: Instant,
+    pace: Pace,
 }
 
 impl Connection {
@@ -93,6 +96,7 @@ impl Connection {
             done: Vec::new(),
             closing: false,
             moved_at: Instant::now(),
+            pace: Pace::default(),
         })
     }
 
@@ -143,9 +147,21 @@ impl Connection {
         }
     }
 
-    /// Whether the server is to end and the client does not take its replies.
+    /// Whether the server is to end and the client does not take its replies, or not soon enough.
     fn is_overdue(&self) -> bool {
-        self.shared.is_stopping() && self.moved_at.elapsed() > END_PATIENCE
+        !self.output.is_empty() && self.end_patience().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long the client is waited for when the server is to end.
+    fn end_patience(&self) -> Option<Duration> {
+        let stopped = self.shared.stopped_at()?;
+        Some(end_patience(self.moved_at, stopped, Instant::now()))
+    }
+
+    /// The client took or sent `bytes`.
+    fn moved(&mut self, bytes: usize) {
+        self.moved_at = Instant::now();
+        self.pace.moved(bytes as u64, self.moved_at);
     }
 
     fn is_full(&self) -> bool {
@@ -174,9 +190,9 @@ impl Connection {
                 None => {}
             }
             match self.input.fill(&mut self.stream, self.arriving.as_mut())? {
-                Filled::Some => {
+                Filled::Some(bytes) => {
                     (busy, filled) = (true, true);
-                    self.moved_at = Instant::now();
+                    self.moved(bytes);
                 }
                 Filled::Nothing => {
                     self.closing |= self.shared.is_stopping();
@@ -291,7 +307,7 @@ impl Connection {
         self.output.push(reply.telling(Told { tag, status: 0, data }));
     }
 
-    fn write(&mut self, request: Request, buffer: super::buffers::Buffer) {
+    fn write(&mut self, request: Request, buffer: Buffer) {
         let held = buffer.as_ref().len();
         let fua = request.flags & crate::image::nbd_proto::NBD_CMD_FLAG_FUA != 0;
         self.begin(request, Work::Write { fua }, Data::From(Arc::new(buffer)), held);
@@ -301,7 +317,7 @@ impl Connection {
     fn begin(&mut self, request: Request, work: Work, data: Data, held: usize) {
         let export = Arc::clone(&self.shared.export);
         let written = match &data {
-            Data::From(buffer) => Some(Arc::clone(buffer) as crate::record::recording::Bytes),
+            Data::From(buffer) => Some(recorded(buffer)),
             _ => None,
         };
         let tag = match issue_of(work, request.offset, request.len) {
@@ -335,6 +351,13 @@ impl Connection {
         if changes(flight.work) {
             export.changes();
         }
+        if let Err(error) = &outcome.result {
+            export.failed(&flight.request, flight.work, error);
+        }
+        if self.output.is_empty() {
+            // Until now it was the image that was waited for.
+            self.moved_at = Instant::now();
+        }
         self.output.push(reply_to(flight, outcome, self.agreed.structured, export.read_data));
     }
 
@@ -354,11 +377,11 @@ impl Connection {
         let waiting = self.output.bytes();
         let freed = self.output.send(&mut self.stream, &self.shared.export.tap)?;
         self.release(freed);
-        let moved = self.output.bytes() < waiting;
-        if moved {
-            self.moved_at = Instant::now();
+        let sent = waiting.saturating_sub(self.output.bytes());
+        if sent > 0 {
+            self.moved(sent);
         }
-        Ok(moved)
+        Ok(sent > 0)
     }
 
     /// Takes `bytes` of the budget, if they are to be had now.
@@ -386,8 +409,9 @@ impl Connection {
     fn wait(&mut self, client: bool) {
         let reads = client && !self.closing && self.waiting.is_none() && !self.is_full();
         let writes = client && !self.output.is_empty();
-        let on_client = writes || self.arriving.is_some() || self.skipping.is_some();
-        self.peer.wait_on_client(on_client.then_some(self.moved_at), self.held);
+        let on_client = writes || reads && (self.arriving.is_some() || self.skipping.is_some());
+        let since = self.pace.waits(on_client, Instant::now());
+        self.peer.wait_on_client(since, self.held);
         let mut events = PollFlags::empty();
         events.set(PollFlags::POLLIN, reads);
         events.set(PollFlags::POLLOUT, writes);
@@ -397,14 +421,14 @@ impl Connection {
             // With nothing to wait for it would still say that the client is gone, again and again.
             fds.push(PollFd::new(self.stream.as_fd(), events));
         }
-        let stopping = self.shared.is_stopping();
-        if !stopping {
+        let ending = self.end_patience();
+        if ending.is_none() {
             fds.push(PollFd::new(self.shared.stop_fd(), PollFlags::POLLIN));
         }
-        let patience = match () {
-            () if self.waiting.is_some() => PollTimeout::try_from(MEMORY_PATIENCE),
-            () if stopping => PollTimeout::try_from(END_PATIENCE),
-            () => Ok(PollTimeout::NONE),
+        let patience = match ending {
+            _ if self.waiting.is_some() => PollTimeout::try_from(MEMORY_PATIENCE),
+            Some(left) if writes => PollTimeout::try_from(left.max(PATIENCE_MIN)),
+            _ => Ok(PollTimeout::NONE),
         };
         // Whatever it says, everything is looked at again.
         let _ = poll(&mut fds, patience.unwrap_or(PollTimeout::MAX));

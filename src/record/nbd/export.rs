@@ -1,8 +1,11 @@
 //! What is served: an image, by a name, and what its server counts.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::backend::Work;
+use super::request::{Request, errno_of};
 use crate::image::Image;
 use crate::image::nbd_proto::{
     NBD_FLAG_CAN_MULTI_CONN, NBD_FLAG_HAS_FLAGS, NBD_FLAG_READ_ONLY, NBD_FLAG_SEND_CACHE,
@@ -30,6 +33,14 @@ pub struct ExportOptions {
     pub read_data: bool,
 }
 
+/// Failures of the image that are said one by one.
+const FAILURES_SAID: u64 = 10;
+
+/// Whether it is an answer that the protocol foresees: that zeroes cannot be had fast.
+fn is_ordinary(work: Work, error: &io::Error) -> bool {
+    matches!(work, Work::Zeroes { fast: true, .. }) && matches!(errno_of(error), libc::EOPNOTSUPP)
+}
+
 /// An image that is served.
 pub struct Export {
     pub(super) name: String,
@@ -46,6 +57,10 @@ pub struct Export {
     pub(super) broken: AtomicU64,
     /// Block status and cache requests: a trace has no word for them.
     pub(super) unsaid: AtomicU64,
+    /// Requests that the image could not do.
+    pub(super) failed: AtomicU64,
+    /// Connections that were closed at once, since there were too many.
+    pub(super) turned_away: AtomicU64,
 }
 
 impl Export {
@@ -62,6 +77,8 @@ impl Export {
             refused: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             unsaid: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
         }
     }
 
@@ -80,6 +97,22 @@ impl Export {
             | NBD_FLAG_CAN_MULTI_CONN
             | if self.read_only { NBD_FLAG_READ_ONLY } else { writable }
             | if structured { NBD_FLAG_SEND_DF } else { 0 }
+    }
+
+    /// The image could not do `request`. Clients can cause any number of that: the first ones are
+    /// said, and all are counted.
+    pub(super) fn failed(&self, request: &Request, work: Work, error: &io::Error) {
+        if is_ordinary(work, error) {
+            return;
+        }
+        let (offset, len) = (request.offset, request.len);
+        match self.failed.fetch_add(1, Ordering::Relaxed) {
+            n if n < FAILURES_SAID => tracing::warn!(offset, len, "the image failed: {error}"),
+            FAILURES_SAID => {
+                tracing::warn!("the image failed more often: from now on only counted")
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn changes(&self) {
@@ -107,5 +140,19 @@ pub fn header(name: &str, format: &str, read_data: bool) -> TraceHeader {
         interpretation,
         origin_unix_ns: None,
         not_recorded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_zeroes_are_not_fast_is_no_failure() {
+        let unsupported = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let zeroes = |fast| Work::Zeroes { fua: false, unmap: false, fast };
+        assert!(is_ordinary(zeroes(true), &unsupported));
+        assert!(!is_ordinary(zeroes(false), &unsupported));
+        assert!(!is_ordinary(zeroes(true), &io::Error::from_raw_os_error(libc::EIO)));
     }
 }

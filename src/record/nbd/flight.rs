@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::backend::{Data, Outcome, Work};
+use super::buffers::recorded;
 use super::output::{Payload, Reply, Told};
 use super::request::{Action, Refusal, Request, errno_of};
 use crate::base::{BlockOp, OpFlags};
@@ -73,13 +74,12 @@ pub(super) fn reply_to(
     let reply = match (result, data) {
         (Err(error), _) => {
             let errno = errno_of(&error);
-            tracing::warn!(offset = request.offset, len = request.len, "the image failed: {error}");
             status = u16::try_from(errno).unwrap_or(libc::EIO as u16);
             Reply::error(cookie, Refusal { errno, why: IMAGE_FAILED }, structured)
         }
         (Ok(()), Data::Into(buffer)) => {
             let buffer = Arc::new(buffer);
-            payload = read_data.then(|| Payload(buffer.clone()));
+            payload = read_data.then(|| Payload(recorded(&buffer)));
             Reply::data(cookie, request.offset, buffer, structured)
         }
         (Ok(()), _) if !extents.is_empty() => Reply::status(cookie, &extents),

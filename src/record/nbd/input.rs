@@ -11,7 +11,8 @@ const INPUT_BYTES: usize = 256 << 10;
 /// What a read from the client brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filled {
-    Some,
+    /// So many bytes.
+    Some(usize),
     /// Nothing has come.
     Nothing,
     /// Nothing will come any more.
@@ -124,10 +125,10 @@ impl Input {
             Ok(0) => Ok(Filled::End),
             Ok(read) => {
                 self.end += read.saturating_sub(direct);
-                Ok(Filled::Some)
+                Ok(Filled::Some(read))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Filled::Nothing),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Filled::Some),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Filled::Some(0)),
             Err(e) => Err(e),
         }
     }

@@ -8,7 +8,8 @@
 //! - `handshake`: options; `request`: what may be asked, and the errors of the protocol;
 //! - `connection`: one client's loop, with `input` (requests and their data as they come), `flight`
 //!   (what is in progress), `backend` (how the image is asked) and `output` (replies as they go);
-//! - `workers`: threads for what would hold a connection up; `buffers`: memory, bounded.
+//! - `workers`: threads for what would hold a connection up; `buffers`: memory, bounded; `pace`: how
+//!   long a client is waited for.
 //!
 //! A connection has one thread, which also does what the page cache answers at once: a reply is a
 //! copy and no hand-over between threads. What waits for a disk goes to io_uring, or to a worker.
@@ -23,6 +24,7 @@ mod holes;
 mod input;
 pub(crate) mod listen;
 mod output;
+mod pace;
 mod private_folder;
 mod request;
 pub mod server;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,10 @@ pub struct Counts {
     pub refused: u64,
     /// Block status and cache requests, which are not in the trace either.
     pub unsaid: u64,
+    /// Requests that the image could not do; they are in the trace.
+    pub failed: u64,
+    /// Of the broken connections, those that were one too many.
+    pub turned_away: u64,
 }
 
 /// A connection, for those outside its thread.
@@ -81,7 +85,8 @@ pub(super) struct Shared {
     pub(super) workers: Arc<Workers>,
     pub(super) pool: Arc<Pool>,
     pub(super) budget: Budget,
-    stopping: AtomicBool,
+    /// Since when it is to end.
+    stopping: OnceLock<Instant>,
     stop: EventFd,
     peers: Mutex<Vec<Arc<Peer>>>,
     connections: AtomicU64,
@@ -89,7 +94,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.stopped_at().is_some()
+    }
+
+    /// Since when the server is to end.
+    pub(super) fn stopped_at(&self) -> Option<Instant> {
+        self.stopping.get().copied()
     }
 
     /// Readable when the server is to end, and from then on.
@@ -123,7 +133,7 @@ impl Shared {
     }
 
     fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.get_or_init(Instant::now);
         let _ = self.stop.write(1);
         for peer in self.peers().iter().filter(|peer| peer.shakes.load(Ordering::Acquire)) {
             peer.stream.shutdown();
@@ -158,7 +168,7 @@ impl Server {
             export: Arc::new(export),
             pool: Arc::default(),
             budget: Budget::new(HELD_BYTES_MAX),
-            stopping: AtomicBool::new(false),
+            stopping: OnceLock::new(),
             stop: stop.writing("", "cannot make an eventfd")?,
             peers: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -203,6 +213,8 @@ impl Server {
             broken: export.broken.load(Ordering::Relaxed),
             refused: export.refused.load(Ordering::Relaxed),
             unsaid: export.unsaid.load(Ordering::Relaxed),
+            failed: export.failed.load(Ordering::Relaxed),
+            turned_away: export.turned_away.load(Ordering::Relaxed),
         })
     }
 
@@ -260,6 +272,9 @@ fn connect(stream: Stream, shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     if !shared.make_room() {
         shared.export.broken.fetch_add(1, Ordering::Relaxed);
+        if shared.export.turned_away.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("a client was turned away: {CONNECTIONS_MAX} connections are there");
+        }
         return None;
     }
     let peer = Arc::new(Peer {

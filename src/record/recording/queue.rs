@@ -13,7 +13,7 @@ use crate::trace::{Event, Loss, NotRecorded, StreamId, StreamInfo};
 /// What an entry costs beside its data: itself, its record, and the room in a list that doubles.
 const ITEM_BYTES: usize = 256;
 
-/// Who says something waits while the writer is further behind than this: what a killed recorder
+/// With [`OnOverflow::Block`], who says something waits while the writer is further behind than this: what a killed recorder
 /// loses stays below a second also where the queue has room for more.
 const AGE_MAX: Duration = Duration::from_millis(400);
 
@@ -147,11 +147,11 @@ impl Queue {
     /// The recording has failed, and requests are to fail too.
     pub(super) fn push(&self, item: Item) -> Result<Said, Stopped> {
         let mut state = self.lock();
+        state = self.wait_for_room(state, cost_of(&item));
         if self.on_overflow == OnOverflow::Drop && self.is_full(&state, cost_of(&item)) {
             self.count_dropped(&mut state, &item);
             return Ok(Said::LeftOut);
         }
-        state = self.wait_for_room(state, cost_of(&item));
         if self.failed.load(Ordering::Relaxed) {
             return if self.on_error == OnError::Fail { Err(Stopped) } else { Ok(Said::LeftOut) };
         }
@@ -167,9 +167,9 @@ impl Queue {
     /// its data, it goes without.
     pub(super) fn push_answer(&self, mut item: Item) {
         let mut state = self.lock();
-        if self.on_overflow == OnOverflow::Block {
-            state = self.wait_for_room(state, cost_of(&item));
-        } else if self.is_full(&state, cost_of(&item))
+        state = self.wait_for_room(state, cost_of(&item));
+        if self.on_overflow == OnOverflow::Drop
+            && self.is_full(&state, cost_of(&item))
             && let Item::Event { data, .. } = &mut item
             && data.take().is_some()
         {
@@ -257,15 +257,21 @@ impl Queue {
         oldest.is_some_and(|at| self.now() - at > AGE_MAX.as_nanos() as u64)
     }
 
+    /// Whether who says something must wait: never where it is left out instead, however far behind
+    /// a disk that stands still leaves the writer.
+    fn must_wait(&self, state: &State, cost: usize) -> bool {
+        self.on_overflow == OnOverflow::Block
+            && !self.failed.load(Ordering::Relaxed)
+            && !state.closed
+            && (self.is_full(state, cost) || self.is_late(state))
+    }
+
     fn wait_for_room<'a>(
         &self,
         mut state: MutexGuard<'a, State>,
         cost: usize,
     ) -> MutexGuard<'a, State> {
-        while !self.failed.load(Ordering::Relaxed)
-            && !state.closed
-            && (self.is_full(&state, cost) || self.is_late(&state))
-        {
+        while self.must_wait(&state, cost) {
             state.waiting += 1;
             self.wake_writer(&mut state);
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -409,6 +415,21 @@ mod tests {
         assert_eq!(entries.iter().map(with_data).collect::<Vec<_>>(), [true, false]);
         queue.done(entries.iter().map(|entry| entry.cost).sum(), None);
         assert_eq!(queue.fill(), (0, 1000));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_writer_that_is_late_where_events_may_be_left_out() {
+        for on_overflow in [OnOverflow::Block, OnOverflow::Drop] {
+            let mut queue = Queue::new(&Options { on_overflow, ..Options::default() });
+            queue.origin -= 2 * AGE_MAX;
+            queue.lock().in_hand = Some(Nanos(0));
+            let blocks = on_overflow == OnOverflow::Block;
+            assert_eq!(queue.must_wait(&queue.lock(), 1), blocks);
+            if !blocks {
+                assert_eq!(queue.push(answer(None)), Ok(Said::Recorded));
+                queue.push_answer(answer(None));
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Lines that are kept; a front-end can make any number.
+/// Lines that are said and kept; a front-end can make any number.
 const KEPT_MAX: usize = 100;
 
 #[derive(Debug, Default)]
@@ -26,11 +26,14 @@ impl News {
 
     /// Something that whoever reads the recording should know.
     pub fn say(&self, line: String) {
-        tracing::warn!("vhost-user-blk: {line}");
         let mut inner = self.lock();
         if inner.lines.len() < KEPT_MAX {
+            tracing::warn!("vhost-user-blk: {line}");
             inner.lines.push(line);
         } else {
+            if inner.unsaid == 0 {
+                tracing::warn!("vhost-user-blk: more such things are only counted");
+            }
             inner.unsaid += 1;
         }
     }
@@ -57,5 +60,21 @@ impl News {
             // One that has ended by itself is what is wanted.
             let _ = session.shutdown(Shutdown::Both);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_lines_is_kept_within_bounds() {
+        let news = News::default();
+        for n in 0..3 * KEPT_MAX {
+            news.say(format!("line {n}"));
+        }
+        let lines = news.take();
+        assert_eq!(lines.len(), KEPT_MAX + 1);
+        assert_eq!(lines.last().unwrap(), &format!("and {} more such things", 2 * KEPT_MAX));
     }
 }
