@@ -57,6 +57,20 @@ fn a_binary_that_is_silent_is_not_waited_for_once_the_user_wants_to_stop() {
 }
 
 #[test]
+fn a_recording_does_not_wait_for_a_silent_qemu_once_the_user_wants_to_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let qemu = script(folder.path(), "echo >\"$0.ready\"; exec sleep 1000");
+    let ready = folder.path().join("qemu.ready");
+    let mut command = Command::new(QTRACE);
+    command.args(["record", "qemu", "--bus", "-o"]).arg(folder.path().join("t.qtrace"));
+    command.arg("--").arg(&qemu);
+    let (code, _) = interrupted(command, || ready.exists());
+    // Not that of a machine which did not answer in time.
+    assert_eq!(code, Some(130));
+    assert!(!folder.path().join("t.qtrace").exists());
+}
+
+#[test]
 fn a_fifo_that_nobody_writes_is_given_up_when_the_user_wants_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("report.txt");

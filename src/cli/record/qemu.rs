@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::common::{EXIT_CODES, RecordArgs, finish, give_up, say, until_the_end};
 use super::nbd::tell;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result, stop};
 use crate::import::qemu_log;
 use crate::record::command::Signals;
 use crate::record::nbd;
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<u8> {
         Some(wanted) => Some(command_line::rewrite(&words, wanted, |_| String::new())?),
         None => None,
     };
-    let version = if args.bus { Some(probe::bus_events(&words)?) } else { None };
+    let version = if args.bus { Some(probe_bus(&words, &signals)?) } else { None };
     let disks = plan.iter().flat_map(|plan| &plan.disks).map(Opened::new);
     let disks = disks.collect::<Result<Vec<Opened>>>()?;
     if let Some(disk) = disks.iter().find(|disk| disk.is(&args.record.output)) {
@@ -107,6 +107,28 @@ pub fn run(args: &Args) -> Result<u8> {
     stopped?;
     read?;
     finished
+}
+
+/// Looks at the QEMU's bus, for as long as the user wants to wait for an answer.
+fn probe_bus(words: &[String], signals: &Signals) -> Result<String> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                signals.wait(stop::LOOK);
+                if signals.take().is_some() {
+                    stop::want();
+                }
+            }
+        });
+        let version = probe::bus_events(words);
+        done.store(true, Ordering::Release);
+        version
+    })
+    .and_then(|version| match stop::is_wanted() {
+        true => Err(Error::new(ErrorKind::Interrupted, "stopped before QEMU was started")),
+        false => Ok(version),
+    })
 }
 
 /// QEMU's run.
