@@ -278,7 +278,10 @@ impl<'a> Walker<'a> for Engine<'a> {
     }
 
     fn finish(&mut self, events: u64) -> Result<()> {
-        self.before(events, self.clock.now())?;
+        // What the last event of a trace that was cut short brought about may be cut off with it.
+        if self.walk.trace.truncation().is_none() {
+            self.before(events, self.clock.now())?;
+        }
         // What was posted is done, and the machine lives, or not: it is quit in good order.
         self.machine.quit()?;
         Ok(())

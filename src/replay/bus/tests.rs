@@ -390,6 +390,24 @@ fn interrupts_come_or_are_missed_and_none_comes_unasked() {
     assert_eq!(report.verdict.divergences, 2);
 }
 
+/// A recorder that was killed between a write and the interrupt that came of it.
+#[test]
+fn what_a_cut_may_have_taken_is_no_divergence() {
+    let mut script = Script::new();
+    for port in [0x99, 0x99] {
+        script.out(port, 1);
+        script.irq("ioapic", 5, true);
+    }
+    script.out(0x99, 1);
+    let (_dir, path) = script.finish();
+    let (whole, _) = replay(&path, MMIO_TEST, "");
+    assert_eq!((whole.complete, whole.verdict.divergences), (true, 1));
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let (cut, _) = replay(&path, MMIO_TEST, "");
+    assert_eq!((cut.complete, cut.done.writes, cut.verdict.divergences), (false, 3, 0));
+}
+
 #[test]
 fn a_line_that_should_be_low_is_looked_at_when_all_is_said() {
     let mut script = Script::new();
