@@ -41,6 +41,12 @@ impl Desk {
         self.0.path()
     }
 
+    /// Makes a raw image of zeros.
+    fn disk(&self, name: &str, bytes: u64) {
+        let file = std::fs::File::create(self.path().join(name)).expect("a file");
+        file.set_len(bytes).expect("sized");
+    }
+
     fn names(&self) -> Vec<String> {
         let entries = self.path().read_dir().expect("a folder").flatten();
         let mut names: Vec<String> =
@@ -176,10 +182,7 @@ fn a_snapshot_leaves_the_image_and_a_wrong_comparison_is_found() {
 #[test]
 fn what_a_running_server_holds_is_read_back_through_its_device() {
     let Some(desk) = Desk::new() else { return };
-    std::fs::File::create(desk.path().join("disk"))
-        .expect("a file")
-        .set_len(16 << 20)
-        .expect("sized");
+    desk.disk("disk", 16 << 20);
     let mut daemon = desk.daemon("disk", 2);
     let machine = format!("vhost-user:{}", desk.path().join("s").display());
     for queues in [1, 2, 8] {
@@ -198,10 +201,7 @@ fn what_a_running_server_holds_is_read_back_through_its_device() {
     // A disk that is too small is refused before anything is written to it.
     drop(daemon);
     std::fs::remove_file(desk.path().join("s")).expect("the socket of a daemon that was killed");
-    std::fs::File::create(desk.path().join("small"))
-        .expect("a file")
-        .set_len(1 << 20)
-        .expect("sized");
+    desk.disk("small", 1 << 20);
     let _daemon = desk.daemon("small", 2);
     let (_, said) = desk.run(&machine, &bundled(), "", 2);
     assert!(said.contains("the disk has 1048576 bytes"), "{said}");
@@ -212,10 +212,7 @@ fn what_a_running_server_holds_is_read_back_through_its_device() {
 #[test]
 fn a_running_server_that_dies_is_a_finding() {
     let Some(desk) = Desk::new() else { return };
-    std::fs::File::create(desk.path().join("disk"))
-        .expect("a file")
-        .set_len(16 << 20)
-        .expect("sized");
+    desk.disk("disk", 16 << 20);
     let mut daemon = desk.daemon("disk", 2);
     let machine = format!("vhost-user:{}", desk.path().join("s").display());
     // Its progress is what is waited for: the guest's first block is no longer zeros.

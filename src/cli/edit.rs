@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Format;
 use super::progress::Progress;
-use super::select::{self, Selection};
+use super::select::{self, Selection, warn_if_cut};
 use crate::base::{Error, ErrorKind, Result};
 use crate::edit::data::{DataMode, Key};
 use crate::edit::places::Places;
@@ -114,10 +114,7 @@ pub fn run(args: &Args) -> Result<u8> {
             .hint("cut each first, then merge; --time and --device fit several"));
     }
     for trace in &traces {
-        if let Some(cut) = trace.truncation() {
-            let path = trace.path().display();
-            tracing::warn!("{path}: cut short at offset {}: {}", cut.offset, cut.why);
-        }
+        warn_if_cut(trace);
     }
     let total = traces.iter().map(Trace::events).sum();
     let mut bar = Progress::new("edit", Some(total), false);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Format;
 use super::progress::Progress;
-use super::select::Selection;
+use super::select::{Selection, warn_if_cut};
 use crate::base::units::parse_nanos;
 use crate::base::{Error, ErrorKind, Nanos, Result};
 use crate::export::output::{self, Output};
@@ -94,9 +94,7 @@ pub fn run(args: &Args) -> Result<u8> {
     check_options(args, exporter)?;
     let trace = Trace::open(&args.file)?;
     let filter = args.selection.filter(&trace)?;
-    if let Some(cut) = trace.truncation() {
-        tracing::warn!("{}: cut short at offset {}: {}", args.file.display(), cut.offset, cut.why);
-    }
+    warn_if_cut(&trace);
     let options = ExportOptions {
         file_name: args.file_name.clone(),
         response: args.response.map(Nanos),

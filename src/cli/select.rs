@@ -111,6 +111,14 @@ fn of_device(trace: &Trace, name: &str) -> Result<BTreeSet<u32>> {
         .hint(format!("it has {}", listed.join(", "))))
 }
 
+/// Warns of a trace that lacks its end.
+pub fn warn_if_cut(trace: &Trace) {
+    if let Some(cut) = trace.truncation() {
+        let path = trace.path().display();
+        tracing::warn!("{path}: cut short at offset {}: {}", cut.offset, cut.why);
+    }
+}
+
 /// The kinds that the words of `option` name.
 ///
 /// # Errors

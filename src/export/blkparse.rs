@@ -15,8 +15,7 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 
-use super::fio_iolog::lost_event;
-use super::job::{Job, split_seconds};
+use super::job::{Job, lost_event, split_seconds};
 use super::names::Names;
 use super::registry::Exporter;
 use crate::base::{BlockOp, Nanos, OpFlags, Result, SECTOR_SIZE};

@@ -13,8 +13,7 @@
 
 use std::collections::HashSet;
 
-use super::fio_iolog::lost_event;
-use super::job::Job;
+use super::job::{Job, lost_event};
 use super::registry::Exporter;
 use crate::base::limits::IN_FLIGHT_MAX;
 use crate::base::{BlockOp, Error, OpFlags, Result, SECTOR_SIZE};

@@ -17,7 +17,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use super::job::Job;
+use super::job::{Job, lost_event};
 use super::names::Names;
 use super::registry::Exporter;
 use crate::base::{BlockOp, Nanos, Result};
@@ -181,20 +181,6 @@ fn lose_fields(number: u64, issue: &Issue, job: &mut Job<'_>) {
     }
     if issue.cpu.is_some() {
         job.lose("cpu", number);
-    }
-}
-
-/// What is said of an event that is no request, here and by other formats of requests alone.
-pub(super) fn lost_event(event: &Event) -> &'static str {
-    match event {
-        Event::Issue(_) => "request",
-        Event::Complete(_) => "completion",
-        Event::Mark(_) => "mark",
-        Event::Bus(_) => "access to the bus",
-        Event::Memory(_) => "event of guest memory",
-        Event::Irq(_) => "interrupt",
-        Event::Ack(_) => "interrupt acknowledge",
-        Event::Clock(_) => "step of the clock",
     }
 }
 

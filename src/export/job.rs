@@ -241,3 +241,17 @@ impl JoinedEvents<'_> {
 pub fn split_seconds(time: Nanos) -> (u64, u64) {
     (time.0 / 1_000_000_000, time.0 % 1_000_000_000)
 }
+
+/// What is said of an event that a format has no place for.
+pub(super) fn lost_event(event: &Event) -> &'static str {
+    match event {
+        Event::Issue(_) => "request",
+        Event::Complete(_) => "completion",
+        Event::Mark(_) => "mark",
+        Event::Bus(_) => "access to the bus",
+        Event::Memory(_) => "event of guest memory",
+        Event::Irq(_) => "interrupt",
+        Event::Ack(_) => "interrupt acknowledge",
+        Event::Clock(_) => "step of the clock",
+    }
+}

@@ -11,8 +11,7 @@
 
 use std::io::Write as _;
 
-use super::fio_iolog::lost_event;
-use super::job::Job;
+use super::job::{Job, lost_event};
 use super::names::Names;
 use super::registry::Exporter;
 use crate::base::{BlockOp, Error, Nanos, Result};

@@ -14,8 +14,7 @@
 
 use std::io::Write as _;
 
-use super::fio_iolog::lost_event;
-use super::job::Job;
+use super::job::{Job, lost_event};
 use super::registry::Exporter;
 use crate::base::{BusAccess, BusSpace, Error, Nanos, Result};
 use crate::trace::{Event, MemoryEvent, MemoryOp, NotRecorded, PayloadRef, StreamId};

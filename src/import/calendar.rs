@@ -23,7 +23,7 @@ pub fn unix_ns(date: &[u8], time: &[u8]) -> Option<u64> {
 }
 
 /// Days of the Gregorian calendar; `None` for no date, or one before 1970.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
+pub fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let leap_day = |month: u64| u64::from(leap && month > 2);

@@ -13,6 +13,7 @@
 //! Source: <https://github.com/cacheMon/io-tracer>, `docs/TRACE_FORMAT.md`.
 
 use super::ImportOptions;
+use super::calendar::days_since_1970;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
@@ -140,26 +141,14 @@ fn date_ns(text: &[u8]) -> Option<u64> {
     let fits = is(date, 4, b'-') && is(date, 7, b'-') && is(time, 2, b':') && is(time, 5, b':');
     let (year, month, day) = (part(date, 0, 4)?, part(date, 5, 7)?, part(date, 8, 10)?);
     let (hour, minute) = (part(time, 0, 2)?, part(time, 3, 5)?);
-    let within = (1970..2262).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60;
+    let within = (1970..2262).contains(&year) && hour < 24 && minute < 60;
     let seconds = scaled(time.get(6..)?, 1_000_000_000).filter(|ns| *ns < 61_000_000_000)?;
     if !fits || !within {
         return None;
     }
-    // Days since 1970-03-01-based years (H. Hinnant, days_from_civil).
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
-    let days = days.checked_sub(DAYS_TO_1970)?;
-    let minutes = (days * 24 + hour) * 60 + minute;
+    let minutes = (days_since_1970(year, month, day)? * 24 + hour) * 60 + minute;
     minutes.checked_mul(60_000_000_000)?.checked_add(seconds)
 }
-
-/// Days from 0000-03-01 to 1970-01-01.
-const DAYS_TO_1970: u64 = 719_468;
 
 #[cfg(test)]
 mod tests {
@@ -174,6 +163,7 @@ mod tests {
             (b"2024-01-15 10:30:45.123456", Some(1_705_314_645_123_456_000)),
             (b"2024-12-31T23:59:60", Some(1_735_689_600_000_000_000)),
             (b"2024-13-01 00:00:00", None),
+            (b"2024-02-30 00:00:00", None),
             (b"1969-12-31 00:00:00", None),
             (b"2024-01-15", None),
             (b"2024/01/15 10:30:45", None),

@@ -5,6 +5,7 @@ pub mod common;
 mod machine;
 mod nbd;
 mod qemu;
+mod served_image;
 mod vhost_user_blk;
 
 use clap::Subcommand;

@@ -1,12 +1,12 @@
 //! `qtrace record nbd`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::common::{
     EXIT_CODES, RecordArgs, finish, give_up, places, say, tell_rounded, until_the_end,
 };
-use crate::base::{Error, Result};
-use crate::image::{self, CacheMode, OpenOptions};
+use super::served_image::ServedImage;
+use crate::base::Result;
 use crate::record::command::Signals;
 use crate::record::nbd::{Counts, Export, ExportOptions, Listen, Server, header};
 use crate::record::recording::Recording;
@@ -26,26 +26,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
 pub struct Args {
-    /// The image that is served: its clients change it.
-    #[arg(long, value_name = "D")]
-    image: PathBuf,
-
-    /// Its format: raw, qcow2, or another that qemu-nbd has [default: by its content;
-    /// one found to be raw then refuses writes that make it look like another format].
-    #[arg(long, value_name = "F")]
-    format: Option<String>,
-
-    /// Refuse writes.
-    #[arg(long)]
-    read_only: bool,
-
-    /// How the image reaches the disk: writeback, none (O_DIRECT) or unsafe (no flushes).
-    #[arg(long, value_name = "MODE", default_value = "writeback", value_parser = cache_mode)]
-    cache: CacheMode,
-
-    /// Open backing and data files outside the image's folder too.
-    #[arg(long)]
-    allow_backing: bool,
+    #[command(flatten)]
+    image: ServedImage,
 
     /// Listen on this Unix socket, which only you may use [default: one in a folder of its own].
     #[arg(long, value_name = "S", conflicts_with = "listen")]
@@ -68,15 +50,6 @@ pub struct Args {
     record: RecordArgs,
 }
 
-pub(super) fn cache_mode(text: &str) -> std::result::Result<CacheMode, String> {
-    match text {
-        "none" => Ok(CacheMode::None),
-        "writeback" => Ok(CacheMode::Writeback),
-        "unsafe" => Ok(CacheMode::Unsafe),
-        _ => Err("one of none, writeback, unsafe".to_owned()),
-    }
-}
-
 /// The protocol's longest string ("String values").
 const NAME_BYTES_MAX: usize = 4096;
 
@@ -95,22 +68,13 @@ pub fn run(args: &Args) -> Result<u8> {
     // Before any thread is there.
     let signals = Signals::take_over()?;
     args.record.check()?;
-    let options = OpenOptions {
-        format: args.format.clone(),
-        writable: !args.read_only,
-        cache: args.cache,
-        allow_backing: args.allow_backing,
-        ..OpenOptions::default()
-    };
-    refuse_same_file(&args.record.output, &args.image)?;
-    let image = image::open_for_guest(&args.image, &options)?;
+    let image = args.image.open(&args.record.output)?;
     let info = image.info();
-    let name =
-        args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let name = args.image.name();
     let header = header(&name, &info.format, !args.no_read_data);
-    let options = args.record.options([args.image.as_path()]);
+    let options = args.record.options([args.image.path.as_path()]);
     let recording = Recording::start(&args.record.output, header, &options)?;
-    tell_rounded(&args.record, &recording, &args.image, &*image);
+    tell_rounded(&args.record, &recording, &args.image.path, &*image);
     let tap = recording.stream(StreamInfo {
         device: name,
         queue: None,
@@ -135,7 +99,7 @@ fn serve(args: &Args, server: Server, recording: Recording, signals: Signals) ->
         say(&format!("warning: {address} can be reached from other machines, without a password"));
     }
     if args.record.command.is_empty() {
-        say(&format!("serving {} at {}", args.image.display(), server.uri()));
+        say(&format!("serving {} at {}", args.image.path.display(), server.uri()));
     }
     let uri = server.uri().to_owned();
     let socket = server.socket().map(|path| path.as_os_str().to_owned());
@@ -168,13 +132,4 @@ pub(super) fn tell(recording: &Recording, counts: Option<&Counts>) {
     for (count, what) in rows.into_iter().filter(|(count, _)| *count > 0) {
         recording.note(format!("{what}: {count}"));
     }
-}
-
-/// A trace on top of the image that it is of would be the end of both.
-pub(super) fn refuse_same_file(output: &Path, image: &Path) -> Result<()> {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    if real(output).is_some_and(|output| Some(output) == real(image)) {
-        return Err(Error::usage("the trace would replace the image").path(image));
-    }
-    Ok(())
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::common::{EXIT_CODES, RecordArgs, finish, give_up, say, tell_rounded, until_the_end};
+use super::served_image::ServedImage;
 use crate::base::{Error, Result};
-use crate::image::{self, CacheMode, Image, KeptRaw, OpenOptions};
+use crate::image::{Image, KeptRaw};
 use crate::record::command::{Place, Signals};
 use crate::record::nbd::listen::{Listen, Listener};
 use crate::record::recording::Recording;
@@ -33,26 +34,8 @@ trace of before stays as it was left.";
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
 pub struct Args {
-    /// The image that is the guest's disk: the guest changes it.
-    #[arg(long, value_name = "D")]
-    image: PathBuf,
-
-    /// Its format: raw, qcow2, or another that qemu-nbd has [default: by its content;
-    /// one found to be raw then refuses writes that make it look like another format].
-    #[arg(long, value_name = "F")]
-    format: Option<String>,
-
-    /// Refuse writes.
-    #[arg(long)]
-    read_only: bool,
-
-    /// How the image reaches the disk: writeback, none (O_DIRECT) or unsafe (no flushes).
-    #[arg(long, value_name = "MODE", default_value = "writeback", value_parser = super::nbd::cache_mode)]
-    cache: CacheMode,
-
-    /// Open backing and data files outside the image's folder too.
-    #[arg(long)]
-    allow_backing: bool,
+    #[command(flatten)]
+    image: ServedImage,
 
     /// Listen on this Unix socket, which only you may use [default: one in a folder of its own].
     #[arg(long, value_name = "S")]
@@ -94,23 +77,15 @@ pub fn run(args: &Args) -> Result<u8> {
     // Before any thread is there.
     let signals = Signals::take_over()?;
     args.record.check()?;
-    super::nbd::refuse_same_file(&args.record.output, &args.image)?;
-    let options = OpenOptions {
-        format: args.format.clone(),
-        writable: !args.read_only,
-        cache: args.cache,
-        allow_backing: args.allow_backing,
-        ..OpenOptions::default()
-    };
-    let image = image::open_for_guest(&args.image, &options)?;
+    let image = args.image.open(&args.record.output)?;
     let raw = image.info().format == "raw";
-    let kept = raw.then(|| KeptRaw::new(&args.image, &options)).transpose()?;
+    let kept = raw.then(|| KeptRaw::new(&args.image.path, &args.image.options())).transpose()?;
     let listen = args.socket.clone().map_or(Listen::Private, Listen::Socket);
     let listener = Listener::new(&listen)?;
     let header = tap::header(&*image);
-    let options = args.record.options([args.image.as_path()]);
+    let options = args.record.options([args.image.path.as_path()]);
     let recording = Recording::start(&args.record.output, header, &options)?;
-    tell_rounded(&args.record, &recording, &args.image, &*image);
+    tell_rounded(&args.record, &recording, &args.image.path, &*image);
     let recording = Arc::new(recording);
     match serve(args, image, kept, &listener, &recording, &signals) {
         Ok(code) => {
@@ -138,8 +113,7 @@ fn serve(
     recording: &Arc<Recording>,
     signals: &Signals,
 ) -> Result<u8> {
-    let name =
-        args.image.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let name = args.image.name();
     let size = image.size();
     let info = StreamInfo {
         device: name,
@@ -160,7 +134,7 @@ fn serve(
     let watch = kept.map(|image| Watch::start(Arc::clone(&server), image, size));
     let socket = listener.socket().map(|path| path.as_os_str().to_owned()).unwrap_or_default();
     if args.record.command.is_empty() {
-        say(&format!("serving {} at {}", args.image.display(), socket.display()));
+        say(&format!("serving {} at {}", args.image.path.display(), socket.display()));
     }
     let places: [Place<'_>; 1] = [("socket", OsStr::new(&socket))];
     let code = until_the_end(&args.record, recording, signals, &places);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::Format;
-use super::select::Selection;
+use super::select::{Selection, warn_if_cut};
 use crate::base::units::parse_size;
 use crate::base::{BlockOp, Error, ErrorKind, Nanos, Result};
 use crate::export::json_lines::{self, Data};
@@ -85,12 +85,11 @@ struct Request {
 /// Usage, Input, and Nothing when no event matches.
 pub fn run(args: &Args) -> Result<u8> {
     let trace = Trace::open(&args.file)?;
-    if let Some(cut) = trace.truncation() {
+    if trace.truncation().is_some() && is_being_written(&args.file) {
         let file = args.file.display();
-        match is_being_written(&args.file) {
-            true => tracing::warn!("{file}: is being recorded: shown is what it holds so far"),
-            false => tracing::warn!("{file}: cut short at offset {}: {}", cut.offset, cut.why),
-        }
+        tracing::warn!("{file}: is being recorded: shown is what it holds so far");
+    } else {
+        warn_if_cut(&trace);
     }
     let mut filter = args.selection.filter(&trace)?;
     if let Some(centre) = args.around {
