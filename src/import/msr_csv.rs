@@ -21,6 +21,8 @@ use crate::base::{BlockOp, Result};
 const COLUMNS: usize = 7;
 /// Nanoseconds of a FILETIME tick ([MS-DTYP] §2.3.3).
 const TICK_NS: u64 = 100;
+/// How a header that copies have begins.
+const HEADER: &[u8] = b"timestamp,hostname,disknumber,";
 /// 1990-01-01 in ticks since 1601: the traces are of 2007, copies may have shifted dates.
 const TICKS_MIN: u64 = 122_756_256_000_000_000;
 
@@ -49,8 +51,12 @@ impl DataSet for MsrCsv {
     }
 
     fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
+        // With the header times may count from a start of somebody's own.
+        let start = head.get(..HEADER.len()).unwrap_or_default();
+        let header = start.eq_ignore_ascii_case(HEADER);
+        let since = if header { 0 } else { TICKS_MIN };
         let looked =
-            probe::look(head, Rows, self.clock(None), |_, row| row.time / TICK_NS >= TICKS_MIN);
+            probe::look(head, Rows, self.clock(None), |_, row| row.time / TICK_NS >= since);
         looked.fits().then_some(Confidence::Likely)
     }
 
@@ -173,6 +179,16 @@ mod tests {
                 ("request of length 0", 1, "line 8"),
             ]
         );
+    }
+
+    #[test]
+    fn with_a_header_times_may_count_from_anything() {
+        let rows = "10,h,0,Read,0,512,1\n30,h,0,Write,0,512,1\n";
+        let header = "\u{feff}Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime\n";
+        let (report, out) = import_bytes(format!("{header}{rows}").as_bytes()).unwrap();
+        assert_eq!((report.format.as_str(), out.issues_brief()[1].0), ("msr-csv", 2000));
+        assert!(report.summary.losses.is_empty());
+        assert!(import_bytes(rows.as_bytes()).is_err());
     }
 
     #[test]

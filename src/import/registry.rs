@@ -159,7 +159,7 @@ fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i d
         importers.iter().filter_map(|importer| Some((importer.probe(probe)?, *importer))).collect();
     found.sort_by_key(|(confidence, _)| std::cmp::Reverse(*confidence));
     match found.as_slice() {
-        [] => Err(Error::input("no format that qtrace imports looks like this").hint(hint())),
+        [] => Err(unknown(probe.head)),
         [(first, _), (second, _), ..] if first == second => {
             let all: Vec<_> = found
                 .iter()
@@ -169,6 +169,32 @@ fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i d
             Err(Error::input(format!("could be any of {}", all.join(", "))).hint(hint()))
         }
         [(_, importer), ..] => Ok(*importer),
+    }
+}
+
+/// What a trace may be wrapped in that is not looked through: where it is told by which bytes, what
+/// it is, and what takes it out.
+const WRAPPINGS: &[(usize, &[u8], &str, &str)] = &[
+    (257, b"ustar", "a tar archive", "import the files in it: tar -xf"),
+    (0, b"PK\x03\x04", "a zip archive", "import the files in it: unzip"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "import the files in it: 7z x"),
+    (0, b"Rar!\x1a\x07", "a rar archive", "import the files in it: unrar x"),
+    (0, b"\x04\x22\x4d\x18", "lz4", "pipe it in: lz4 -dc FILE | qtrace import - ..."),
+    (0, b"\x1f\x9d", "compress (.Z)", "pipe it in: zcat FILE | qtrace import - ..."),
+    (0, b"\xff\xfe", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (0, b"\xfe\xff", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (0, b"SQLite format 3\0", "an SQLite database", "export its rows in a format that is imported"),
+    (0, b"PAR1", "a Parquet file", "convert it to a format that is imported"),
+];
+
+/// The error for what no importer knows.
+fn unknown(head: &[u8]) -> Error {
+    let is = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    match WRAPPINGS.iter().find(|(at, magic, ..)| is(*at, magic)) {
+        Some((_, _, what, remedy)) => {
+            Error::input(format!("this is {what}, not a trace")).hint(*remedy)
+        }
+        None => Error::input("no format that qtrace imports looks like this").hint(hint()),
     }
 }
 
@@ -235,6 +261,22 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Input);
         let hint = error.hint_text().unwrap();
         assert!(IMPORTERS.iter().all(|importer| hint.contains(importer.name())));
+    }
+
+    #[test]
+    fn wrappings_are_named_with_what_takes_a_trace_out() {
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        for (head, what) in [
+            (&tar[..], "a tar archive"),
+            (b"PK\x03\x04\x14\0", "a zip archive"),
+            (b"\xff\xfe1\0,\0", "UTF-16 text"),
+        ] {
+            let error = by_content(&Probe { head, name: "x" }).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Input);
+            assert_eq!(error.to_string(), format!("this is {what}, not a trace"));
+            assert!(error.hint_text().is_some());
+        }
     }
 
     #[test]

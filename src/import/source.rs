@@ -18,6 +18,9 @@ pub const PROBE_BYTES: usize = 8 << 10;
 /// The buffer of one input: an import may have one input a CPU.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// The byte order mark that editors and spreadsheets put before UTF-8 text.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// How long a read from a pipe waits before it looks whether the user wants to stop.
 const STOP_POLL_MS: u16 = 100;
 
@@ -130,7 +133,22 @@ impl Source {
         let plain = decompress::plain(raw, condition.clone())
             .map_err(|error| Error::input("cannot read").path(&path).source(error))?;
         let reader = BufReader::with_capacity(BUFFER_BYTES, plain);
-        Ok(Self { path, reader, condition, offset: 0 })
+        let mut source = Self { path, reader, condition, offset: 0 };
+        source.pass_text_mark()?;
+        Ok(source)
+    }
+
+    /// Passes over the byte order mark of a text; what has a NUL near it is binary, and keeps it.
+    fn pass_text_mark(&mut self) -> Result<()> {
+        let marked = match self.reader.fill_buf() {
+            Ok(bytes) => bytes.starts_with(UTF8_MARK),
+            Err(error) => return Err(self.error(error)),
+        };
+        if marked && !self.head()?.contains(&0) {
+            self.skip(UTF8_MARK.len() as u64)?;
+            self.offset = 0;
+        }
+        Ok(())
     }
 
     /// The first bytes, up to [`PROBE_BYTES`], without consuming them.
@@ -255,6 +273,22 @@ mod tests {
         source.read_to_end(&mut all).unwrap();
         assert_eq!(all, data);
         assert_eq!(source.offset(), 20_000);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text() {
+        for (data, want) in [
+            (&b"\xef\xbb\xbf1,2\n"[..], &b"1,2\n"[..]),
+            (b"\xef\xbb\xbf", b""),
+            (b"\xef\xbb1\n", b"\xef\xbb1\n"),
+            (b"\xef\xbb\xbf\x5e\0\0\0\0", b"\xef\xbb\xbf\x5e\0\0\0\0"),
+        ] {
+            let mut source = Source::from_read("x".into(), Box::new(data)).unwrap();
+            assert_eq!(source.offset(), 0);
+            let mut all = Vec::new();
+            source.read_to_end(&mut all).unwrap();
+            assert_eq!(all, want);
+        }
     }
 
     #[test]
