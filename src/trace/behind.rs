@@ -1,8 +1,10 @@
 //! Frames written by a thread of their own: whoever makes events need not wait for checksums, the
-//! kernel's copy and a disk that is slow for a moment.
+//! kernel's copy and a disk that is slow for a moment. The disk is given its work as it comes, so
+//! that little is left for the sync at the end.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Seek};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 
@@ -16,6 +18,10 @@ const BATCH_FRAMES: usize = 4;
 
 /// Batches that may wait: with 64 KiB a frame 2 MiB.
 const WAITING_BATCHES: usize = 8;
+
+/// Bytes after which the kernel is told to begin writing them to the disk: a few of its largest
+/// requests.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
 
 /// A frame.
 struct Frame {
@@ -111,15 +117,31 @@ fn write(
     frames: Receiver<Vec<Frame>>,
     written: &mpsc::Sender<Vec<u8>>,
 ) -> io::Result<()> {
+    let mut at = (&file).stream_position()?;
+    let mut begun = at;
     for Frame { mut header, mut body, len } in frames.into_iter().flatten() {
         header.seal([body.as_slice()], len);
         let mut parts = [IoSlice::new(header.as_bytes()), IoSlice::new(&body)];
         write_all_vectored(&file, &mut parts)?;
+        at += header.frame_bytes();
+        if at - begun >= WRITE_BACK_BYTES {
+            write_back(&file, begun, at - begun);
+            begun = at;
+        }
         body.clear();
         // Who hands over may have left already.
         drop(written.send(body));
     }
     Ok(())
+}
+
+/// Has the kernel begin to write a range to the disk, and does not wait for it.
+fn write_back(file: &File, from: u64, len: u64) {
+    let (Ok(from), Ok(len)) = (from.try_into(), len.try_into()) else { return };
+    // SAFETY: the descriptor is open as long as `file` is borrowed, and no memory is passed.
+    let _ =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
+    // A file system that cannot do it loses nothing: the sync at the end writes everything.
 }
 
 #[cfg(test)]

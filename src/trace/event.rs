@@ -294,14 +294,7 @@ impl StreamTotals {
     /// Counts `event`, which belongs to this stream.
     pub fn add(&mut self, event: &Event) {
         match event {
-            Event::Issue(issue) => {
-                let op = issue.op.index();
-                self.issues[op] += 1;
-                self.bytes[op] = self.bytes[op].saturating_add(issue.len);
-                if issue.op.has_range() {
-                    self.end_bytes = self.end_bytes.max(issue.offset.saturating_add(issue.len));
-                }
-            }
+            Event::Issue(issue) => self.add_issue(issue),
             Event::Complete(_) => self.completes += 1,
             Event::Mark(_) => self.marks += 1,
             Event::Bus(bus) => self.bus.access(&bus.access),
@@ -313,6 +306,17 @@ impl StreamTotals {
             Event::Irq(irq) => self.bus.irqs[usize::from(!irq.high)] += 1,
             Event::Ack(_) => self.bus.acks += 1,
             Event::Clock(_) => self.bus.steps += 1,
+        }
+    }
+
+    /// Counts an issue.
+    #[inline]
+    pub(super) fn add_issue(&mut self, issue: &Issue) {
+        let op = issue.op.index();
+        self.issues[op] += 1;
+        self.bytes[op] = self.bytes[op].saturating_add(issue.len);
+        if issue.op.has_range() {
+            self.end_bytes = self.end_bytes.max(issue.offset.saturating_add(issue.len));
         }
     }
 }

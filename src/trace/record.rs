@@ -25,6 +25,43 @@ pub struct RecordBounds {
     pub next_payload: u64,
 }
 
+impl RecordBounds {
+    /// Whether that stream and that payload exist.
+    #[inline]
+    fn check(self, stream: u32, payload: u32) -> Result<(), &'static str> {
+        if stream >= self.streams {
+            return Err("a stream that was never described");
+        }
+        if u64::from(payload) >= self.next_payload.max(1) {
+            return Err("a payload that does not exist");
+        }
+        Ok(())
+    }
+
+    /// Whether [`Record::issue`] can stand in a trace.
+    ///
+    /// # Errors
+    /// Says why not.
+    #[inline]
+    pub(super) fn check_issue(self, issue: &Issue) -> Result<(), &'static str> {
+        check_disk_range(issue.offset, issue.len)?;
+        if issue.cpu == Some(CPU_UNKNOWN) {
+            return Err(NO_SUCH_CPU);
+        }
+        known_flags(issue.flags.bits())?;
+        self.check(issue.stream.0, issue.payload.to_raw())
+    }
+
+    /// Whether [`Record::complete`] can stand in a trace.
+    ///
+    /// # Errors
+    /// Says why not.
+    #[inline]
+    pub(super) fn check_complete(self, complete: &Complete) -> Result<(), &'static str> {
+        self.check(complete.stream.0, complete.payload.to_raw())
+    }
+}
+
 impl Record {
     /// The record of `event`.
     ///
@@ -33,9 +70,13 @@ impl Record {
     #[inline]
     pub fn encode(event: &Event, bounds: RecordBounds) -> Result<Self, &'static str> {
         let record = match event {
-            // What most events are is checked as it is made, and not decoded again for that.
-            Event::Issue(issue) => return Self::checked_issue(issue, bounds),
-            Event::Complete(complete) => return Self::complete(complete).referring(bounds),
+            // What most events are is checked as it is, and not decoded again for that.
+            Event::Issue(issue) => {
+                return bounds.check_issue(issue).map(|()| Self::issue(issue));
+            }
+            Event::Complete(complete) => {
+                return bounds.check_complete(complete).map(|()| Self::complete(complete));
+            }
             Event::Mark(mark) => Self {
                 len: U64::new(mark.text_len),
                 payload: U32::new(mark.text.to_raw()),
@@ -65,32 +106,10 @@ impl Record {
         record.decode(bounds).map(|_| record)
     }
 
-    #[inline]
-    fn checked_issue(issue: &Issue, bounds: RecordBounds) -> Result<Self, &'static str> {
-        check_disk_range(issue.offset, issue.len)?;
-        if issue.cpu == Some(CPU_UNKNOWN) {
-            return Err(NO_SUCH_CPU);
-        }
-        known_flags(issue.flags.bits())?;
-        Self::issue(issue).referring(bounds)
-    }
-
-    /// The same, if what it names exists.
-    #[inline]
-    fn referring(self, bounds: RecordBounds) -> Result<Self, &'static str> {
-        self.check_references(bounds).map(|()| self)
-    }
-
     /// Whether the stream and the payload that it names exist.
     #[inline]
     fn check_references(&self, bounds: RecordBounds) -> Result<(), &'static str> {
-        if self.stream.get() >= bounds.streams {
-            return Err("a stream that was never described");
-        }
-        if u64::from(self.payload.get()) >= bounds.next_payload.max(1) {
-            return Err("a payload that does not exist");
-        }
-        Ok(())
+        bounds.check(self.stream.get(), self.payload.get())
     }
 
     #[inline]
@@ -98,8 +117,9 @@ impl Record {
         Self { time: U64::new(time.0), stream: U32::new(stream.0), kind, ..Self::default() }
     }
 
+    /// The record of a completion, which is not checked.
     #[inline]
-    fn complete(complete: &Complete) -> Self {
+    pub(super) fn complete(complete: &Complete) -> Self {
         Self {
             tag: U64::new(complete.tag),
             payload: U32::new(complete.payload.to_raw()),
@@ -108,8 +128,9 @@ impl Record {
         }
     }
 
+    /// The record of an issue, which is not checked.
     #[inline]
-    fn issue(issue: &Issue) -> Self {
+    pub(super) fn issue(issue: &Issue) -> Self {
         Self {
             offset: U64::new(issue.offset),
             len: U64::new(issue.len),

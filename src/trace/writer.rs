@@ -6,16 +6,17 @@ use std::io::Read;
 use std::path::Path;
 
 use tempfile::TempPath;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::dedup::Collector;
 use super::event::{
-    Event, PayloadRef, StreamId, StreamInfo, StreamTotals, TraceHeader, TraceSummary,
+    Complete, Event, Issue, PayloadRef, StreamId, StreamInfo, StreamTotals, TraceHeader,
+    TraceSummary,
 };
 use super::format::{
     FrameHeader, KIND_EVENTS, KIND_HEADER, KIND_INDEX, KIND_STREAM, KIND_SUMMARY, KIND_TRAILER,
-    PAYLOAD_BYTES_MAX, PAYLOAD_DATA, PAYLOAD_LIST, RECORD_BYTES, Record, RecordBounds,
-    TRAILER_BYTES, Trailer, body_limit, meta,
+    PAYLOAD_BYTES_MAX, PAYLOAD_DATA, PAYLOAD_LIST, Record, RecordBounds, TRAILER_BYTES, Trailer,
+    body_limit, meta,
 };
 use super::index::{Index, SummaryBody};
 use super::sink::{CREATE_MODE, Sink};
@@ -56,7 +57,7 @@ pub struct TraceWriter {
     names_bytes: usize,
     totals: Vec<StreamTotals>,
     /// Records waiting for their frame.
-    records: Vec<u8>,
+    records: Vec<Record>,
     events: u64,
     time_min: u64,
     time_max: u64,
@@ -82,7 +83,7 @@ impl TraceWriter {
             streams: Vec::new(),
             names_bytes: 0,
             totals: Vec::new(),
-            records: Vec::with_capacity(FRAME_EVENTS_MAX * RECORD_BYTES),
+            records: Vec::with_capacity(FRAME_EVENTS_MAX),
             events: 0,
             time_min: u64::MAX,
             time_max: 0,
@@ -207,23 +208,65 @@ impl TraceWriter {
     /// `Input` for an event that refers to a stream or payload that the trace does not have or
     /// names an impossible range; `Incomplete` when the file cannot be written.
     pub fn event(&mut self, event: &Event) -> Result<()> {
-        let bounds = RecordBounds {
-            streams: self.streams.len() as u32,
-            next_payload: self.collector.next(),
-        };
-        let record = Record::encode(event, bounds)
-            .map_err(|why| self.refuse(&format!("event {} has {why}", self.events)))?;
-        if let Some(totals) = self.totals.get_mut(record.stream.get() as usize) {
-            totals.add(event);
+        match event {
+            Event::Issue(issue) => self.issue(issue),
+            Event::Complete(complete) => self.complete(complete),
+            other => {
+                let record = Record::encode(other, self.bounds());
+                let record = record.map_err(|why| self.refuse_event(why))?;
+                if let Some(totals) = self.totals.get_mut(record.stream.get() as usize) {
+                    totals.add(other);
+                }
+                self.record(record)
+            }
         }
-        self.records.extend_from_slice(record.as_bytes());
-        self.time_min = self.time_min.min(record.time.get());
-        self.time_max = self.time_max.max(record.time.get());
+    }
+
+    /// Appends an issue.
+    ///
+    /// # Errors
+    /// Those of [`TraceWriter::event`].
+    #[inline]
+    pub fn issue(&mut self, issue: &Issue) -> Result<()> {
+        self.bounds().check_issue(issue).map_err(|why| self.refuse_event(why))?;
+        if let Some(totals) = self.totals.get_mut(issue.stream.0 as usize) {
+            totals.add_issue(issue);
+        }
+        self.record(Record::issue(issue))
+    }
+
+    /// Appends a completion.
+    ///
+    /// # Errors
+    /// Those of [`TraceWriter::event`].
+    #[inline]
+    pub fn complete(&mut self, complete: &Complete) -> Result<()> {
+        self.bounds().check_complete(complete).map_err(|why| self.refuse_event(why))?;
+        if let Some(totals) = self.totals.get_mut(complete.stream.0 as usize) {
+            totals.completes += 1;
+        }
+        self.record(Record::complete(complete))
+    }
+
+    #[inline]
+    fn record(&mut self, record: Record) -> Result<()> {
+        let time = record.time.get();
+        self.records.push(record);
+        self.time_min = self.time_min.min(time);
+        self.time_max = self.time_max.max(time);
         self.events += 1;
-        if self.records.len() >= FRAME_EVENTS_MAX * RECORD_BYTES {
-            self.flush_events()?;
-        }
-        Ok(())
+        if self.records.len() >= FRAME_EVENTS_MAX { self.flush_events() } else { Ok(()) }
+    }
+
+    #[inline]
+    fn bounds(&self) -> RecordBounds {
+        let streams = self.streams.len() as u32;
+        RecordBounds { streams, next_payload: self.collector.next() }
+    }
+
+    #[cold]
+    fn refuse_event(&self, why: &str) -> Error {
+        self.refuse(&format!("event {} has {why}", self.events))
     }
 
     /// Events appended so far.
@@ -249,19 +292,15 @@ impl TraceWriter {
         let bounds = RecordBounds { streams: self.streams.len() as u32, next_payload };
         for event in more {
             let Ok(record) = Record::encode(&event, bounds) else { break };
-            self.records.extend_from_slice(record.as_bytes());
+            self.records.push(record);
         }
-        let (records, _) = self.records.as_chunks::<RECORD_BYTES>();
-        let records = records.iter().map_while(|bytes| {
-            let record = Record::ref_from_bytes(bytes).ok()?;
-            record.decode(bounds).ok().map(|_| *record)
-        });
-        let records: Vec<Record> = records.take(FRAME_EVENTS_MAX).collect();
+        let whole = self.records.iter().take_while(|record| record.decode(bounds).is_ok());
+        let records: Vec<Record> = whole.take(FRAME_EVENTS_MAX).copied().collect();
         self.collector.forget();
         let mut room = records.len();
         // What did not fit as a frame of data is larger than most frames of events.
         while room > 0 && self.sink.try_again() {
-            self.records = records.get(..room).unwrap_or_default().as_bytes().to_vec();
+            self.records = records.get(..room).unwrap_or_default().to_vec();
             let times = records.iter().take(room).map(|record| record.time.get());
             self.time_min = times.clone().min().unwrap_or_default();
             self.time_max = times.max().unwrap_or_default();
@@ -360,13 +399,12 @@ impl TraceWriter {
             return Ok(());
         }
         self.flush_payloads()?;
-        let count = self.records.len() / RECORD_BYTES;
-        let mut header = FrameHeader::new(KIND_EVENTS, count as u32);
+        let mut header = FrameHeader::new(KIND_EVENTS, self.records.len() as u32);
         header.event = self.index.events.into();
         header.payload = self.collector.next().into();
         header.time_min = self.time_min.into();
         header.time_max = self.time_max.into();
-        let offset = self.sink.frame(&mut header, &[&self.records])?;
+        let offset = self.sink.frame(&mut header, &[self.records.as_bytes()])?;
         self.records.clear();
         (self.time_min, self.time_max) = (u64::MAX, 0);
         let added = self.index.add_events(offset, &header);
