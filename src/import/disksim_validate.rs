@@ -6,10 +6,12 @@
 //! ```
 //!
 //! BLOCK and SIZE count 512 bytes. SERVICE is the microseconds from issue to completion and NEXT
-//! those to the issue of the next request. The second word is what the disk's cache did; it is not
-//! kept. A line that cannot be read leaves its NEXT out: what follows comes that much too early.
+//! those from the completion to the issue of the next request: one request is in flight at a time.
+//! The second word is what the disk's cache did; it is not kept. A line that cannot be read leaves
+//! its times out: what follows comes that much too early.
 //!
-//! Source: DiskSim 4.0, `disksim_iotrace.c` (`iotrace_validate_get_ioreq_event`).
+//! Source: DiskSim 4.0, `disksim_iotrace.c` (`iotrace_validate_get_ioreq_event` adds NEXT to the
+//! time at which it is called), `disksim_iodriver.c` (which calls it when a request completes).
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
@@ -36,7 +38,7 @@ impl DataSet for DisksimValidate {
             options: &[],
             interpretation: &[
                 "block and size: units of 512 bytes",
-                "service: us from issue to completion; next: us to the issue that follows",
+                "service: us from issue to completion; next: us from completion to the issue that follows",
             ],
             ..About::of(
                 "disksim-validate",
@@ -91,7 +93,8 @@ impl LineFormat for Rows {
         let latency = scaled(fields.get(4), MICROSECOND_NS).ok_or(NOT_A_NUMBER)?;
         let next = scaled(fields.get(5), MICROSECOND_NS).ok_or(NOT_A_NUMBER)?;
         let time = clock.read_ticks(self.now).ok_or(NOT_A_NUMBER)?;
-        self.now = time.checked_add(next).ok_or(NOT_A_NUMBER)?;
+        let done = time.checked_add(latency).ok_or(NOT_A_NUMBER)?;
+        self.now = done.checked_add(next).ok_or(NOT_A_NUMBER)?;
         Ok(Parsed { latency: Some(latency), ..Parsed::request(time, op, offset, len) })
     }
 }
@@ -102,7 +105,7 @@ mod tests {
     use crate::import::testing::{import_bytes, losses, sample};
 
     #[test]
-    fn times_add_up() {
+    fn the_next_request_is_issued_after_the_one_before_completed() {
         let text = "R Hit 8 4 15.5 100.0\nW Miss 16 1 1.0 50.00\nE Hit 1 1 1 1\nR Hit 0 8 2 3\n";
         let (report, out) = import_bytes(text.as_bytes()).unwrap();
         assert_eq!(report.format, "disksim-validate");
@@ -110,11 +113,11 @@ mod tests {
             out.issues_brief(),
             [
                 (0, BlockOp::Read, 4096, 2048),
-                (100_000, BlockOp::Write, 8192, 512),
-                (150_000, BlockOp::Read, 0, 4096),
+                (115_500, BlockOp::Write, 8192, 512),
+                (166_500, BlockOp::Read, 0, 4096),
             ]
         );
-        assert_eq!(out.completes(), [(0, 15_500, 0), (1, 101_000, 0), (2, 152_000, 0)]);
+        assert_eq!(out.completes(), [(0, 15_500, 0), (1, 116_500, 0), (2, 168_500, 0)]);
         assert_eq!(losses(&report), [("operation is neither R nor W", 1, "line 3")]);
     }
 
