@@ -16,6 +16,8 @@
 //!   with `--stage Q` QUE before that (put into the scheduler). LAT has two digits of milliseconds.
 //! - T is R or W in bcc's: R is all that is no write. In the others it is RWBS.
 //! - Sector 18446744073709551615 (or -1) is that of flushes and of packet commands.
+//! - `?` in COMM, without a disk (or with `<unknown>`), is a request whose start bcc's tool did not
+//!   see: it knows no place of it, so it is lost.
 //! - biosnoop.bt as bpftrace has it prints neither sector nor length: nothing can be imported.
 //! - Several tables in one text are runs, each of which begins where the one before ended.
 //!
@@ -24,6 +26,7 @@
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use self::table::{Table, Why};
 use super::dataset::clock::{Clock, Epoch};

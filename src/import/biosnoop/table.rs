@@ -1,5 +1,6 @@
 //! The table that biosnoop prints: its columns, by their headings, and its rows.
 
+use super::words::{NO_DISK, Words, words};
 use crate::base::{BlockOp, OpFlags, SECTOR_SIZE};
 use crate::import::blktrace::record::{Record, cat};
 use crate::import::blktrace::requests::{flags, operation};
@@ -10,14 +11,14 @@ use crate::import::{Stage, TimeUnit};
 
 /// Columns looked at: the widest table has eleven.
 const COLUMNS_MAX: usize = 16;
-/// Words of a line that are looked at: a command has at most eight.
-const WORDS_MAX: usize = 32;
+/// A request whose start bcc's tool did not see: `?  0  R 0  8  2.89`.
+const UNSEEN: &str = "request that the tool did not see begin (COMM ?): its row has no place";
 /// A day, for times of day.
 const DAY_NS: u64 = 86_400_000_000_000;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
+pub(super) enum Column {
     /// When the request was complete, in such units.
     Time(TimeUnit),
     /// The same, `HH:MM:SS.mmm`.
@@ -119,8 +120,9 @@ impl Table {
             && has(|column| matches!(column, Column::Latency(_)))
             && has(|column| *column == Column::Comm || *column == Column::Pid);
         let kind = columns.iter().position(|column| *column == Column::Rwbs);
-        // libbpf-tools' kind is four letters wide under the same heading.
-        let narrow = memchr::memmem::find(line, b" T SECTOR").is_some();
+        // libbpf-tools' kind is four letters wide under the same heading; bcc's one, once two.
+        let has_words = |words: &[u8]| memchr::memmem::find(line, words).is_some();
+        let narrow = has_words(b" T SECTOR") || has_words(b" T  SECTOR");
         let read_or_write = kind.is_none() || narrow;
         fits.then_some(Self { columns, read_or_write })
     }
@@ -134,6 +136,11 @@ impl Table {
         let tables = HEADINGS.into_iter().filter_map(Self::of_heading);
         let is_row = |table: &Self| table.row(line, Stage::Dispatch, None) != Err(Why::NoRow);
         tables.into_iter().find(is_row)
+    }
+
+    /// Its columns, in order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
     }
 
     /// Whether it says where a request goes.
@@ -153,13 +160,8 @@ impl Table {
         stage: Stage,
         told: Option<TimeUnit>,
     ) -> Result<Row<'l>, Why> {
-        let mut all = [&b""[..]; WORDS_MAX];
-        let mut count = 0;
-        for (slot, word) in all.iter_mut().zip(words(line)) {
-            *slot = word;
-            count += 1;
-        }
-        let words = all.get(..count).unwrap_or_default();
+        let words = Words::of(line, self.columns());
+        let words = words.as_slice();
         let value = |wanted: Column| self.value(words, |column| column == wanted);
         let timed = |wanted: fn(Column) -> Option<TimeUnit>, told: Option<TimeUnit>| {
             let text = self.value(words, |column| wanted(column).is_some());
@@ -182,6 +184,7 @@ impl Table {
             Stage::Dispatch => latency,
         };
         let disk = value(Column::Disk).unwrap_or_default();
+        let unseen = value(Column::Comm) == Some(b"?") && disk == NO_DISK;
         let letters = value(Column::Rwbs).ok_or(Why::NoRow)?;
         let len = value(Column::Bytes).and_then(number).ok_or(Why::NoRow)?;
         let sector = value(Column::Sector).ok_or(Why::NoRow)?;
@@ -190,6 +193,9 @@ impl Table {
             text => number(text).ok_or(Why::NoRow)?,
         };
         let rwbs = rwbs::parse(letters).ok_or(Why::NoRow)?;
+        if unseen {
+            return Err(Why::Lost(UNSEEN));
+        }
         let (op, flags) = asked(rwbs, sector, len).map_err(Why::Lost)?;
         let (offset, len) = match op.has_range() {
             true => (sector.checked_mul(SECTOR_SIZE).ok_or(Why::NoRow)?, len),
@@ -226,10 +232,6 @@ fn unit_of(column: Column, sort: fn(TimeUnit) -> Column) -> Option<TimeUnit> {
         }
         _ => None,
     }
-}
-
-fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
 /// What is asked of that place.
@@ -341,6 +343,8 @@ mod tests {
     fn headings_and_a_text_without_one() {
         assert!(Table::of_heading(BCC).is_some_and(|t| t.read_or_write && !t.has_queue_times()));
         assert!(Table::of_heading(LIBBPF).is_some_and(|t| !t.read_or_write && t.has_queue_times()));
+        let old = b"TIME(s)        COMM           PID    DISK    T  SECTOR    BYTES   LAT(ms)";
+        assert!(Table::of_heading(old).is_some_and(|table| table.read_or_write));
         let stock = b"TIME(ms)     DISK    COMM             PID    LAT(ms)";
         assert!(Table::of_heading(stock).is_some_and(|table| !table.has_places()));
         assert_eq!(Table::of_heading(b"Device: rrqm/s wrqm/s r/s"), None);

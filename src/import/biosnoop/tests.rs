@@ -119,3 +119,19 @@ fn a_text_without_heading_and_one_without_places() {
     assert_eq!(error.kind(), ErrorKind::Input);
     assert!(error.to_string().contains("neither SECTOR nor BYTES"), "{error}");
 }
+
+#[test]
+fn rows_of_requests_that_bcc_did_not_see_begin() {
+    let text = "TIME(s)     COMM           PID    DISK    T SECTOR     BYTES  QUE(ms) LAT(ms)\n\
+        0.000000    ftdc           13     vda     W 8          20480     0.02    0.21\n\
+        0.170403    ?              0              R 0          8         0.00    0.53\n\
+        0.180403    ?              0      <unknown> W 0          8192      0.00    0.53\n\
+        0.190000    a b            7              W 16         512       0.00    0.50\n";
+    let (report, out) = import(text);
+    let brief: Vec<_> = out.issues_brief().iter().map(|issue| issue.2).collect();
+    assert_eq!(brief, [4096, 8192]);
+    let disks: Vec<_> = out.streams.iter().map(|info| info.device.as_str()).collect();
+    assert_eq!(disks, ["vda", "<unknown>"]);
+    let reason = "request that the tool did not see begin (COMM ?): its row has no place";
+    assert_eq!(losses(&report), [(reason, 2, "line 3")]);
+}
