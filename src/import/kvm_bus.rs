@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use super::dataset::probe::whole_lines;
 use super::job::{Job, line_place};
 use super::kernel_text::clock::Clock;
+use super::kernel_text::fields::{are_fields, number_or_zero};
 use super::kernel_text::prefix::{self, Event, Line};
 use super::lines::{Lines, c_number, word};
 use super::log_clock::LogClock;
@@ -111,7 +112,10 @@ enum Said {
 
 /// What an event says of the bus; `None` for another event.
 fn kvm(event: &Event<'_>) -> Option<std::result::Result<Said, &'static str>> {
+    let by_name = are_fields(event.args);
     let said = match event.name {
+        b"kvm_pio" if by_name => pio_by_name(event.args),
+        b"kvm_mmio" if by_name => mmio_by_name(event.args),
         b"kvm_pio" => pio(event.args),
         b"kvm_mmio" => mmio(event.args),
         b"kvm_fast_mmio" => {
@@ -145,6 +149,17 @@ fn pio(args: &[u8]) -> Option<Said> {
         return Some(Said::NoValue("port access without its value (Linux before 3.15)"));
     }
     let value = keyed(&mut rest, b"val")?;
+    port_access(write, addr, size, count, value)
+}
+
+/// `rw=1 port=112 size=1 count=1 val=143`.
+fn pio_by_name(args: &[u8]) -> Option<Said> {
+    let get = |name: &[u8]| number_or_zero(args, name);
+    let (addr, size, count) = (get(b"port")?, get(b"size")?, get(b"count")?);
+    port_access(get(b"rw")? != 0, addr, size, count.max(1), get(b"val")?)
+}
+
+fn port_access(write: bool, addr: u64, size: u64, count: u64, value: u64) -> Option<Said> {
     let size = u8::try_from(size).ok().filter(|size| matches!(size, 1 | 2 | 4))?;
     let space = BusSpace::Pio;
     let value = value & BusAccess::ones(size);
@@ -160,10 +175,31 @@ fn mmio(args: &[u8]) -> Option<Said> {
     let size = keyed(&mut rest, b"len")?;
     let addr = keyed(&mut rest, b"gpa")?;
     let value = keyed(&mut rest, b"val")?;
-    let write = match (mmio, direction) {
-        (b"mmio", b"unsatisfied-read") => return Some(Said::Asked { addr, size }),
-        (b"mmio", b"write") => true,
-        (b"mmio", b"read") => false,
+    let kind = match (mmio, direction) {
+        (b"mmio", b"unsatisfied-read") => ASKED,
+        (b"mmio", b"write") => WRITE,
+        (b"mmio", b"read") => READ,
+        _ => return None,
+    };
+    memory_access(kind, addr, size, value)
+}
+
+/// `type=2 len=4 gpa=0xfee000f0 val=511`.
+fn mmio_by_name(args: &[u8]) -> Option<Said> {
+    let get = |name: &[u8]| number_or_zero(args, name);
+    memory_access(get(b"type")?, get(b"gpa")?, get(b"len")?, get(b"val")?)
+}
+
+/// `KVM_TRACE_MMIO_*` of Linux `include/trace/events/kvm.h`.
+const ASKED: u64 = 0;
+const READ: u64 = 1;
+const WRITE: u64 = 2;
+
+fn memory_access(kind: u64, addr: u64, size: u64, value: u64) -> Option<Said> {
+    let write = match kind {
+        ASKED => return Some(Said::Asked { addr, size }),
+        READ => false,
+        WRITE => true,
         _ => return None,
     };
     let whole = u8::try_from(size).ok().filter(|size| matches!(size, 1 | 2 | 4 | 8));
@@ -177,6 +213,9 @@ fn mmio(args: &[u8]) -> Option<Said> {
 
 /// The vCPU that a thread with this name runs: QEMU's `CPU 0/KVM`, `fc_vcpu 0`, `crosvm_vcpu0`.
 fn vcpu_of(comm: &[u8]) -> Option<u16> {
+    // trace-cmd puts a file's name before the lines of each of several: `host.dat: CPU 0/KVM`.
+    let name = memchr::memmem::rfind(comm, b": ").map_or(0, |at| at + 2);
+    let comm = comm.get(name..)?.trim_ascii_start();
     let digits = match comm.strip_prefix(b"CPU ") {
         Some(rest) => rest.strip_suffix(b"/KVM")?,
         None => {
@@ -359,6 +398,44 @@ mod tests {
 
     fn ftrace(n: usize) -> String {
         format!(" qemu-system-x86-27125   [001] .....  2034.{n:06}: ")
+    }
+
+    #[test]
+    fn fields_in_place_of_the_kernels_format() {
+        let raw = [
+            "kvm_pio: rw=1 port=112 size=1 count=1 val=143",
+            "kvm_pio: rw=0 port=1297 size=2 count=3 val=7",
+            "kvm_mmio: type=2 len=4 gpa=0xfee000f0 val=511",
+            "kvm_mmio: type=0 len=4 gpa=4096 val=0",
+            "kvm_mmio: type=1 len=4 gpa=4096 val=5",
+        ];
+        let prefix = |n| format!("  a.dat:  CPU 2/KVM-9   [001]-0x0  2034.{n:06}: ");
+        let perf = "\
+            0.000 CPU 2/KVM/9 kvm:kvm_pio(rw: 1, port: 112, size: 1, count: 1, val: 143)\n\
+            0.001 CPU 2/KVM/9 kvm:kvm_pio(port: 1297, size: 2, count: 3, val: 7)\n\
+            0.002 CPU 2/KVM/9 kvm:kvm_mmio(type: 2, len: 4, gpa: 4276093168, val: 511)\n\
+            0.003 CPU 2/KVM/9 kvm:kvm_mmio(len: 4, gpa: 4096)\n\
+            0.004 CPU 2/KVM/9 kvm:kvm_mmio(type: 1, len: 4, gpa: 4096, val: 5)\n";
+        let want = [
+            (0, access(BusSpace::Pio, true, 0x70, 1, 143)),
+            (1000, access(BusSpace::Pio, false, 0x511, 2, 7)),
+            (2000, access(BusSpace::Mmio, true, 0xfee0_00f0, 4, 511)),
+            (4000, access(BusSpace::Mmio, false, 4096, 4, 5)),
+        ];
+        for text in [text(prefix, &raw), perf.as_bytes().to_vec()] {
+            let (report, out) = import_bytes(&text).unwrap();
+            assert_eq!(report.format, "kvm-bus");
+            let got = out.events.iter().map(|event| match event {
+                TraceEvent::Bus(bus) => {
+                    assert_eq!(bus.cpu, Some(2));
+                    (bus.time.0, bus.access)
+                }
+                other => panic!("{other:?}"),
+            });
+            let got: Vec<_> = got.collect();
+            assert_eq!(got, want);
+            assert_eq!(losses(&report).len(), 1, "string I/O");
+        }
     }
 
     #[test]

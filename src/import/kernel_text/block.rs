@@ -15,10 +15,11 @@
 //!
 //! Source: Linux `include/trace/events/block.h`, 2.6.32 to 6.19; checked against texts of 6.1.
 
-use super::rwbs;
+use super::fields::{are_fields, number_or_zero, value};
+use super::rwbs::{self, Rwbs};
 use crate::base::SECTOR_SIZE;
 use crate::import::blktrace::record::{Record, cat};
-use crate::import::lines::{number, word};
+use crate::import::lines::{c_number, number, word};
 
 /// Events that say where a request is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Kind {
     }
 
     /// Whether an errno stands in its brackets, and not a process.
-    fn has_errno(self) -> bool {
+    pub fn has_errno(self) -> bool {
         matches!(self, Self::RqRequeue | Self::RqComplete | Self::BioComplete)
     }
 }
@@ -84,22 +85,8 @@ impl Kind {
 /// # Errors
 /// Why it cannot be read.
 pub(in crate::import) fn parse(kind: Kind, args: &[u8]) -> Result<Record, &'static str> {
-    let (text, rest) = word(args);
-    let device = device(text).ok_or("event without a device MAJOR,MINOR")?;
-    let (text, rest) = word(rest);
-    let rwbs = rwbs::parse(text).ok_or("event with unknown RWBS letters")?;
-    let (bytes, rest) = match word(rest) {
-        (text, after) if !after.starts_with(b"+") && number(text).is_some() => {
-            (number(text), after)
-        }
-        _ => (None, rest),
-    };
-    let (has_command, rest) = command(rest).ok_or("event whose command does not end")?;
-    let (sector, sectors, rest) = place(rest).ok_or("event without SECTOR + SECTORS")?;
-    let errno = match kind.has_errno() {
-        true => errno(rest).ok_or("event without its errno")?,
-        false => 0,
-    };
+    let said = if are_fields(args) { by_name(args) } else { printed(kind, args) }?;
+    let Said { device, rwbs, bytes, has_command, sector, sectors, errno } = said;
     let bytes = length(bytes, sectors).ok_or("length of 4 GiB or more")?;
     let (mut categories, packet) = (rwbs.categories, has_command || (sectors == 0 && bytes > 0));
     if packet || (rwbs.other && sectors == 0 && categories & cat::FLUSH == 0) {
@@ -118,6 +105,62 @@ pub(in crate::import) fn parse(kind: Kind, args: &[u8]) -> Result<Record, &'stat
         cpu: 0,
         error: errno,
         pdu_len: 0,
+    })
+}
+
+/// What an event says.
+struct Said {
+    device: u32,
+    rwbs: Rwbs,
+    bytes: Option<u64>,
+    has_command: bool,
+    sector: u64,
+    sectors: u64,
+    errno: u16,
+}
+
+const NO_DEVICE: &str = "event without a device MAJOR,MINOR";
+const NO_LETTERS: &str = "event with unknown RWBS letters";
+
+/// As the kernel's own format has it.
+fn printed(kind: Kind, args: &[u8]) -> Result<Said, &'static str> {
+    let (text, rest) = word(args);
+    let device = device(text).ok_or(NO_DEVICE)?;
+    let (text, rest) = word(rest);
+    let rwbs = rwbs::parse(text).ok_or(NO_LETTERS)?;
+    let (bytes, rest) = match word(rest) {
+        (text, after) if !after.starts_with(b"+") && number(text).is_some() => {
+            (number(text), after)
+        }
+        _ => (None, rest),
+    };
+    let (has_command, rest) = command(rest).ok_or("event whose command does not end")?;
+    let (sector, sectors, rest) = place(rest).ok_or("event without SECTOR + SECTORS")?;
+    let errno = match kind.has_errno() {
+        true => errno(rest).ok_or("event without its errno")?,
+        false => 0,
+    };
+    Ok(Said { device, rwbs, bytes, has_command, sector, sectors, errno })
+}
+
+/// By the names of the event's fields.
+fn by_name(args: &[u8]) -> Result<Said, &'static str> {
+    // The kernel's own number of a device is made as a record's is.
+    let of_number = |text: &[u8]| u32::try_from(c_number(text)?).ok();
+    let device = value(args, b"dev").and_then(|text| device(text).or_else(|| of_number(text)));
+    let rwbs = value(args, b"rwbs").and_then(rwbs::parse);
+    let bytes = value(args, b"bytes").and_then(c_number);
+    let places = || Some((number_or_zero(args, b"sector")?, number_or_zero(args, b"nr_sector")?));
+    let (sector, sectors) = places().ok_or("event without sector or nr_sector")?;
+    let error = value(args, b"error").or_else(|| value(args, b"errors")).unwrap_or(b"0");
+    Ok(Said {
+        device: device.ok_or(NO_DEVICE)?,
+        rwbs: rwbs.ok_or(NO_LETTERS)?,
+        bytes,
+        has_command: value(args, b"cmd").is_some_and(|command| !command.is_empty()),
+        sector: some_sector(sector),
+        sectors,
+        errno: signed(error).ok_or("event without its errno")?,
     })
 }
 
@@ -141,10 +184,12 @@ pub(in crate::import) fn place(text: &[u8]) -> Option<(u64, u64, &[u8])> {
     let (sector, rest) = word(text);
     let rest = rest.strip_prefix(b"+")?;
     let (sectors, rest) = word(rest);
-    let sector = number(sector)?;
-    // (sector_t)-1: a flush or a packet command has none.
-    let sector = if sector == u64::MAX { 0 } else { sector };
-    Some((sector, number(sectors)?, rest))
+    Some((some_sector(number(sector)?), number(sectors)?, rest))
+}
+
+/// (sector_t)-1: a flush or a packet command has none.
+fn some_sector(sector: u64) -> u64 {
+    if sector == u64::MAX { 0 } else { sector }
 }
 
 /// Bytes where they are said and agree with the sectors; these may have lost part of one.
@@ -158,10 +203,14 @@ fn length(bytes: Option<u64>, sectors: u64) -> Option<u32> {
 pub(in crate::import) fn errno(text: &[u8]) -> Option<u16> {
     let open = text.iter().position(|byte| *byte == b'[')?;
     let inner = text.get(open + 1..)?;
-    let inner = inner.get(..inner.iter().position(|byte| *byte == b']')?)?;
-    let (digits, negative) = match inner.strip_prefix(b"-") {
+    signed(inner.get(..inner.iter().position(|byte| *byte == b']')?)?)
+}
+
+/// `-5`, as 16 bits.
+fn signed(text: &[u8]) -> Option<u16> {
+    let (digits, negative) = match text.strip_prefix(b"-") {
         Some(digits) => (digits, true),
-        None => (inner, false),
+        None => (text, false),
     };
     let errno = u16::try_from(number(digits)?).ok()?;
     Some(if negative { errno.wrapping_neg() } else { errno })
@@ -188,6 +237,13 @@ mod tests {
             (Kind::RqRequeue, "8,17 WS () 2048 + 8 rt,0,4 [0]"),
             (Kind::BioQueue, "8,17 WS 2048 + 8 [fio]"),
             (Kind::BioComplete, "8,17 WS 2048 + 8 [-5]"),
+            (Kind::RqIssue, "dev=8388625 sector=2048 nr_sector=8 bytes=4096 rwbs=WS comm=a b cmd="),
+            (Kind::RqComplete, "dev=8388625 sector=2048 nr_sector=8 error=-5 rwbs=WS cmd="),
+            (
+                Kind::RqIssue,
+                "dev: 8388625, sector: 2048, nr_sector: 8, bytes: 4096, rwbs: \"WS\", comm: \"a\"",
+            ),
+            (Kind::RqComplete, "dev: 8388625, sector: 2048, nr_sector: 8, error: -5, rwbs: \"WS\""),
         ] {
             let record = read(kind, args);
             assert_eq!((record.device, record.sector, record.bytes), (8 << 20 | 17, 2048, 4096));

@@ -21,12 +21,13 @@ fn whole(text: &[u8]) -> Option<u128> {
 pub(in crate::import) struct Clock {
     told: Option<TimeUnit>,
     ticks: bool,
+    millis: bool,
 }
 
 impl Clock {
     /// A clock; `told` is what a whole number counts, and a second where fractions are.
     pub fn new(told: Option<TimeUnit>) -> Self {
-        Self { told, ticks: false }
+        Self { told, ticks: false, millis: false }
     }
 
     /// Nanoseconds of the trace clock.
@@ -34,6 +35,10 @@ impl Clock {
         let (billionths, unit) = match stamp {
             Stamp::Seconds(text) => (seconds(text)?.into(), TimeUnit::S),
             Stamp::Micros(text) => (whole(text)?, TimeUnit::Us),
+            Stamp::Millis(text) => {
+                self.millis = true;
+                (seconds(text)?.into(), TimeUnit::Ms)
+            }
             Stamp::Ticks(text) => {
                 self.ticks = true;
                 (whole(text)?, TimeUnit::Ns)
@@ -53,6 +58,7 @@ impl Clock {
         let what = match (self.told, self.ticks) {
             (Some(unit), _) => format!("units of {} ns of the trace clock, as told", unit.nanos()),
             (None, true) => "whole numbers, read as nanoseconds of the trace clock".to_owned(),
+            (None, false) if self.millis => "milliseconds".to_owned(),
             (None, false) => "seconds of the trace clock".to_owned(),
         };
         job.interpret(format!("times: {what}, from the first event"));
@@ -79,6 +85,7 @@ mod tests {
         assert_eq!(clock.read(Stamp::Ticks(b"17")), Some(17));
         assert!(clock.ticks);
         assert_eq!(clock.read(Stamp::Ticks(b"18446744073709551616")), None);
+        assert_eq!(clock.read(Stamp::Millis(b"1.002")), Some(1_002_000));
         let mut clock = Clock::new(Some(TimeUnit::Ms));
         assert_eq!(clock.read(Stamp::Ticks(b"17")), Some(17_000_000));
         assert_eq!(clock.read(Stamp::Seconds(b"1.5")), Some(1_500_000));

@@ -133,7 +133,8 @@ impl Choice {
     /// `None` when it has no issue of a request.
     pub fn new(seen: &[u64; Kind::ALL.len()], told: Option<Stage>) -> Option<Self> {
         let has = |kind: Kind| seen.get(kind as usize).is_some_and(|count| *count > 0);
-        let dispatches = [Kind::RqIssue, Kind::IoStart, Kind::RqInsert];
+        let dispatches =
+            [Kind::RqIssue, Kind::IoStart, Kind::RqInsert, Kind::RqComplete, Kind::BioComplete];
         let dispatch = dispatches.into_iter().find(|kind| has(*kind));
         let stage = match (told, has(Kind::BioQueue), dispatch) {
             (Some(stage), ..) => stage,
@@ -143,6 +144,11 @@ impl Choice {
         };
         let accounting = !has(Kind::RqComplete) && !has(Kind::BioComplete);
         Some(Self { stage, dispatch: dispatch.unwrap_or(Kind::RqIssue), accounting })
+    }
+
+    /// Whether the capture has the ends of requests alone, which then stand for them.
+    pub fn ends_alone(self) -> bool {
+        self.stage == Stage::Dispatch && self.dispatch.has_errno()
     }
 
     /// The event that is a request's issue.

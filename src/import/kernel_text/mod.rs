@@ -1,13 +1,14 @@
 //! Events of the kernel as text: what ftrace (tracefs' `trace` and `trace_pipe`), `perf script` and
 //! `trace-cmd report` print of the block layer's events and of the NVMe driver's.
 //!
-//! - `prefix`: who, where and when, in the shapes of the three tools; `clock`: the times.
+//! - `prefix`, `perf_trace`: who, where and when, in the shapes of the three tools, and of `perf
+//!   trace`; `clock`: the times; `fields`: arguments that a tool prints by name.
 //! - `block`, `rwbs`: the block layer's events. They become the records that binary blktrace has of
 //!   the same moments (its `Requests` follow them): `block_bio_queue` is Q, `block_rq_issue` D,
 //!   `block_rq_complete` and `block_bio_complete` C, `block_rq_requeue` R. Without `--stage` a
 //!   capture that has Q is read at Q, another at D. Where a capture lacks `block_rq_issue`,
-//!   `block_io_start` or else `block_rq_insert` stands for it, and `block_io_done` for completions
-//!   that it lacks.
+//!   `block_io_start` or else `block_rq_insert` stands for it, or a completion where there is nothing
+//!   else; and `block_io_done` for completions that it lacks.
 //! - `nvme`, `commands`: the NVMe driver's, for a capture without those of the block layer, or when
 //!   they are asked for (`--from nvme-events`).
 //! - `input`: lines as either.
@@ -19,8 +20,10 @@
 pub(super) mod block;
 pub(super) mod clock;
 mod commands;
+pub(super) mod fields;
 mod input;
 mod nvme;
+mod perf_trace;
 pub(super) mod prefix;
 pub(super) mod rwbs;
 #[cfg(test)]
@@ -110,9 +113,9 @@ impl Importer for KernelText {
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
         let mut tool = None;
         let (mut block, mut nvme) = (false, false);
-        for (number, line) in whole_lines(probe.head).enumerate() {
+        for line in whole_lines(probe.head) {
             let text = line.trim_ascii();
-            if number == 0 && text.starts_with(b"cpus=") {
+            if tool.is_none() && text.starts_with(b"cpus=") {
                 tool = Some(Tool::TraceCmd);
             } else if text.starts_with(b"# tracer:") {
                 tool = Some(Tool::Ftrace);
@@ -185,6 +188,11 @@ fn describe_block(choice: Choice, job: &mut Job<'_>) {
     job.lacks(N::WRITE_DATA | N::READ_DATA | N::QUEUES | N::DEVICE_SIZE | N::UNMAP);
     job.interpret(choice.stage.interpretation());
     job.interpret(format!("issue: {}", choice.issue().name()));
+    if choice.ends_alone() {
+        job.summary.note(
+            "the capture has no beginnings of requests: each stands where it ended, without latency",
+        );
+    }
     job.interpret("sector unit: 512 bytes");
     job.interpret("N with sectors: write-zeroes (until Linux 6.19 they have no letter)");
 }

@@ -6,6 +6,14 @@
 //! nvme_complete_rq: nvme0: disk=nvme0n1, qid=2, cmdid=12656, res=0x0, retries=0, flags=0x0, status=0x0
 //! ```
 //!
+//! Linux 4.16 and 4.17 name neither controller nor disk:
+//!
+//! ```text
+//! nvme_setup_nvm_cmd: qid=2, nsid=1, cmdid=12656, flags=0x0, meta=0x0, cmd=(nvme_cmd_read slba=…
+//! nvme_setup_admin_cmd: cmdid=3, flags=0x0, meta=0x0, cmd=(nvme_admin_identify cns=1, ctrlid=0)
+//! nvme_complete_rq: cmdid=12656, qid=2, res=0, retries=0, flags=0x0, status=0
+//! ```
+//!
 //! - `slba` counts the namespace's logical blocks, whose size no event says; `len` counts from 0.
 //! - `ctrl`: bit 14 FUA, of write-zeroes bit 9 deallocate (NVM Command Set 1.0, figures 51 and 63).
 //! - `nvme_cmd_dsm`: how many ranges are discarded, and not which.
@@ -29,8 +37,8 @@ const CTRL_DEAC: u64 = 1 << 9;
 /// Joins a command to its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    /// The controller's number.
-    pub controller: u32,
+    /// The controller's number; `None` where the kernel does not tell.
+    pub controller: Option<u32>,
     /// The queue; 0 is the admin queue.
     pub queue: u32,
     /// The command's identifier on it.
@@ -100,6 +108,7 @@ impl Command {
 }
 
 const SETUP: &str = "nvme_setup_cmd";
+const SETUP_OLD: [&[u8]; 2] = [b"nvme_setup_nvm_cmd", b"nvme_setup_admin_cmd"];
 const COMPLETE: &str = "nvme_complete_rq";
 
 /// Reads the arguments of an event; `None` when it is neither of the two.
@@ -111,7 +120,7 @@ pub(super) fn parse(
     args: &[u8],
     cpu: Option<u16>,
 ) -> Result<Option<Command>, &'static str> {
-    let setup = name == SETUP.as_bytes();
+    let setup = name == SETUP.as_bytes() || SETUP_OLD.contains(&name);
     if !setup && name != COMPLETE.as_bytes() {
         return Ok(None);
     }
@@ -129,7 +138,7 @@ pub(super) fn parse(
 
 /// A command without a disk is the controller's; else it is named as the driver names namespaces.
 fn unnamed(key: &Key, args: &[u8]) -> Name {
-    let controller = key.controller;
+    let controller = key.controller.map(|number| number.to_string()).unwrap_or_default();
     let name = match field(args, b"nsid").and_then(c_number) {
         Some(namespace) if key.queue > 0 => format!("nvme{controller}n{namespace}"),
         _ => format!("nvme{controller}"),
@@ -139,14 +148,20 @@ fn unnamed(key: &Key, args: &[u8]) -> Name {
 
 fn key(args: &[u8]) -> Option<Key> {
     let small = |text: &[u8]| u32::try_from(c_number(text)?).ok();
-    let controller = match args.strip_prefix(b"nvme") {
-        Some(rest) => rest.split(|byte| *byte == b':').next()?,
-        None => field(args, b"ctrl_id")?,
-    };
     let command = field(args, b"cmdid").or_else(|| field(args, b"cid"))?;
+    let queue = field(args, b"qid");
+    let controller = match args.strip_prefix(b"nvme") {
+        Some(rest) => Some(rest.split(|byte| *byte == b':').next()?),
+        None => field(args, b"ctrl_id"),
+    };
+    // An admin command of Linux 4.16.
+    let no_queue = args.starts_with(b"cmdid=").then_some(0);
     Some(Key {
-        controller: small(controller)?,
-        queue: small(field(args, b"qid")?)?,
+        controller: match controller {
+            Some(text) => Some(small(text)?),
+            None => None,
+        },
+        queue: queue.map_or(no_queue, small)?,
         command: small(command)?,
     })
 }
@@ -276,7 +291,26 @@ mod tests {
             Request { op: BlockOp::Read, flags: OpFlags::empty(), block: 524_160, blocks: 8 };
         assert_eq!(setup(fields), ("nvme0n1".to_owned(), Ok(read)));
         let command = parse(b"nvme_setup_cmd", fields.as_bytes(), Some(3)).unwrap().unwrap();
-        assert_eq!(command.key, Key { controller: 1, queue: 2, command: 12_656 });
+        assert_eq!(command.key, Key { controller: Some(1), queue: 2, command: 12_656 });
+    }
+
+    #[test]
+    fn commands_of_linux_4_16() {
+        let read = |name: &[u8], args: &[u8]| parse(name, args, None).unwrap().unwrap();
+        let args = b"qid=2, nsid=1, cmdid=7, flags=0x0, meta=0x0, \
+            cmd=(nvme_cmd_write slba=16, len=7, ctrl=0x4000, dsmgmt=0, reftag=0)";
+        let write = read(b"nvme_setup_nvm_cmd", args);
+        assert_eq!(write.key, Key { controller: None, queue: 2, command: 7 });
+        let What::Setup { disk, request } = write.what else { panic!("a command") };
+        assert_eq!(disk.as_bytes(), b"nvmen1");
+        let want = Request { op: BlockOp::Write, flags: OpFlags::FUA, block: 16, blocks: 8 };
+        assert_eq!(request, Ok(want));
+        let args = b"cmdid=3, flags=0x0, meta=0x0, cmd=(nvme_admin_identify cns=1, ctrlid=0)";
+        let admin = read(b"nvme_setup_admin_cmd", args);
+        assert_eq!(admin.key, Key { controller: None, queue: 0, command: 3 });
+        let done = b"cmdid=7, qid=2, res=0, retries=0, flags=0x0, status=8193";
+        let done = read(b"nvme_complete_rq", done);
+        assert_eq!((done.key, done.what), (write.key, What::Complete(0x2001)));
     }
 
     #[test]
@@ -288,6 +322,7 @@ mod tests {
         for (name, args) in [
             ("nvme_complete_rq", "nvme0: qid=2, cmdid=1"),
             ("nvme_complete_rq", "nvme0: cmdid=1, status=0"),
+            ("nvme_complete_rq", "nvme0n1: qid=1, cmdid=1, status=0"),
             ("nvme_setup_cmd", "nvme0: qid=1, cmdid=1, cmd=(nvme_cmd_read slba=1, len=1)"),
             ("nvme_setup_cmd", "nvme0: qid=1, cmdid=1"),
         ] {

@@ -7,19 +7,21 @@
 //!            fio   220 [001]    24.511307: block:block_rq_issue: ARGS            perf script
 //!            fio   220/220 [001]    24.511307:     1 block:block_rq_issue: ARGS   perf script -F +pid,+tid,+period
 //!            fio-220   [001]    24.511307: block_rq_issue:       ARGS            trace-cmd report
+//! a.dat:     fio-220   [001]-0x0 24.511307: block_rq_issue:      ARGS            … of several files, -R
 //! ```
 //!
 //! - A command may hold blanks, dashes and colons: fields are found from the time backwards.
 //! - Times are `SECONDS.FRACTION` (six digits, nine with `perf script --ns`, `trace-cmd report -t`) of
 //!   the trace clock; a clock that does not count nanoseconds (`counter`, `x86-tsc`) is a whole number;
-//!   latency-format counts microseconds from the buffer's start.
+//!   latency-format counts microseconds from the buffer's start. `perf_trace` has lines of its own.
 //! - What the tools say themselves is told apart: comments, stacks, and how many events were lost.
 //!
 //! Sources: Linux `kernel/trace/trace_output.c`, `kernel/trace/trace.c`,
 //! `tools/perf/builtin-script.c`; trace-cmd's `tracecmd/trace-read.c`. Checked against texts of all
 //! three from Linux 6.1.
 
-use crate::import::lines::{number, word};
+use super::perf_trace;
+use crate::import::lines::{hex, number, word};
 
 /// A line of such a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub(in crate::import) enum Stamp<'l> {
     Ticks(&'l [u8]),
     /// Whole microseconds (latency-format).
     Micros(&'l [u8]),
+    /// Milliseconds with a fraction (perf trace).
+    Millis(&'l [u8]),
 }
 
 /// Reads a line without its end.
@@ -70,8 +74,10 @@ pub(in crate::import) fn parse(text: &[u8]) -> Line<'_> {
     if line.is_empty() {
         return Line::Comment;
     }
-    if let Some(event) = event(line) {
-        return Line::Event(event);
+    if let Some(event) = event(line).or_else(|| perf_trace::event(line)) {
+        // trace-cmd's form of a stack, whose functions are the lines that follow.
+        let stack = matches!(event.name, b"kernel_stack" | b"user_stack");
+        return if stack { Line::Comment } else { Line::Event(event) };
     }
     if let Some(lost) = lost(line) {
         return Line::Lost(lost);
@@ -148,15 +154,17 @@ fn name_and_args(text: &[u8]) -> Option<Named<'_>> {
     let name = name.strip_suffix(b":")?;
     let mut parts = name.split(|byte| *byte == b':').filter(|part| !part.is_empty());
     let (first, second) = (parts.next()?, parts.next());
-    let is_name = |part: &[u8]| {
-        part.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
-            && part.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte))
-    };
     match second.filter(|second| is_name(second)) {
         _ if !is_name(first) => None,
         Some(second) => Some(Named { system: Some(first), name: second, args }),
         None => Some(Named { system: None, name: first, args }),
     }
+}
+
+/// Whether it can be the name of an event or a subsystem.
+pub(super) fn is_name(part: &[u8]) -> bool {
+    part.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+        && part.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte))
 }
 
 struct Before<'l> {
@@ -210,10 +218,11 @@ fn last_word(text: &[u8]) -> (&[u8], &[u8]) {
     (before.trim_ascii_end(), last)
 }
 
-/// `[001]`.
+/// `[001]`; trace-cmd has raw flags behind it: `[001]-0x1`.
 fn bracketed_cpu(text: &[u8]) -> Option<u16> {
-    let digits = text.strip_prefix(b"[")?.strip_suffix(b"]")?;
-    u16::try_from(number(digits)?).ok()
+    let (digits, flags) = split_once(text.strip_prefix(b"[")?, b']')?;
+    let raw = flags.strip_prefix(b"-0x").is_some_and(|flags| hex(flags).is_some());
+    u16::try_from(number(digits)?).ok().filter(|_| flags.is_empty() || raw)
 }
 
 /// `1d.h1.`: latency-format's CPU and flags in one.
@@ -285,14 +294,26 @@ fn is_comment(line: &[u8], indented: bool) -> bool {
         line.strip_prefix(prefix).is_some_and(|rest| number(rest.trim_ascii()).is_some())
     };
     let empty_cpu = || line.starts_with(b"CPU ") && line.ends_with(b" is empty");
+    // Of several files each has its name before it: `a.dat: cpus=2`.
+    let named_cpus = || {
+        let at = memchr::memmem::find(line, b": cpus=")?;
+        number(line.get(at + 7..)?)
+    };
+    // ftrace's stacks are events whose text is this, and lines with arrows.
+    let stack = [&b"<stack trace>"[..], b"<user stack trace>"];
     line.starts_with(b"#")
         || line.starts_with(b"=>")
         || (indented && frame(line))
         || is_header(b"cpus=")
         || is_header(b"version =")
         || empty_cpu()
-        || line.starts_with(b"<stack trace>")
+        || stack.iter().any(|stack| line.ends_with(stack))
+        || line.ends_with(b"[SUBBUFFER START]")
+        || named_cpus().is_some()
         || line.starts_with(b"PERF_RECORD_")
+        // Where an excerpt leaves lines out.
+        || matches!(line, b"[...]" | b"[snip]" | b"<snip>" | b"^C" | b"^D")
+        || line.iter().all(|byte| *byte == b'.')
 }
 
 #[cfg(test)]
@@ -325,6 +346,7 @@ mod tests {
             ("fio 220/220 [001] 24.511307001:          1 block:block_rq_issue: 8,0 R", "fio"),
             ("trace.dat:  fio-220   [001]    24.511307: block_rq_issue: 8,0 R", "trace.dat:  fio"),
             ("   fio-220 [001] ...1.  24.511307: (+17)  block_rq_issue:  8,0 R", "fio"),
+            ("   fio-220   [001]-0x0    24.511307: block_rq_issue:  8,0 R", "fio"),
         ] {
             let want = (comm, Some(220), Some(1), "block_rq_issue", "8,0 R");
             assert_eq!(brief(line), want, "{line}");
@@ -391,6 +413,13 @@ mod tests {
             "version = 7",
             "CPU 1 is empty",
             " => blk_mq_start_request",
+            "a-1     [001] ..... 1.000001: <stack trace>",
+            "a-1     [001] ..... 1.000001: <user stack trace>",
+            "a-1     [001]  1.000001: kernel_stack:         <stack trace >",
+            "   a.dat: cpus=2",
+            "CPU:0 [SUBBUFFER START]",
+            "[...]",
+            "....",
             "\tffffffff814d2a41 blk_mq_start_request+0x71 ([kernel.kallsyms])",
         ] {
             assert_eq!(parse(line.as_bytes()), Line::Comment, "{line}");

@@ -315,3 +315,50 @@ fn commands_that_are_no_requests_of_a_disk() {
     let reason = "completion of a request whose issue is not in the capture";
     assert_eq!(losses(&report), [(reason, 1, "line 1")]);
 }
+
+#[test]
+fn a_capture_of_completions_alone() {
+    let text = "\
+        swapper 0 [006] 1.000001: block:block_rq_complete: 8,16 RM () 8 + 8 [0]\n\
+        swapper 0 [006] 1.000002: block:block_rq_complete: 8,16 FF () 18446744073709551615 + 0 [0]\n\
+        [...]\n\
+        swapper 0 [006] 1.000003: block:block_rq_complete: 8,16 WS () 16 + 8 [0]\n";
+    let (report, out) = import(text);
+    assert_eq!(report.format, "perf-script");
+    assert_eq!(
+        out.issues_brief(),
+        [
+            (0, BlockOp::Read, 4096, 4096),
+            (1000, BlockOp::Flush, 0, 0),
+            (2000, BlockOp::Write, 8192, 4096)
+        ]
+    );
+    assert!(report.summary.losses.is_empty());
+    assert!(report.summary.not_recorded.contains(NotRecorded::COMPLETIONS));
+    assert!(report.summary.notes[0].starts_with("the capture has no beginnings"));
+}
+
+#[test]
+fn fields_in_place_of_the_kernels_format() {
+    let perf_trace = "\
+        0.000 :0/0 block:block_rq_issue(dev: 8388608, sector: 8, nr_sector: 8, bytes: 4096, rwbs: \"WS\", comm: \"a\", cmd: \"\")\n\
+        0.001 :0/0 block:block_rq_issue(dev: 8388608, rwbs: \"FF\", comm: \"a\", cmd: \"\")\n\
+        0.002 :0/0 block:block_rq_complete(dev: 8388608, sector: 8, nr_sector: 8, rwbs: \"WS\", cmd: \"\")\n\
+        0.003 :0/0 block:block_rq_complete(dev: 8388608, error: -5, rwbs: \"FF\", cmd: \"\")\n";
+    let trace_cmd = "cpus=1\n\
+        a-1 [000]-0x0 1.000000: block_rq_issue: dev=8388608 sector=8 nr_sector=8 bytes=4096 rwbs=WS comm=a cmd=\n\
+        a-1 [000]-0x0 1.000001: block_rq_issue: dev=8388608 sector=18446744073709551615 nr_sector=0 bytes=0 rwbs=FF comm=a cmd=\n\
+        a-1 [000]-0x1 1.000002: block_rq_complete: [FAILED TO PARSE] dev=8388608 sector=8 nr_sector=8 error=0 rwbs=WS cmd=\n\
+        a-1 [000]-0x1 1.000003: block_rq_complete: dev=8388608 sector=18446744073709551615 nr_sector=0 error=-5 rwbs=FF cmd=\n";
+    for (text, format) in [(perf_trace, "perf-script"), (trace_cmd, "trace-cmd")] {
+        let (report, out) = import(text);
+        assert_eq!(report.format, format);
+        assert_eq!(
+            out.issues_brief(),
+            [(0, BlockOp::Write, 4096, 4096), (1000, BlockOp::Flush, 0, 0)]
+        );
+        assert_eq!(out.completes(), [(0, 2000, 0), (1, 3000, 5)]);
+        assert_eq!(out.streams[0].device, "8,0");
+        assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
+    }
+}
