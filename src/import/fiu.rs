@@ -24,8 +24,6 @@ use crate::trace::NotRecorded;
 
 /// Fields of a row without its hash, when the process is one word.
 const COLUMNS_MIN: usize = 8;
-/// Hexadecimal digits of an MD5.
-const MD5_DIGITS: usize = 32;
 
 /// The importer.
 pub struct Fiu;
@@ -69,18 +67,15 @@ impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Blanks;
 
     fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        let last = fields.last_but(0);
-        let hashed = last.len() == MD5_DIGITS && last.iter().all(u8::is_ascii_hexdigit);
+        // A hash is whatever follows the device: copies have it cut short.
+        let hashed = op(fields.last_but(2)).is_none() && op(fields.last_but(3)).is_some();
         let skip = usize::from(hashed);
         if fields.len() < COLUMNS_MIN + skip {
             return Err(Skip::Malformed("row has less than 8 fields"));
         }
         let (minor, major) = (fields.last_but(skip), fields.last_but(skip + 1));
-        let op = match fields.last_but(skip + 2) {
-            b"R" | b"r" => BlockOp::Read,
-            b"W" | b"w" => BlockOp::Write,
-            _ => return Err(Skip::Malformed("operation is neither R nor W")),
-        };
+        let op = op(fields.last_but(skip + 2));
+        let op = op.ok_or(Skip::Malformed("operation is neither R nor W"))?;
         for number in [fields.get(1), major, minor] {
             whole(number).ok_or(NOT_A_NUMBER)?;
         }
@@ -93,6 +88,14 @@ impl LineFormat for Rows {
     }
 }
 
+fn op(text: &[u8]) -> Option<BlockOp> {
+    match text {
+        b"R" | b"r" => Some(BlockOp::Read),
+        b"W" | b"w" => Some(BlockOp::Write),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,20 +104,25 @@ mod tests {
     #[test]
     fn a_process_may_hold_blanks_and_a_hash_may_be_missing() {
         let text = "100 1 my own proc 8 16 W 6 0 00112233445566778899aabbccddeeff\r\n\
-                    250 1 x 0 8 R 8 16\n300 1 x 0 8 R 8\n301 1 x 0 8 E 8 1\n302 y x 0 8 R 8 1\n";
+                    250 1 x 0 8 R 8 16\n260 1 x 8 8 R 8 16 e6b0\n\
+                    300 1 x 0 8 R 8\n301 1 x 0 8 E 8 1\n302 y x 0 8 R 8 1\n";
         let (report, out) = import_bytes(text.as_bytes()).unwrap();
         assert_eq!(report.format, "fiu");
         assert_eq!(
             out.issues_brief(),
-            [(0, BlockOp::Write, 4096, 8192), (150, BlockOp::Read, 0, 4096)]
+            [
+                (0, BlockOp::Write, 4096, 8192),
+                (150, BlockOp::Read, 0, 4096),
+                (160, BlockOp::Read, 4096, 4096)
+            ]
         );
         assert_eq!(out.streams.iter().map(|s| &s.device).collect::<Vec<_>>(), ["6,0", "8,16"]);
         assert_eq!(
             losses(&report),
             [
-                ("row has less than 8 fields", 1, "line 3"),
-                ("operation is neither R nor W", 1, "line 4"),
-                ("field is not a number", 1, "line 5"),
+                ("row has less than 8 fields", 1, "line 4"),
+                ("operation is neither R nor W", 1, "line 5"),
+                ("field is not a number", 1, "line 6"),
             ]
         );
     }

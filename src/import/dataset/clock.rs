@@ -4,7 +4,8 @@
 //! which somebody has rescaled the times: where they are dates, a first time that is no date of
 //! 1990 to 2100 in the documented unit but is one in another is read in that other unit, with a
 //! note. Times that count from a start cannot be told so: a rate that no device has, or hours
-//! between requests, give a note and change nothing.
+//! between requests, give a note and change nothing. But a format of which files in two units are
+//! known ([`Clock::or`]) is read in the other where the first time would be past a century.
 
 use super::fields::scaled;
 use crate::import::job::Job;
@@ -64,6 +65,9 @@ const WINDOWS_TO_UNIX_NS: u64 = 11_644_473_600_000_000_000;
 /// 1990 to 2100, in Unix nanoseconds.
 const DATES: std::ops::Range<u64> = 631_152_000_000_000_000..4_102_444_800_000_000_000;
 
+/// No trace counts so long from a start: a hundred years.
+const CENTURY_NS: u64 = 3_155_760_000_000_000_000;
+
 /// Rows below which a rate says nothing.
 const DOUBT_ROWS_MIN: u64 = 50;
 /// Requests a second that no one host reaches: 20 million.
@@ -76,6 +80,8 @@ const DOUBT_GAP_NS_MAX: u64 = 3_600_000_000_000;
 pub(in crate::import) struct Clock {
     unit_ns: u64,
     epoch: Epoch,
+    /// The unit of a format's other files.
+    other: Option<TimeUnit>,
     told: bool,
     /// The unit is settled: the first time was looked at.
     settled: bool,
@@ -88,7 +94,12 @@ impl Clock {
     pub(in crate::import) fn new(epoch: Epoch, unit: TimeUnit, told: Option<TimeUnit>) -> Self {
         let unit_ns = told.unwrap_or(unit).nanos();
         let told = told.is_some();
-        Self { unit_ns, epoch, told, settled: false, dated: false, note: None }
+        Self { unit_ns, epoch, other: None, told, settled: false, dated: false, note: None }
+    }
+
+    /// Also says the unit of a format's other files, for times since a start.
+    pub(in crate::import) fn or(self, other: TimeUnit) -> Self {
+        Self { other: Some(other), ..self }
     }
 
     /// Windows FILETIME, unless the user tells a unit: then Unix time in that unit.
@@ -124,6 +135,7 @@ impl Clock {
 
     #[cold]
     fn settle(&mut self, text: &[u8]) {
+        self.take_other(text);
         let Some(time) = scaled(text, self.unit_ns) else {
             // Past the end of time in this unit; not a number is left to the row that holds it.
             if scaled(text, 1).is_some() && self.guess(text) {
@@ -139,6 +151,24 @@ impl Clock {
                 text.escape_ascii(),
                 self.unit_name()
             ));
+        }
+    }
+
+    /// Takes the unit of the format's other files, if a time is too far from its start in the
+    /// documented one.
+    fn take_other(&mut self, text: &[u8]) {
+        let near = |unit_ns| scaled(text, unit_ns).is_some_and(|time| time < CENTURY_NS);
+        if let Some(other) = self.other.filter(|_| !self.told)
+            && !near(self.unit_ns)
+            && near(other.nanos())
+        {
+            self.note = Some(format!(
+                "times in {}, as the format has it, would be past a century: read in {} \
+                 (--time-unit overrides)",
+                self.unit_name(),
+                other.name()
+            ));
+            self.unit_ns = other.nanos();
         }
     }
 

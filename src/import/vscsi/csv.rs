@@ -33,7 +33,7 @@ impl DataSet for VscsiCsv {
     }
 
     fn clock(&self, told: Option<TimeUnit>) -> Clock {
-        Clock::new(Epoch::Start, TimeUnit::S, told)
+        Clock::new(Epoch::Start, TimeUnit::S, told).or(TimeUnit::Us)
     }
 
     fn looks_like(&self, head: &[u8]) -> Option<Confidence> {

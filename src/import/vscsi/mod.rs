@@ -10,7 +10,8 @@
 //! name it is the response time, in the microseconds of `ts`; one of more than ten minutes is none.
 //!
 //! There is also a CSV rendering of version 1, `version,time,op,size,lbn` with a header, whose
-//! time is in whole seconds and whose op is the code in hexadecimal; it is imported as `vscsi-csv`.
+//! time is in whole seconds (libCacheSim's file) or in microseconds (mimircache's) and whose op is
+//! the code in hexadecimal; it is imported as `vscsi-csv`.
 //!
 //! Source: Waldspurger et al., Efficient MRC Construction with SHARDS, FAST 2015; the readers in
 //! libCacheSim and mimircache.

@@ -98,6 +98,21 @@ fn csv_counts_seconds() {
 }
 
 #[test]
+fn csv_in_microseconds_is_told_by_times_past_a_century() {
+    let header = "version,time,op,size,lbn\n";
+    let text = format!("{header}1,5600000000000,2a,512,8\n1,5600000000250,28,512,9\n");
+    let (report, out) = import_bytes(text.as_bytes()).unwrap();
+    assert_eq!(
+        out.issues_brief(),
+        [(0, BlockOp::Write, 4096, 512), (250_000, BlockOp::Read, 4608, 512)]
+    );
+    assert!(report.summary.notes[0].contains("read in microseconds"), "{:?}", report.summary);
+    assert!(report.interpretation.iter().any(|line| line.starts_with("times: microseconds")));
+    let ms = ImportOptions { time_unit: Some(TimeUnit::Ms), ..ImportOptions::default() };
+    assert_eq!(import_with(text.as_bytes(), &ms).unwrap().1.issues_brief()[1].0, 250_000_000);
+}
+
+#[test]
 fn the_real_samples() {
     if let Some(data) = sample("traces/cloudphysics-vscsi/cloudPhysicsIO.head10000.vscsi1") {
         let (report, out) = import_bytes(&data).unwrap();
