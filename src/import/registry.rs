@@ -166,7 +166,9 @@ fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i d
                 .filter(|(confidence, _)| confidence == first)
                 .map(|(_, importer)| importer.name())
                 .collect();
-            Err(Error::input(format!("could be any of {}", all.join(", "))).hint(hint()))
+            let forced = all.iter().map(|name| format!("--from {name}")).collect::<Vec<_>>();
+            let hint = format!("{} forces one", forced.join(" or "));
+            Err(Error::input(format!("could be any of {}", all.join(", "))).hint(hint))
         }
         [(_, importer), ..] => Ok(*importer),
     }
@@ -185,6 +187,9 @@ const WRAPPINGS: &[(usize, &[u8], &str, &str)] = &[
     (0, b"\xfe\xff", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
     (0, b"SQLite format 3\0", "an SQLite database", "export its rows in a format that is imported"),
     (0, b"PAR1", "a Parquet file", "convert it to a format that is imported"),
+    (0, b"\x17\x08Dtracing", "trace-cmd's binary file", "print it: trace-cmd report -i FILE"),
+    (0, b"PERFILE2", "perf's binary file", "print it: perf script -i FILE"),
+    (0, b"2ELIFREP", "perf's binary file", "print it: perf script -i FILE"),
 ];
 
 /// The error for what no importer knows.
@@ -192,7 +197,7 @@ fn unknown(head: &[u8]) -> Error {
     let is = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
     match WRAPPINGS.iter().find(|(at, magic, ..)| is(*at, magic)) {
         Some((_, _, what, remedy)) => {
-            Error::input(format!("this is {what}, not a trace")).hint(*remedy)
+            Error::input(format!("this is {what}, which is not read as it is")).hint(*remedy)
         }
         None => Error::input("no format that qtrace imports looks like this").hint(hint()),
     }
@@ -274,7 +279,7 @@ mod tests {
         ] {
             let error = by_content(&Probe { head, name: "x" }).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Input);
-            assert_eq!(error.to_string(), format!("this is {what}, not a trace"));
+            assert_eq!(error.to_string(), format!("this is {what}, which is not read as it is"));
             assert!(error.hint_text().is_some());
         }
     }

@@ -1,6 +1,6 @@
 //! QEMU's trace events (`-trace enable=…,file=…`), from the text of its `log` backend and from the
 //! files of its `simple` backend: accesses to the bus, and requests of block devices. Source: QEMU's
-//! `trace-events` of `system`, `hw/block`, `hw/ide`, `hw/nvme` and `block`, `util/log.c`,
+//! `trace-events` of `system`, `hw/block`, `hw/ide`, `hw/nvme`, `hw/scsi` and `block`, `util/log.c`,
 //! `trace/simple.c`; checked against logs of 7.2.
 //!
 //! - `line`: the shapes that a line may have; times are Unix microseconds.
@@ -43,6 +43,7 @@ pub use self::simple::QemuSimple;
 use super::job::Job;
 use super::lines::Lines;
 use super::log_clock::LogClock;
+use super::qtest;
 use super::registry::{self, Confidence, Importer, Probe};
 use super::source::Source;
 use super::{ImportOptions, note_condition};
@@ -61,7 +62,7 @@ pub struct QemuLog {
 /// Everything: what content is found to be.
 pub const LOG: QemuLog = QemuLog {
     name: "qemu-log",
-    description: "QEMU's trace log: bus accesses, requests of virtio-blk, ide, ahci, nvme",
+    description: "QEMU's trace log: bus accesses, requests of virtio-blk, ide, ahci, nvme, scsi",
     bus: true,
     block: Some(Layer::Devices),
 };
@@ -127,7 +128,13 @@ impl Importer for QemuLog {
             _ if line.time.is_some() => Some(Confidence::Likely),
             _ => line.args.windows(3).any(|three| three == b" 0x").then_some(Confidence::Possible),
         };
-        events().filter_map(sure).max()
+        // A log of qtest's into which the events went too: it tells the whole story.
+        let of_qtest = |line: &[u8]| qtest::text::parse(line).0 == qtest::text::Speaker::Log;
+        let most = match probe.head.split(|byte| *byte == b'\n').any(of_qtest) {
+            true => Confidence::Likely,
+            false => Confidence::Certain,
+        };
+        events().filter_map(sure).max().map(|found| found.min(most))
     }
 
     fn import(

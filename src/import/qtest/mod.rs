@@ -163,6 +163,11 @@ impl Reader {
         let echo = self.marked && speaker == Speaker::Unmarked;
         match said {
             Said::Command(b"") => Ok(()),
+            // QEMU's messages and trace events, where they went into the same file.
+            Said::Command(text) if echo && command::parse(text).is_none() => {
+                job.summary.lose("line beside those of the log", || line_place(line));
+                Ok(())
+            }
             Said::Command(text) => self.command(line, text, job),
             Said::Answer(_) | Said::Refusal | Said::Irq { .. } if echo => Ok(()),
             Said::Answer(value) => self.session.answer(value, job),

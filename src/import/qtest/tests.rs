@@ -281,3 +281,13 @@ fn what_a_probe_says() {
 fn access_of(out: &Memory) -> BusAccess {
     out.accesses()[0].2
 }
+
+#[test]
+fn trace_events_within_a_log_are_beside_it() {
+    let text = "[I +0.000001] OPENED\n[R +0.02] outw 0x176 0x3538\n\
+        7@5.6:ide_exec_cmd IDE exec cmd: bus 0x1; state 0x2; cmd 0x35\nOK\n[S +0.03] OK\n\
+        qemu: hw/ide/core.c:724: Assertion failed.\n";
+    let (report, out) = import_bytes(text.as_bytes()).unwrap();
+    assert_eq!((report.format.as_str(), out.events.len()), ("qtest", 1));
+    assert_eq!(losses(&report), [("line beside those of the log", 2, "line 3")]);
+}

@@ -1,5 +1,5 @@
-//! Events of block devices as requests: [`virtio`], [`ide`] (and AHCI), [`nvme`], and one layer
-//! below them [`backend`].
+//! Events of block devices as requests: [`virtio`], [`ide`] (and AHCI), [`nvme`], [`scsi`], and one
+//! layer below them [`backend`].
 //!
 //! Each knows the names of its events, in the spellings of QEMU's versions, and joins requests to
 //! their ends; [`requests`] writes what comes of it. The devices' events and the back-ends' tell of
@@ -9,6 +9,7 @@ mod backend;
 mod ide;
 mod nvme;
 mod requests;
+mod scsi;
 #[cfg(test)]
 mod tests;
 mod virtio;
@@ -17,6 +18,7 @@ use self::ide::Ide;
 use self::nvme::Nvme;
 pub use self::requests::At;
 use self::requests::Cx;
+use self::scsi::Scsi;
 use self::virtio::Virtio;
 use super::fields::Fields;
 use crate::base::error::Place;
@@ -81,6 +83,7 @@ const DEVICE_EVENTS: &[&[u8]] = &[
     b"pci_nvme_rw",
     b"pci_nvme_enqueue_req_completion",
     b"nvme_rw",
+    b"scsi_req_parsed",
 ];
 
 /// Whether an event is one of a device's.
@@ -99,19 +102,22 @@ pub struct Block {
     virtio: Virtio,
     ide: Ide,
     nvme: Nvme,
+    scsi: Scsi,
     /// Completions of which the log tells how they ended.
     judged: u64,
     backend_events: u64,
 }
 
 impl Block {
-    /// Devices of one layer; `told_block` is the size of nvme's blocks where the user tells it.
+    /// Devices of one layer; `told_block` is the size of a block, of nvme and scsi, where the user
+    /// tells it.
     pub fn new(layer: Layer, told_block: Option<u64>) -> Self {
         Self {
             layer,
             virtio: Virtio::default(),
             ide: Ide::default(),
             nvme: Nvme::new(told_block),
+            scsi: Scsi::new(told_block),
             judged: 0,
             backend_events: 0,
         }
@@ -136,6 +142,7 @@ impl Block {
         self.backend_events += u64::from(is_backends(name));
         match name {
             [b'v', ..] => self.virtio.event(name, fields, cx),
+            [b's', b'c', b's', b'i', ..] => self.scsi.event(name, fields, cx),
             [b'p', b'c', b'i', ..] | [b'n', b'v', ..] => self.nvme.event(name, fields, cx),
             _ => self.ide.event(name, fields, cx),
         }
@@ -160,7 +167,7 @@ impl Block {
             lacks |= N::FUA | N::UNMAP | N::WRITE_ZEROES;
         }
         lacks.remove(if self.ide.queues { N::FUA } else { N::empty() });
-        lacks.remove(if self.ide.seen { N::FLUSHES } else { N::empty() });
+        lacks.remove(if self.ide.seen || self.scsi.seen { N::FLUSHES } else { N::empty() });
         if self.nvme.seen {
             lacks.remove(N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES);
         }

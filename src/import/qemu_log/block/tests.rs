@@ -280,3 +280,58 @@ fn nvme_of_older_versions() {
     assert_eq!(out.issues_brief(), [(0, BlockOp::WriteZeroes, 8192, 8192)]);
     assert!(report.summary.notes.is_empty());
 }
+
+#[test]
+fn scsi_requests_by_target_lun_and_tag() {
+    let log = [
+        "scsi_req_parsed target 0 lun 1 tag 25 command 40 dir 1 length 4096",
+        "scsi_req_parsed_lba target 0 lun 1 tag 25 command 40 lba 8",
+        "scsi_req_alloc target 0 lun 1 tag 25",
+        "scsi_req_parsed target 0 lun 1 tag 26 command 138 dir 2 length 512",
+        "scsi_req_parsed_lba target 0 lun 1 tag 26 command 138 lba 0",
+        "scsi_req_dequeue target 0 lun 1 tag 26",
+        "scsi_req_dequeue target 0 lun 1 tag 25",
+        "scsi_req_parsed target 0 lun 1 tag 25 command 53 dir 0 length 0",
+        "scsi_req_parsed_lba target 0 lun 1 tag 25 command 53 lba 0",
+        "scsi_req_dequeue target 0 lun 1 tag 25",
+        "scsi_req_parsed target 0 lun 1 tag 27 command 18 dir 1 length 36",
+        "scsi_req_dequeue target 0 lun 1 tag 27",
+        "scsi_req_parsed target 0 lun 1 tag 28 command 66 dir 2 length 24",
+        "scsi_req_parsed target 0 lun 1 tag 29 command 40 dir 1 length 512",
+        "scsi_req_dequeue target 0 lun 1 tag 29",
+        "scsi_req_dequeue target 0 lun 1 tag 30",
+        "scsi_req_parsed target 0 lun 1",
+        "scsi_disk_dma_command_READ Read (sector 2048, count 8)",
+    ];
+    let (report, out) = events(&log);
+    assert_eq!(
+        out.issues_brief(),
+        [
+            (0, BlockOp::Read, 4096, 4096),
+            (3000, BlockOp::Write, 0, 512),
+            (6000, BlockOp::Flush, 0, 0),
+        ]
+    );
+    assert_eq!(out.completes(), [(1, 4000, 0), (0, 5000, 0), (2, 8000, 0)]);
+    assert_eq!(devices(&out), ["scsi-0:1"]);
+    let named: Vec<_> = losses(&report).iter().map(|loss| (loss.0, loss.1)).collect();
+    assert_eq!(
+        named,
+        [
+            ("scsi command that is no request for the disk's data", 1),
+            ("scsi UNMAP: the log does not say which ranges", 1),
+            ("scsi request whose place is not in the log", 1),
+            ("completion of a scsi request that the log does not name", 1),
+            ("block event that cannot be read", 1),
+            ("other event: scsi_disk_dma_command_READ", 1),
+        ]
+    );
+    assert!(report.summary.notes[0].contains("--unit"), "{:?}", report.summary.notes);
+    let lacks = report.summary.not_recorded;
+    assert!(lacks.contains(NotRecorded::STATUS | NotRecorded::FUA | NotRecorded::DISCARDS));
+    assert!(!lacks.intersects(NotRecorded::FLUSHES | NotRecorded::COMPLETIONS));
+    let told = ImportOptions { unit_bytes: Some(4096), ..options() };
+    let (_, out) =
+        import_with(format!("1@2.5:{}\n1@2.5:{}\n", log[0], log[1]).as_bytes(), &told).unwrap();
+    assert_eq!(out.issues_brief(), [(0, BlockOp::Read, 8 * 4096, 4096)]);
+}

@@ -64,6 +64,11 @@ pub fn of(event: &[u8]) -> &'static [Signature] {
         b"pci_nvme_enqueue_req_completion" => {
             &[&["cid", "cqid", "dw0", "dw1", "status"], &["cid", "cqid", "status"]]
         }
+        b"scsi_req_parsed" => &[&["target", "lun", "tag", "command", "dir", "length"]],
+        b"scsi_req_parsed_lba" => &[&["target", "lun", "tag", "command", "lba"]],
+        b"scsi_req_alloc" | b"scsi_req_dequeue" | b"scsi_req_cancel" => {
+            &[&["target", "lun", "tag"]]
+        }
         b"blk_co_preadv" | b"blk_co_pwritev" => &[&["blk", "bs", "offset", "bytes", "flags"]],
         _ => &[],
     }
