@@ -128,7 +128,8 @@ impl Reader {
             job.tick()?;
             match parse(text) {
                 Some(line) => self.line(number, &line, job)?,
-                None if text.trim_ascii().is_empty() => {}
+                // A mark that somebody put into a log that is appended to.
+                None if text.trim_ascii().is_empty() || text.starts_with(b"#") => {}
                 None => job.summary.malformed(MALFORMED, || line_place(number)),
             }
         }

@@ -128,10 +128,9 @@ impl Importer for QemuLog {
             _ if line.time.is_some() => Some(Confidence::Likely),
             _ => line.args.windows(3).any(|three| three == b" 0x").then_some(Confidence::Possible),
         };
-        // A log of qtest's into which the events went too: it tells the whole story.
-        let of_qtest = |line: &[u8]| qtest::text::parse(line).0 == qtest::text::Speaker::Log;
-        let most = match probe.head.split(|byte| *byte == b'\n').any(of_qtest) {
-            true => Confidence::Likely,
+        // A log of qtest's, or a report, into which the events went too: it tells the whole story.
+        let most = match probe.head.split(|byte| *byte == b'\n').any(qtest::is_ours) {
+            true => Confidence::Possible,
             false => Confidence::Certain,
         };
         events().filter_map(sure).max().map(|found| found.min(most))

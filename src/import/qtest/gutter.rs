@@ -26,6 +26,10 @@ pub fn split(line: &[u8]) -> (&[u8], &[u8]) {
 /// kept, which may be all that separates two words.
 pub fn continued<'l>(before: &[u8], line: &'l [u8]) -> &'l [u8] {
     match line.strip_prefix(before) {
+        // Mail that wraps quotes its own line less deeply than those that follow.
+        Some(rest) if before.contains(&b'>') && rest.trim_ascii_start().starts_with(b">") => {
+            split(rest).1
+        }
         Some(rest) => rest,
         None => {
             let (quotes, _) = split(line);

@@ -63,7 +63,8 @@ impl Importer for Qtest {
 
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
         let (mut commands, mut others) = (0u32, 0u32);
-        for line in probe.head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+        for line in probe.head.split(|byte| *byte == b'\n') {
+            let line = gutter::split(line).1.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
@@ -72,7 +73,9 @@ impl Importer for Qtest {
                 (_, Said::Command(text)) if matches!(command::parse(text), Some(Ok(_))) => {
                     commands += 1;
                 }
-                (_, Said::Command(text)) if has_machine(text) => return Some(Confidence::Likely),
+                (_, Said::Command(text)) if is_here_document(text) => {
+                    return Some(Confidence::Likely);
+                }
                 (_, Said::Command(_)) => others += 1,
                 _ => {}
             }
@@ -94,10 +97,16 @@ impl Importer for Qtest {
     }
 }
 
-/// A here-document for QEMU's qtest socket.
-fn has_machine(text: &[u8]) -> bool {
-    let qtest = || text.windows(6).any(|six| six == b"-qtest");
-    qtest() && HereDocument::begun_by(text).is_some()
+/// Whether a line shows that the text is one for qtest, whatever else stands in it.
+pub(super) fn is_ours(line: &[u8]) -> bool {
+    let line = gutter::split(line).1;
+    text::parse(line).0 == Speaker::Log || is_here_document(line)
+}
+
+/// A here-document for QEMU's qtest socket, which may be named on a later line.
+fn is_here_document(text: &[u8]) -> bool {
+    let has = |what: &[u8]| text.windows(what.len()).any(|part| part == what);
+    (has(b"-qtest") || has(b"qemu")) && HereDocument::begun_by(text).is_some()
 }
 
 /// Command lines kept in the header.

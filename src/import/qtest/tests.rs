@@ -291,3 +291,23 @@ fn trace_events_within_a_log_are_beside_it() {
     assert_eq!((report.format.as_str(), out.events.len()), ("qtest", 1));
     assert_eq!(losses(&report), [("line beside those of the log", 2, "line 3")]);
 }
+
+#[test]
+fn reports_are_known_through_what_mail_and_comments_put_before_their_lines() {
+    let lines = ["cat << EOF | qemu -M q35 \\", "-qtest stdio", "outb 1 2", "EOF"];
+    for (before, after) in [("> > ", ""), (" * ", " */\nint main(void)\n"), ("    ", "")] {
+        let text: String = lines.map(|line| format!("{before}{line}\n")).concat() + after;
+        let (report, out) = import(&text);
+        assert_eq!((report.format.as_str(), out.events.len()), ("qtest", 1), "{text}");
+        let events =
+            format!("{text}7@5.6:ide_exec_cmd IDE exec cmd: bus 0x1; state 0x2; cmd 0xe7\n");
+        assert_eq!(import(&events).0.format, "qtest");
+    }
+    let wrapped = "> > cat << EOF | qemu -M q35\n> \\\n> > -qtest stdio\n> > outb 1 2\n> > EOF\n";
+    let (report, _) = import(wrapped);
+    assert!(
+        report.interpretation.contains(&"machine: qemu -M q35 -qtest stdio".to_owned()),
+        "{:?}",
+        report.interpretation
+    );
+}
