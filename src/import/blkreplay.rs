@@ -5,9 +5,11 @@
 //!       2.110378217 ;      6064504 ;    8 ; W ; 0.0 ; 0.0
 //! ```
 //!
-//! `start` is seconds since the start, sector and length count 512 bytes. The last two are zero in
-//! a load; in what a replay writes, the request went out `replay_delay` seconds after `start` and
-//! took `replay_duration`, which then is its completion.
+//! `start` is seconds since the start, sector and length count 512 bytes. Of op the first letter
+//! counts, in either case; blktrace's others may follow (`RA`). The last two are zero in a load; in
+//! what a replay writes, under a header that begins `orig_start` and with lines of `INFO:` between,
+//! the request went out `replay_delay` seconds after `start` and took `replay_duration`, which then
+//! is its completion.
 //!
 //! Source: blkreplay by T. Schöbel-Theuer, <https://github.com/schoebel/blkreplay>.
 
@@ -51,7 +53,8 @@ impl DataSet for Blkreplay {
     }
 
     fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
-        let header = probe::whole_lines(head).any(|line| line.starts_with(b"start ;"));
+        let header = probe::whole_lines(head)
+            .any(|line| line.starts_with(b"start ;") || line.starts_with(b"orig_start ;"));
         let likely = probe::likely(head, Rows::default(), self.clock(None));
         if header { Some(Confidence::Certain) } else { likely }
     }
@@ -68,7 +71,7 @@ impl DataSet for Blkreplay {
 
 #[derive(Default)]
 pub(super) struct Rows {
-    /// The header or a row has come: what cannot be read from now on is no preamble.
+    /// A row has come: what cannot be read from now on is no preamble.
     begun: bool,
 }
 
@@ -77,10 +80,9 @@ impl LineFormat for Rows {
 
     fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
         if fields.len() < COLUMNS_MIN {
-            let preamble = !self.begun;
-            return Err(if preamble { Skip::Quiet } else { Skip::Malformed("less than 4 fields") });
+            let quiet = !self.begun || fields.get(0).starts_with(b"INFO:");
+            return Err(if quiet { Skip::Quiet } else { Skip::Malformed("less than 4 fields") });
         }
-        self.begun = true;
         let seconds = |at| match fields.get(at) {
             b"" => Some(0),
             text => scaled(text, SECOND_NS),
@@ -90,19 +92,20 @@ impl LineFormat for Rows {
         let offset = bytes(1).ok_or(NOT_A_NUMBER)?;
         let len = bytes(2).ok_or(NOT_A_NUMBER)?;
         let op = match fields.get(3) {
-            b"R" | b"r" => BlockOp::Read,
-            b"W" | b"w" => BlockOp::Write,
+            [b'R' | b'r', ..] => BlockOp::Read,
+            [b'W' | b'w', ..] => BlockOp::Write,
             _ => return Err(Skip::Malformed("operation is neither R nor W")),
         };
         let delay = seconds(4).ok_or(NOT_A_NUMBER)?;
         let latency = seconds(5).ok_or(NOT_A_NUMBER)?;
         let time = start.checked_add(delay).ok_or(NOT_A_NUMBER)?;
         let latency = Some(latency).filter(|ns| *ns > 0);
+        self.begun = true;
         Ok(Parsed { latency, ..Parsed::request(time, op, offset, len) })
     }
 
     fn is_header(&self, fields: Fields<'_>) -> bool {
-        fields.get(0) == b"start"
+        matches!(fields.get(0), b"start" | b"orig_start")
     }
 }
 
@@ -141,6 +144,30 @@ mod tests {
             losses(&report),
             [("less than 4 fields", 1, "line 8"), ("operation is neither R nor W", 1, "line 9")]
         );
+    }
+
+    #[test]
+    fn a_header_may_stand_amid_the_preamble_and_letters_may_follow_the_operation() {
+        let text = LOAD.replace(" ; R ;", " ;RA ;").replacen("####", "start ; sector;\n####", 1);
+        let text =
+            text.replacen("start ; sector; length ; op ;", "start ; a; b ; op ; c\nmore\n", 1);
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(out.issues_brief()[1].1, BlockOp::Read);
+        assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
+    }
+
+    #[test]
+    fn what_a_replay_prints_has_a_header_of_its_own() {
+        let text = "INFO: max_threads = 1\n\
+            orig_start ; sector; length ; op ;  replay_delay; replay_duration\n\
+            \x20  1.000000000 ;  8 ;   8 ; w ;   0.000000500 ;   0.000100000\n\
+            INFO: done\n\
+            \x20  2.000000000 ;  8 ;   8 ; R ;   0.000000500 ;   0.000100000\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(report.format, "blkreplay");
+        assert_eq!(out.issues_brief()[1], (1_000_000_000, BlockOp::Read, 4096, 4096));
+        assert_eq!(out.completes()[0], (0, 100_000, 0));
+        assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
     }
 
     #[test]

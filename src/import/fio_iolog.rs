@@ -15,6 +15,7 @@
 //!   from its right end.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use super::job::{Job, Request, line_place};
 use super::lines::{Lines, number};
@@ -23,8 +24,9 @@ use super::sort::Sorter;
 use super::source::Source;
 use super::summary::counted;
 use super::{ImportOptions, WaitUnit, note_condition};
+use crate::base::error::Place;
 use crate::base::limits::SORT_WINDOW_EVENTS;
-use crate::base::{BlockOp, Nanos, OpFlags, Result};
+use crate::base::{BlockOp, Error, Nanos, OpFlags, Result};
 use crate::trace::{NotRecorded, PayloadRef, StreamId};
 
 const HEADER_V2: &[u8] = b"fio version 2 iolog";
@@ -48,7 +50,9 @@ impl Importer for FioIolog {
 
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
         let line = probe.head.split(|byte| *byte == b'\n').next()?;
-        version(line.trim_ascii_end()).map(|_| Confidence::Certain)
+        let line = line.trim_ascii_end();
+        let header = version(line).is_some() || other_version(line).is_some();
+        header.then_some(Confidence::Certain)
     }
 
     fn import(
@@ -59,7 +63,7 @@ impl Importer for FioIolog {
     ) -> Result<()> {
         job.lacks(lacks());
         for source in sources {
-            Reader::new(options).read(source, job)?;
+            Reader::new(options, source.path()).read(source, job)?;
         }
         Ok(())
     }
@@ -95,6 +99,11 @@ fn version(line: &[u8]) -> Option<Version> {
     }
 }
 
+/// The version that the header of another one names.
+fn other_version(line: &[u8]) -> Option<&[u8]> {
+    line.strip_prefix(b"fio version ")?.strip_suffix(b" iolog")
+}
+
 /// A line's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action<'l> {
@@ -125,7 +134,8 @@ fn parse_action(text: &[u8]) -> Result<Action<'_>, &'static str> {
         b"read" => BlockOp::Read,
         b"write" => BlockOp::Write,
         b"trim" => BlockOp::Discard,
-        b"sync" | b"datasync" => BlockOp::Flush,
+        b"sync" | b"datasync" | b"syncfs" => BlockOp::Flush,
+        b"sync_file_range" => return Err("sync_file_range: no request of a device"),
         _ => return Err("unknown action"),
     };
     let range = op.has_range();
@@ -149,6 +159,7 @@ struct Timed {
 }
 
 struct Reader {
+    path: PathBuf,
     wait_unit: WaitUnit,
     version: Option<Version>,
     runs: u64,
@@ -166,8 +177,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(options: &ImportOptions) -> Self {
+    fn new(options: &ImportOptions, path: &Path) -> Self {
         Self {
+            path: path.to_path_buf(),
             wait_unit: options.iolog_wait.unwrap_or_default(),
             version: None,
             runs: 0,
@@ -185,7 +197,7 @@ impl Reader {
 
     fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
         job.interpret("offsets and lengths: bytes");
-        job.interpret("sync and datasync: flush; trim: discard");
+        job.interpret("sync, datasync and syncfs: flush; trim: discard");
         let mut lines = Lines::new(source);
         while let Some((line, text)) = lines.read_line()? {
             job.tick()?;
@@ -208,6 +220,11 @@ impl Reader {
             self.begin_run(version, job);
             return Ok(());
         }
+        if let Some(other) = other_version(text) {
+            let what = format!("fio iolog version {} is not known", other.escape_ascii());
+            let error = Error::input(what).path(&self.path).at(Place::Line(line));
+            return Err(error.hint("versions 2 and 3 are"));
+        }
         let parsed = match self.version {
             Some(Version::V3) => self.parse_v3(text),
             Some(Version::V2) => self.parse_v2(text),
@@ -215,6 +232,8 @@ impl Reader {
         };
         let (time, action) = match parsed {
             Ok(parsed) => parsed,
+            // fio has no comments; people write them.
+            Err(_) if text.starts_with(b"#") => return Ok(()),
             Err(reason) => {
                 job.summary.malformed(reason, || line_place(line));
                 return Ok(());
@@ -443,6 +462,22 @@ mod tests {
                 ("range past the largest disk there can be (1 EiB)", 1, "line 10"),
             ]
         );
+    }
+
+    #[test]
+    fn comments_are_no_loss_and_what_is_no_request_is_named() {
+        let text = "fio version 3 iolog\n# a comment\n1 f write 0 512\n2 f sync_file_range 0 0\n\
+                    3 f syncfs 0 0\n";
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        assert_eq!(out.issues_brief()[1].1, BlockOp::Flush);
+        let losses: Vec<_> = report.summary.losses.iter().map(|loss| &loss.reason).collect();
+        assert_eq!(losses, ["sync_file_range: no request of a device"]);
+    }
+
+    #[test]
+    fn another_version_is_told() {
+        let error = import_bytes(b"fio version 4 iolog\n1 f read 0 512\n").unwrap_err();
+        assert_eq!(error.to_string(), "test-input: line 1: fio iolog version 4 is not known");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! ELAPSED_USECS is microseconds since the start; LBA and NBLKS count 512 bytes; LUN_SSID is the
 //! volume. CMD is RD or WR for a whole request, whose LATENCY_USECS (0 where it is not known) is
 //! its response time; or RD_IN and WR_IN for its issue and RD_OUT and WR_OUT for its completion,
-//! joined by SEQID.
+//! joined by SEQID. An issue, too, may have its LATENCY_USECS, put there when the completion was
+//! seen: then it counts, and the completion's row, if there is one, says nothing more.
 //!
 //! Source: hfplayer 3.0, <https://github.com/umn-cris/hfplayer>, `HFParsed.cc`.
 
@@ -40,7 +41,7 @@ impl DataSet for Hfplayer {
             takes_several: false,
             interpretation: &[
                 "LBA and NBLKS: units of 512 bytes",
-                "CMD: RD and WR requests with LATENCY_USECS; _IN issues, _OUT completions",
+                "CMD: RD and WR requests with LATENCY_USECS; _IN issues (with it, or not), _OUT completions",
                 "device: LUN_SSID",
             ],
             ..About::of(
@@ -108,6 +109,8 @@ pub(super) struct Rows {
     columns: Option<Columns>,
     /// Sequence numbers of issues whose completion has not come.
     open: HashSet<u64>,
+    /// The first sequence number of an issue that has its response time itself.
+    answered_from: Option<u64>,
 }
 
 impl Rows {
@@ -116,6 +119,9 @@ impl Rows {
         let sequence = sequence.ok_or(Skip::Malformed("no SEQID to join issue and completion"))?;
         if !issue {
             let known = self.open.remove(&sequence);
+            if !known && self.answered_from.is_some_and(|first| sequence >= first) {
+                return Err(Skip::Quiet);
+            }
             let lost = Skip::Lost("completion of a request whose issue is not in the trace");
             return if known { Ok(sequence) } else { Err(lost) };
         }
@@ -157,12 +163,14 @@ impl LineFormat for Rows {
         let bytes = |at| whole(fields.get(at))?.checked_mul(SECTOR_SIZE);
         let offset = bytes(columns.lba).ok_or(NOT_A_NUMBER)?;
         let len = bytes(columns.blocks).ok_or(NOT_A_NUMBER)?;
-        let row = Parsed { device, ..Parsed::request(time, op, offset, len) };
+        let latency = columns.latency.map(|at| scaled(fields.get(at), MICROSECOND_NS));
+        let latency = latency.map(|ns| ns.ok_or(NOT_A_NUMBER)).transpose()?.filter(|ns| *ns > 0);
+        let row = Parsed { device, latency, ..Parsed::request(time, op, offset, len) };
         match phase {
-            b"" => {
-                let latency = columns.latency.map(|at| scaled(fields.get(at), MICROSECOND_NS));
-                let latency = latency.map(|ns| ns.ok_or(NOT_A_NUMBER)).transpose()?;
-                Ok(Parsed { latency: latency.filter(|ns| *ns > 0), ..row })
+            b"" => Ok(row),
+            b"_IN" if latency.is_some() => {
+                self.answered_from = self.answered_from.or(sequence);
+                Ok(Parsed { tag: sequence, ..row })
             }
             // What the job will not take must not be waited for.
             b"_IN" if len == 0 || offset.saturating_add(len) > DISK_BYTES_MAX => Ok(row),
@@ -206,6 +214,19 @@ mod tests {
         assert_eq!(out.completes(), [(11, 7_000, 0), (10, 9_000, 0)]);
         let reason = "completion of a request whose issue is not in the trace";
         assert_eq!(losses(&report), [(reason, 1, "line 6")]);
+    }
+
+    #[test]
+    fn an_issue_may_have_its_response_time() {
+        let header = "#ELAPSED_USECS.D,CMD.S,SEQID.I,LUN_SSID.I,LBA.I,NBLKS.I,LATENCY_USECS.D\n";
+        let rows = "0,RD_IN,10,0,8,8,20.5\n5,WR_IN,11,0,16,8,0\n";
+        let ends = "7,WR_OUT,11,0,0,0,2\n20.5,RD_OUT,10,0,0,0,20.5\n21,RD_OUT,9,0,0,0,50\n";
+        let (report, out) = import_bytes(format!("{header}{rows}{ends}").as_bytes()).unwrap();
+        assert_eq!(out.completes(), [(11, 7_000, 0), (10, 20_500, 0)]);
+        let reason = "completion of a request whose issue is not in the trace";
+        assert_eq!(losses(&report), [(reason, 1, "line 6")]);
+        let (_, out) = import_bytes(format!("{header}{rows}").as_bytes()).unwrap();
+        assert_eq!(out.completes(), [(10, 20_500, 0)]);
     }
 
     #[test]

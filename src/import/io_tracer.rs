@@ -7,10 +7,11 @@
 //! ```
 //!
 //! The timestamp is that of the *completion*, in local time of an unknown zone; the issue was
-//! `latency_ms` before it. Sectors are 512 bytes, the size is in bytes. The operation may have
-//! modifiers behind bars (`write|sync`).
+//! `latency_ms` before it. Sectors are 512 bytes, the size is in bytes. The operation is the letters
+//! of the block layer as words (`flush|write|sync` is FWS: a write with PREFLUSH).
 //!
-//! Source: <https://github.com/cacheMon/io-tracer>, `docs/TRACE_FORMAT.md`.
+//! Source: <https://github.com/cacheMon/io-tracer>, `docs/TRACE_FORMAT.md`, `docs/traces/`,
+//! `FlagMapper.py` (`format_block_ops`).
 
 use super::ImportOptions;
 use super::calendar::days_since_1970;
@@ -19,6 +20,7 @@ use super::dataset::fields::{Fields, Separator, scaled, whole};
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
+use super::kernel_text::rwbs;
 use super::registry::Confidence;
 use super::source::Source;
 use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
@@ -28,6 +30,7 @@ use crate::trace::NotRecorded;
 const COLUMNS: usize = 11;
 const COLUMNS_WITH_DEVICE: usize = 14;
 const DEVICE: usize = 10;
+const CODE: usize = 13;
 /// What `latency_ms` counts.
 const MILLISECOND_NS: u64 = 1_000_000;
 
@@ -84,7 +87,6 @@ impl LineFormat for Rows {
             _ => return Err(Skip::Malformed("row has neither 11 nor 14 fields")),
         };
         let done = date_ns(fields.get(0)).ok_or(Skip::Malformed("timestamp is no date"))?;
-        let (op, flags) = operation(fields.get(4))?;
         let latency = match fields.get(6) {
             b"" => None,
             text => Some(scaled(text, MILLISECOND_NS).ok_or(NOT_A_NUMBER)?),
@@ -94,6 +96,7 @@ impl LineFormat for Rows {
         let sector = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
         let len = whole(fields.get(5)).ok_or(NOT_A_NUMBER)?;
         let offset = sector.checked_mul(SECTOR_SIZE).ok_or(NOT_A_NUMBER)?;
+        let (op, flags) = operation(fields.get(4), fields.get(CODE), len)?;
         let (offset, len) = if op.has_range() { (offset, len) } else { (0, 0) };
         Ok(Parsed { device, flags, latency, ..Parsed::request(time, op, offset, len) })
     }
@@ -103,31 +106,41 @@ impl LineFormat for Rows {
     }
 }
 
-/// `write|sync|meta`.
-fn operation(text: &[u8]) -> Result<(BlockOp, OpFlags), Skip> {
-    let mut words = text.split(|byte| *byte == b'|');
-    let op = match words.next().unwrap_or_default().to_ascii_lowercase().as_slice() {
-        b"read" => BlockOp::Read,
-        b"write" => BlockOp::Write,
-        b"flush" => BlockOp::Flush,
-        b"discard" => BlockOp::Discard,
-        b"write_zeroes" => BlockOp::WriteZeroes,
-        b"secure_erase" => return Err(Skip::Lost("secure erase: no operation of a trace")),
-        b"none" | b"" => return Err(Skip::Lost("no operation: metadata only")),
-        _ => return Err(Skip::Malformed("unknown operation")),
+/// `write|sync|meta`: the letters of the block layer as words, in its order.
+fn operation(text: &[u8], code: &[u8], bytes: u64) -> Result<(BlockOp, OpFlags), Skip> {
+    let words = text.to_ascii_lowercase();
+    let words = words.split(|byte| *byte == b'|').filter(|word| *word != b"prio");
+    let letters: Option<Vec<u8>> = words.map(letter).collect();
+    let letters = letters.ok_or(Skip::Malformed("unknown operation"))?;
+    let rwbs = match letters.as_slice() {
+        [b'E', ..] => return Err(SECURE_ERASE),
+        // The letters of Linux before 6.19 do not tell this one.
+        [b'N', ..] if code == b"REQ_OP_WRITE_ZEROES" => rwbs::parse(b"WZ"),
+        letters => rwbs::parse(letters),
     };
-    let flags = words.fold(OpFlags::empty(), |flags, word| {
-        flags
-            | match word.to_ascii_lowercase().as_slice() {
-                b"sync" => OpFlags::SYNC,
-                b"meta" => OpFlags::META,
-                b"fua" => OpFlags::FUA,
-                b"preflush" => OpFlags::PREFLUSH,
-                b"rahead" | b"readahead" => OpFlags::RAHEAD,
-                _ => OpFlags::empty(),
-            }
-    });
-    Ok((op, flags))
+    match rwbs.ok_or(Skip::Malformed("unknown operation"))? {
+        rwbs if rwbs.secure => Err(SECURE_ERASE),
+        rwbs if rwbs.other => Err(Skip::Lost("no operation: metadata only")),
+        rwbs => rwbs.request(u32::try_from(bytes).unwrap_or(u32::MAX)).map_err(Skip::Lost),
+    }
+}
+
+const SECURE_ERASE: Skip = Skip::Lost("secure erase: no operation of a trace");
+
+fn letter(word: &[u8]) -> Option<u8> {
+    Some(match word {
+        b"read" => b'R',
+        b"write" => b'W',
+        b"discard" => b'D',
+        b"secure_erase" => b'E',
+        b"flush" | b"fua" => b'F',
+        b"none" | b"" => b'N',
+        b"ahead" => b'A',
+        b"sync" => b'S',
+        b"meta" => b'M',
+        b"barrier" => b'B',
+        _ => return None,
+    })
 }
 
 /// `YYYY-MM-DD HH:MM:SS[.ffffff]` as nanoseconds since 1970 of its own zone.
@@ -199,6 +212,27 @@ mod tests {
             losses(&report),
             [("no operation: metadata only", 1, "line 4"), ("unknown operation", 1, "line 5")]
         );
+    }
+
+    #[test]
+    fn the_words_of_an_operation_are_the_letters_of_the_block_layer() {
+        let op = |text: &[u8], bytes| operation(text, b"", bytes);
+        let pre = OpFlags::PREFLUSH;
+        for (text, bytes, op_wanted, flags) in [
+            (&b"flush|write|sync"[..], 4096, BlockOp::Write, pre | OpFlags::SYNC),
+            (b"write|flush|sync", 4096, BlockOp::Write, OpFlags::FUA | OpFlags::SYNC),
+            (b"flush|flush", 0, BlockOp::Flush, OpFlags::empty()),
+            (b"read|ahead|meta|prio", 512, BlockOp::Read, OpFlags::RAHEAD | OpFlags::META),
+            (b"write|barrier", 512, BlockOp::Write, pre | OpFlags::FUA),
+            (b"READ", 512, BlockOp::Read, OpFlags::empty()),
+        ] {
+            assert_eq!(op(text, bytes), Ok((op_wanted, flags)), "{}", text.escape_ascii());
+        }
+        for text in [&b"discard|secure_erase"[..], b"secure_erase"] {
+            assert_eq!(op(text, 512), Err(SECURE_ERASE));
+        }
+        let zeroes = operation(b"none", b"REQ_OP_WRITE_ZEROES", 512);
+        assert_eq!(zeroes, Ok((BlockOp::WriteZeroes, OpFlags::empty())));
     }
 
     #[test]

@@ -137,7 +137,9 @@ impl Text {
 
     /// A line that is no record: one of the statistics behind them, or of what blkparse says.
     fn other(&mut self, number: u64, text: &[u8], job: &mut Job<'_>) {
+        // A terminal shows how a live blkparse was ended.
         let line = text.trim_ascii();
+        let line = line.strip_prefix(b"^C").unwrap_or(line);
         if let Some(skips) = line.strip_prefix(b"Skips:") {
             let count = self::number(word(skips).0).unwrap_or(0);
             let reason = "records missing from the capture (blkparse skipped them)";

@@ -94,7 +94,7 @@ fn what_is_no_record_and_what_is_missing() {
         8,0 0 8 0.000003000 0 C R 16 + 8\n\
         hello\n\
         fio (1234, 1235)\n Reads Queued: 1, 4KiB\n\
-        CPU0 (sda):\n whatever\n\nTotal (sda):\nSkips: 2 forward (17 - 0.1%)\n";
+        ^CCPU0 (sda):\n whatever\n\nTotal (sda):\nSkips: 2 forward (17 - 0.1%)\n";
     let (report, out) = import(text);
     assert_eq!(out.marks(), [(2500, "a message".to_owned())]);
     assert_eq!(

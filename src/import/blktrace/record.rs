@@ -141,7 +141,7 @@ impl Order {
 }
 
 /// A record without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Counts up by one on each CPU; 0 for notifications.
     pub sequence: u32,

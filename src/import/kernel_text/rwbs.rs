@@ -11,7 +11,9 @@
 //!
 //! Source: Linux `kernel/trace/blktrace.c`.
 
-use crate::import::blktrace::record::cat;
+use crate::base::{BlockOp, OpFlags};
+use crate::import::blktrace::record::{Record, cat};
+use crate::import::blktrace::requests::{flags, operation as wanted};
 
 /// What the letters say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,19 @@ pub(in crate::import) fn parse(text: &[u8]) -> Option<Rwbs> {
         };
     }
     Some(rwbs)
+}
+
+impl Rwbs {
+    /// What a request of so many bytes asks for.
+    ///
+    /// # Errors
+    /// Why it can be none of a trace.
+    pub(in crate::import) fn request(self, bytes: u32) -> Result<(BlockOp, OpFlags), &'static str> {
+        let action = self.categories << 16;
+        let record = Record { bytes, action, ..Record::default() };
+        let op = wanted(&record)?;
+        Ok((op, flags(&record, op)))
+    }
 }
 
 /// Takes the operation; returns what is behind it.
