@@ -131,3 +131,12 @@ fn a_text_of_dispatches_alone_is_read_at_stage_d() {
     let error = import_with(text.as_bytes(), &options).unwrap_err();
     assert!(error.to_string().contains("devices: 8,0"), "{error}");
 }
+
+#[test]
+fn completions_alone_are_no_requests() {
+    let text = "  8,0    1        1     0.000000000     0  C   W 8 + 8 [0]\n\
+                \x20 8,0    1        2     0.000000100     0  C   R 16 + 8 [0]\n";
+    let error = import_bytes(text.as_bytes()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Nothing);
+    assert!(error.to_string().ends_with("only completions (C), 2 of them"), "{error}");
+}

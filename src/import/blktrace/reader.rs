@@ -61,6 +61,7 @@ pub struct Reader<I> {
     sequences: BTreeMap<(u32, u32), u32>,
     origin: Option<u64>,
     unused: BTreeMap<u16, u64>,
+    completions: u64,
     requests: Requests,
 }
 
@@ -77,6 +78,7 @@ impl<I: Items> Reader<I> {
             sequences: BTreeMap::new(),
             origin: None,
             unused: BTreeMap::new(),
+            completions: 0,
             requests: Requests::with_places(stage, places),
         }
     }
@@ -136,6 +138,7 @@ impl<I: Items> Reader<I> {
         let time = Nanos(record.time.saturating_sub(origin));
         match item {
             Item::Record(record) => {
+                self.completions += u64::from(record.act() == record::act::COMPLETE);
                 if !self.requests.record(&record, time, job)? {
                     let count = self.unused.entry(record.act()).or_default();
                     *count += 1;
@@ -168,20 +171,28 @@ impl<I: Items> Reader<I> {
         }
     }
 
-    /// A capture may leave out moments (`blktrace -a`): then the other stage may have requests.
+    /// A capture may leave out moments (`blktrace -a`): then the other stage may have requests, or
+    /// none has.
     fn check_stage(&self, job: &Job<'_>) -> Result<()> {
         let (name, other, act) = match self.stage {
             Stage::Queue => ("Q", "D", record::act::ISSUE),
             Stage::Dispatch => ("D", "Q", record::act::QUEUE),
         };
-        match self.unused.get(&act) {
-            Some(count) if job.counts().requests() == 0 => Err(Error::new(
-                ErrorKind::Nothing,
-                format!("the capture has no request at stage {name}"),
-            )
-            .hint(format!("--stage {other} finds {count}"))),
-            _ => Ok(()),
+        if job.counts().requests() > 0 {
+            return Ok(());
         }
+        let (what, hint) = match (self.unused.get(&act), self.completions) {
+            (Some(count), _) => (
+                format!("the capture has no request at stage {name}"),
+                format!("--stage {other} finds {count}"),
+            ),
+            (None, 0) => return Ok(()),
+            (None, count) => (
+                format!("the capture has only completions (C), {count} of them"),
+                "when a request began, Q and D tell: record them too".to_owned(),
+            ),
+        };
+        Err(Error::new(ErrorKind::Nothing, what).hint(hint))
     }
 
     fn finish(&mut self, job: &mut Job<'_>) {
