@@ -7,6 +7,7 @@
 //!                                since Linux 6.10:   8,0 WS () 2048 + 8 be,0,4 [-5]
 //! block_bio_queue:                                   8,0 WS 2048 + 8 [fio]
 //! block_bio_complete:                                8,0 WS 2048 + 8 [0]
+//! the tracer blk, in place of an event's name:       8,0 Q WS 2048 + 8 [fio]    D, I; C and R: [0]
 //! ```
 //!
 //! Device, RWBS, bytes, command (of a packet command, in hex), first sector + sectors of 512 bytes,
@@ -80,12 +81,47 @@ impl Kind {
     }
 }
 
+/// What stands for the name of an event in lines of ftrace's tracer `blk`, which have none.
+pub(in crate::import) const TRACER: &[u8] = b"blk";
+
+/// The event with this name, if it is one of these.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(in crate::import) fn event(
+    name: &[u8],
+    args: &[u8],
+) -> Option<Result<(Kind, Record), &'static str>> {
+    if name == TRACER {
+        let kind = match act(args) {
+            b"Q" => Kind::BioQueue,
+            b"I" => Kind::RqInsert,
+            b"D" => Kind::RqIssue,
+            b"R" => Kind::RqRequeue,
+            b"C" => Kind::RqComplete,
+            _ => return None,
+        };
+        return Some(traced(kind, args).and_then(record).map(|record| (kind, record)));
+    }
+    let kind = Kind::of(name)?;
+    Some(parse(kind, args).map(|record| (kind, record)))
+}
+
+/// The letter by which the tracer `blk` tells what happened.
+pub(in crate::import) fn act(args: &[u8]) -> &[u8] {
+    word(word(args).1).0
+}
+
 /// What the events of a request say; time, CPU, place and act are the caller's.
 ///
 /// # Errors
 /// Why it cannot be read.
 pub(in crate::import) fn parse(kind: Kind, args: &[u8]) -> Result<Record, &'static str> {
-    let said = if are_fields(args) { by_name(args) } else { printed(kind, args) }?;
+    if are_fields(args) { by_name(args) } else { printed(kind, args) }.and_then(record)
+}
+
+/// The record that says the same.
+fn record(said: Said) -> Result<Record, &'static str> {
     let Said { device, rwbs, bytes, has_command, sector, sectors, errno } = said;
     let bytes = length(bytes, sectors).ok_or("length of 4 GiB or more")?;
     let (mut categories, packet) = (rwbs.categories, has_command || (sectors == 0 && bytes > 0));
@@ -141,6 +177,28 @@ fn printed(kind: Kind, args: &[u8]) -> Result<Said, &'static str> {
         false => 0,
     };
     Ok(Said { device, rwbs, bytes, has_command, sector, sectors, errno })
+}
+
+/// `8,0 Q WS 2048 + 8 [fio]`; of a flush `8,0 Q FWS [fio]`, `8,0 C FWS 0 [0]`; of a packet command
+/// `8,0 D R 36 (12 00 …) [fio]`.
+fn traced(kind: Kind, args: &[u8]) -> Result<Said, &'static str> {
+    let (text, rest) = word(args);
+    let device = device(text).ok_or(NO_DEVICE)?;
+    let (text, rest) = word(word(rest).1);
+    let rwbs = rwbs::parse(text).ok_or(NO_LETTERS)?;
+    let (first, after) = word(rest);
+    let has_command = after.starts_with(b"(");
+    let (sector, sectors) = match after.first() {
+        Some(b'+') => place(rest).map(|(sector, sectors, _)| (sector, sectors)),
+        Some(b'[') => number(first).map(|sector| (some_sector(sector), 0)),
+        _ => Some((0, 0)),
+    }
+    .ok_or("event without SECTOR + SECTORS")?;
+    let errno = match kind.has_errno() {
+        true => errno(rest).ok_or("event without its errno")?,
+        false => 0,
+    };
+    Ok(Said { device, rwbs, bytes: None, has_command, sector, sectors, errno })
 }
 
 /// By the names of the event's fields.
@@ -252,6 +310,32 @@ mod tests {
         }
         // Bytes that are no whole sectors are kept.
         assert_eq!(read(Kind::RqIssue, "8,0 R 4100 () 0 + 8 [x]").bytes, 4100);
+    }
+
+    #[test]
+    fn lines_of_the_tracer_blk() {
+        let read = |args: &str| match event(TRACER, args.as_bytes()) {
+            Some(Ok((kind, record))) => {
+                assert_eq!(record.device, 8 << 20 | 1);
+                Some((kind, record.sector, record.bytes, record.errno(), record.categories()))
+            }
+            Some(Err(why)) => panic!("{args}: {why}"),
+            None => None,
+        };
+        let write = cat::WRITE | cat::SYNC;
+        let flush = cat::FLUSH | write;
+        for (args, want) in [
+            ("8,1    Q  WS 6367 + 8 [kjournald]", Some((Kind::BioQueue, 6367, 4096, 0, write))),
+            ("8,1    D  WS 6367 + 8 [kjournald]", Some((Kind::RqIssue, 6367, 4096, 0, write))),
+            ("8,1    C  WS 6367 + 8 [-5]", Some((Kind::RqComplete, 6367, 4096, 5, write))),
+            ("8,1    Q FWS [kjournald]", Some((Kind::BioQueue, 0, 0, 0, flush))),
+            ("8,1    C FWS 0 [0]", Some((Kind::RqComplete, 0, 0, 0, flush))),
+            ("8,1    D   R 36 (12 00) [a]", Some((Kind::RqIssue, 0, 0, 0, cat::READ | cat::PC))),
+            ("8,1    A WBS 6367 + 8 <- (8,1) 6304", None),
+            ("8,1    P   N [kjournald]", None),
+        ] {
+            assert_eq!(read(args), want, "{args}");
+        }
     }
 
     #[test]

@@ -54,8 +54,8 @@ impl Events {
         job: &mut Job<'_>,
     ) -> Result<Option<Moment>, &'static str> {
         let time = |clock: &mut Clock| clock.read(event.time).ok_or("time out of range");
-        if let Some(kind) = Kind::of(event.name) {
-            let mut record = block::parse(kind, event.args)?;
+        if let Some(found) = block::event(event.name, event.args) {
+            let (kind, mut record) = found?;
             record.time = time(&mut self.clock)?;
             record.sequence = sequence(number);
             record.cpu = event.cpu.map_or(NO_CPU, u32::from);
@@ -71,7 +71,10 @@ impl Events {
         }
         let name = event.name.get(..NAME_BYTES_MAX).unwrap_or(event.name);
         let name = String::from_utf8_lossy(name);
-        if name.starts_with("block_") || name.starts_with("nvme_") {
+        if event.name == block::TRACER {
+            let act = String::from_utf8_lossy(block::act(event.args));
+            self.count_unused(&format!("{name} {act}"));
+        } else if name.starts_with("block_") || name.starts_with("nvme_") {
             self.count_unused(&name);
         } else {
             job.summary.lose(&format!("other event: {name}"), || line_place(number));

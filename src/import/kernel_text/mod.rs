@@ -122,8 +122,7 @@ impl Importer for KernelText {
             }
             if let Line::Event(event) = prefix::parse(line) {
                 tool.get_or_insert_with(|| tool_of(&event, line));
-                block |=
-                    Kind::of(event.name).is_some_and(|kind| block::parse(kind, event.args).is_ok());
+                block |= matches!(block::event(event.name, event.args), Some(Ok(_)));
                 nvme |= matches!(nvme::parse(event.name, event.args, event.cpu), Ok(Some(_)));
             }
         }

@@ -20,7 +20,7 @@
 //! `tools/perf/builtin-script.c`; trace-cmd's `tracecmd/trace-read.c`. Checked against texts of all
 //! three from Linux 6.1.
 
-use super::perf_trace;
+use super::{block, perf_trace};
 use crate::import::lines::{hex, number, word};
 
 /// A line of such a text.
@@ -151,6 +151,9 @@ fn name_and_args(text: &[u8]) -> Option<Named<'_>> {
     if number(name).is_some() || (name.starts_with(b"(+") && name.ends_with(b")")) {
         (name, args) = word(args);
     }
+    if block::device(name).is_some() && is_act(word(args).0) {
+        return Some(Named { system: None, name: block::TRACER, args: text });
+    }
     let name = name.strip_suffix(b":")?;
     let mut parts = name.split(|byte| *byte == b':').filter(|part| !part.is_empty());
     let (first, second) = (parts.next()?, parts.next());
@@ -159,6 +162,11 @@ fn name_and_args(text: &[u8]) -> Option<Named<'_>> {
         Some(second) => Some(Named { system: Some(first), name: second, args }),
         None => Some(Named { system: None, name: first, args }),
     }
+}
+
+/// The letters that ftrace's tracer `blk` has for what happened.
+fn is_act(text: &[u8]) -> bool {
+    matches!(text.len(), 1 | 2) && text.iter().all(u8::is_ascii_uppercase)
 }
 
 /// Whether it can be the name of an event or a subsystem.
@@ -272,6 +280,10 @@ fn lost(line: &[u8]) -> Option<Option<u64>> {
         let missing = number(written)?.checked_sub(number(held)?)?;
         return (missing > 0).then_some(Some(missing));
     }
+    // perf script, at its end: `Processed 1000 events and lost 1 chunks!`.
+    if line.starts_with(b"Processed ") && line.ends_with(b" chunks!") {
+        return Some(None);
+    }
     // perf script --show-lost-events: `... PERF_RECORD_LOST lost 17`.
     let at = memchr::memmem::find(line, b"PERF_RECORD_LOST")?;
     let words = line.get(at..)?.split(u8::is_ascii_whitespace);
@@ -311,6 +323,8 @@ fn is_comment(line: &[u8], indented: bool) -> bool {
         || line.ends_with(b"[SUBBUFFER START]")
         || named_cpus().is_some()
         || line.starts_with(b"PERF_RECORD_")
+        // What perf says on its other stream.
+        || matches!(line, b"Warning:" | b"Check IO/CPU overload!")
         // Where an excerpt leaves lines out.
         || matches!(line, b"[...]" | b"[snip]" | b"<snip>" | b"^C" | b"^D")
         || line.iter().all(|byte| *byte == b'.')
@@ -351,6 +365,10 @@ mod tests {
             let want = (comm, Some(220), Some(1), "block_rq_issue", "8,0 R");
             assert_eq!(brief(line), want, "{line}");
         }
+        // ftrace's tracer blk has no events.
+        let of_tracer = "fio-220     [001] d..2.    24.511307:   8,1    Q   R 6367 + 8 [fio]";
+        let args = "8,1    Q   R 6367 + 8 [fio]";
+        assert_eq!(brief(of_tracer), ("fio", Some(220), Some(1), "blk", args));
         // perf's fields are as they were asked for.
         assert_eq!(brief("fio 220 1.5: s:e: x"), ("fio", Some(220), None, "e", "x"));
         assert_eq!(brief("fio 1.5: s:e: x"), ("fio", None, None, "e", "x"));
@@ -399,6 +417,8 @@ mod tests {
             ("CPU:1 [LOST 17 EVENTS]", Some(17)),
             ("CPU:7 [204600 EVENTS DROPPED]", Some(204_600)),
             ("CPU:7 [EVENTS DROPPED]", None),
+            ("CPU:1 [LOST EVENTS]", None),
+            ("Processed 1000 events and lost 1 chunks!", None),
             ("# entries-in-buffer/entries-written: 40/250   #P:4", Some(210)),
             ("  fio 1 [000] 1.5: PERF_RECORD_LOST lost 17", Some(17)),
         ] {
@@ -420,6 +440,7 @@ mod tests {
             "CPU:0 [SUBBUFFER START]",
             "[...]",
             "....",
+            "Check IO/CPU overload!",
             "\tffffffff814d2a41 blk_mq_start_request+0x71 ([kernel.kallsyms])",
         ] {
             assert_eq!(parse(line.as_bytes()), Line::Comment, "{line}");

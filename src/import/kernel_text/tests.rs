@@ -362,3 +362,22 @@ fn fields_in_place_of_the_kernels_format() {
         assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
     }
 }
+
+#[test]
+fn the_tracer_blk_tells_of_the_same_moments() {
+    let text = "# tracer: blk\n#\n\
+        a-305   [000]  1.000001:   8,1    A  WS 16 + 8 <- (8,2) 8\n\
+        a-305   [000]  1.000002:   8,1    Q  WS 16 + 8 [a]\n\
+        a-305   [000]  1.000003:   8,1    G  WS 16 + 8 [a]\n\
+        a-305   [000]  1.000004:   8,1    Q FWS [a]\n\
+        a-305   [000]  1.000005:   8,1    D  WS 16 + 8 [a]\n\
+        <idle>-0     [000]  1.000007:   8,1    C  WS 16 + 8 [0]\n\
+        <idle>-0     [000]  1.000008:   8,1    C FWS 0 [0]\n";
+    let (report, out) = import(text);
+    assert_eq!(report.format, "ftrace");
+    assert_eq!(out.issues_brief(), [(0, BlockOp::Write, 8192, 4096), (2000, BlockOp::Flush, 0, 0)]);
+    assert_eq!(out.completes(), [(0, 5000, 0), (1, 6000, 0)]);
+    assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
+    let (_, out) = import_with(text.as_bytes(), &dispatch()).unwrap();
+    assert_eq!(out.issues_brief(), [(3000, BlockOp::Write, 8192, 4096)]);
+}
