@@ -348,6 +348,7 @@ impl Reader {
 
     fn finish(&mut self, job: &mut Job<'_>) {
         self.times.describe(job);
+        job.not_recorded |= self.times.lacks();
         let mut open: Vec<_> = self.asked.values().map(|(line, _)| *line).collect();
         open.sort_unstable();
         if let Some(first) = open.first() {

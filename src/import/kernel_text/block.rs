@@ -208,7 +208,11 @@ fn by_name(args: &[u8]) -> Result<Said, &'static str> {
     let device = value(args, b"dev").and_then(|text| device(text).or_else(|| of_number(text)));
     let rwbs = value(args, b"rwbs").and_then(rwbs::parse);
     let bytes = value(args, b"bytes").and_then(c_number);
-    let places = || Some((number_or_zero(args, b"sector")?, number_or_zero(args, b"nr_sector")?));
+    let sector = match value(args, b"sector") {
+        Some(b"-1") => Some(u64::MAX),
+        _ => number_or_zero(args, b"sector"),
+    };
+    let places = || Some((sector?, number_or_zero(args, b"nr_sector")?));
     let (sector, sectors) = places().ok_or("event without sector or nr_sector")?;
     let error = value(args, b"error").or_else(|| value(args, b"errors")).unwrap_or(b"0");
     Ok(Said {
@@ -264,8 +268,11 @@ pub(in crate::import) fn errno(text: &[u8]) -> Option<u16> {
     signed(inner.get(..inner.iter().position(|byte| *byte == b']')?)?)
 }
 
-/// `-5`, as 16 bits.
+/// `-5` or `0xfffffffb`, as 16 bits.
 fn signed(text: &[u8]) -> Option<u16> {
+    if text.starts_with(b"0x") {
+        return u32::try_from(c_number(text)?).ok().map(|number| number as u16);
+    }
     let (digits, negative) = match text.strip_prefix(b"-") {
         Some(digits) => (digits, true),
         None => (text, false),
@@ -302,12 +309,18 @@ mod tests {
                 "dev: 8388625, sector: 2048, nr_sector: 8, bytes: 4096, rwbs: \"WS\", comm: \"a\"",
             ),
             (Kind::RqComplete, "dev: 8388625, sector: 2048, nr_sector: 8, error: -5, rwbs: \"WS\""),
+            (
+                Kind::RqComplete,
+                "dev=0x800011 (8388625) sector=0x800 (2048) nr_sector=0x8 (8) \
+                 error=0xfffffffb (-5) rwbs=WS cmd=",
+            ),
         ] {
             let record = read(kind, args);
             assert_eq!((record.device, record.sector, record.bytes), (8 << 20 | 17, 2048, 4096));
             assert_eq!(record.categories(), cat::WRITE | cat::SYNC);
             assert_eq!(record.errno(), if args.contains("-5") { 5 } else { 0 }, "{args}");
         }
+        assert_eq!(read(Kind::RqComplete, "dev: 1, sector: -1, rwbs: \"FF\"").sector, 0);
         // Bytes that are no whole sectors are kept.
         assert_eq!(read(Kind::RqIssue, "8,0 R 4100 () 0 + 8 [x]").bytes, 4100);
     }

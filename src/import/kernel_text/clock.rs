@@ -8,6 +8,7 @@ use super::prefix::Stamp;
 use crate::import::TimeUnit;
 use crate::import::job::Job;
 use crate::import::lines::{number, seconds};
+use crate::trace::NotRecorded;
 
 const BILLION: u128 = 1_000_000_000;
 
@@ -22,12 +23,13 @@ pub(in crate::import) struct Clock {
     told: Option<TimeUnit>,
     ticks: bool,
     millis: bool,
+    none: bool,
 }
 
 impl Clock {
     /// A clock; `told` is what a whole number counts, and a second where fractions are.
     pub fn new(told: Option<TimeUnit>) -> Self {
-        Self { told, ticks: false, millis: false }
+        Self { told, ticks: false, millis: false, none: false }
     }
 
     /// Nanoseconds of the trace clock.
@@ -38,6 +40,10 @@ impl Clock {
             Stamp::Millis(text) => {
                 self.millis = true;
                 (seconds(text)?.into(), TimeUnit::Ms)
+            }
+            Stamp::None => {
+                self.none = true;
+                return Some(0);
             }
             Stamp::Ticks(text) => {
                 self.ticks = true;
@@ -53,8 +59,17 @@ impl Clock {
         self.ticks
     }
 
+    /// What a trace of these lacks.
+    pub fn lacks(&self) -> NotRecorded {
+        if self.none { NotRecorded::TIMES } else { NotRecorded::empty() }
+    }
+
     /// Says how times are read, once some were.
     pub fn describe(&self, job: &mut Job<'_>) {
+        if self.none {
+            job.interpret("times: none in the text; events stand in its order");
+            return;
+        }
         let what = match (self.told, self.ticks) {
             (Some(unit), _) => format!("units of {} ns of the trace clock, as told", unit.nanos()),
             (None, true) => "whole numbers, read as nanoseconds of the trace clock".to_owned(),

@@ -1,7 +1,8 @@
 //! The fields of an event by name, as tools print them that do not use the event's own format:
 //!
 //! ```text
-//! dev=8388608 sector=2048 nr_sector=8 rwbs=WS comm=fio cmd=         trace-cmd report -R
+//! dev=8388608 sector=2048 nr_sector=8 rwbs=WS comm=fio cmd=          trace-cmd report -R
+//! dev=0x800000 (8388608) sector=0x800 (2048) … rwbs=WS comm=fio      tracefs, with the option fields
 //! [FAILED TO PARSE] dev=8388608 sector=2048 …                       a format that it cannot read
 //! dev: 8388608, sector: 2048, nr_sector: 8, rwbs: "WS", …           perf trace; leaves out zeroes
 //! ```

@@ -119,6 +119,8 @@ impl Importer for KernelText {
                 tool = Some(Tool::TraceCmd);
             } else if text.starts_with(b"# tracer:") {
                 tool = Some(Tool::Ftrace);
+            } else if memchr::memmem::find(text, b"PERF_RECORD_").is_some() {
+                tool = Some(Tool::Perf);
             }
             if let Line::Event(event) = prefix::parse(line) {
                 tool.get_or_insert_with(|| tool_of(&event, line));
@@ -147,22 +149,24 @@ impl Importer for KernelText {
             seen.iter_mut().zip(input.format.seen).for_each(|(sum, count)| *sum += count);
         }
         let commands: u64 = inputs.iter().map(|input| input.format.commands).sum();
+        let mut lacks = NotRecorded::empty();
         if let Some(input) =
             inputs.iter().find(|input| input.format.clock.is_ticking()).or(inputs.first())
         {
             input.format.clock.describe(job);
+            lacks |= input.format.clock.lacks();
         }
         let block = commands == 0 || seen.iter().sum::<u64>() > 0;
         match Choice::new(&seen, options.stage) {
             Some(choice) if block && self.tool.is_some() => {
-                describe_block(choice, job);
+                describe_block(choice, lacks, job);
                 let inputs =
                     inputs.into_iter().map(|records| BlockRecords { records, choice }).collect();
                 Reader::new(inputs, choice.stage, Places::Line).read(job)
             }
             _ => {
                 let unit = options.unit_bytes.unwrap_or(SECTOR_SIZE);
-                describe_nvme(unit, options.unit_bytes.is_some(), job);
+                describe_nvme(unit, options.unit_bytes.is_some(), lacks, job);
                 Commands::new(unit).read(inputs, job)
             }
         }
@@ -182,9 +186,9 @@ fn tool_of(event: &Event<'_>, line: &[u8]) -> Tool {
     if flags || cpu.is_none() { Tool::Ftrace } else { Tool::TraceCmd }
 }
 
-fn describe_block(choice: Choice, job: &mut Job<'_>) {
+fn describe_block(choice: Choice, lacks: NotRecorded, job: &mut Job<'_>) {
     use NotRecorded as N;
-    job.lacks(N::WRITE_DATA | N::READ_DATA | N::QUEUES | N::DEVICE_SIZE | N::UNMAP);
+    job.lacks(lacks | N::WRITE_DATA | N::READ_DATA | N::QUEUES | N::DEVICE_SIZE | N::UNMAP);
     job.interpret(choice.stage.interpretation());
     job.interpret(format!("issue: {}", choice.issue().name()));
     if choice.ends_alone() {
@@ -196,9 +200,11 @@ fn describe_block(choice: Choice, job: &mut Job<'_>) {
     job.interpret("N with sectors: write-zeroes (until Linux 6.19 they have no letter)");
 }
 
-fn describe_nvme(unit: u64, told: bool, job: &mut Job<'_>) {
+fn describe_nvme(unit: u64, told: bool, lacks: NotRecorded, job: &mut Job<'_>) {
     use NotRecorded as N;
-    job.lacks(N::WRITE_DATA | N::READ_DATA | N::DEVICE_SIZE | N::DISCARDS | N::PREFLUSH | N::HINTS);
+    let always =
+        N::WRITE_DATA | N::READ_DATA | N::DEVICE_SIZE | N::DISCARDS | N::PREFLUSH | N::HINTS;
+    job.lacks(lacks | always);
     job.interpret("issue: nvme_setup_cmd; completion: nvme_complete_rq");
     let told = if told { ", as told" } else { "" };
     job.interpret(format!("address unit: logical blocks of {unit} bytes{told}"));

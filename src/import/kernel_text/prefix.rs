@@ -21,7 +21,7 @@
 //! three from Linux 6.1.
 
 use super::{block, perf_trace};
-use crate::import::lines::{hex, number, word};
+use crate::import::lines::{hex, number, seconds, word};
 
 /// A line of such a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +64,10 @@ pub(in crate::import) enum Stamp<'l> {
     Ticks(&'l [u8]),
     /// Whole microseconds (latency-format).
     Micros(&'l [u8]),
-    /// Milliseconds with a fraction (perf trace).
+    /// Milliseconds with a fraction (perf trace, latency-format with the option verbose).
     Millis(&'l [u8]),
+    /// The text has none.
+    None,
 }
 
 /// Reads a line without its end.
@@ -74,10 +76,15 @@ pub(in crate::import) fn parse(text: &[u8]) -> Line<'_> {
     if line.is_empty() {
         return Line::Comment;
     }
-    if let Some(event) = event(line).or_else(|| perf_trace::event(line)) {
+    let event = event(line).or_else(|| perf_trace::event(line)).or_else(|| timeless(line));
+    if let Some(event) = event {
         // trace-cmd's form of a stack, whose functions are the lines that follow.
         let stack = matches!(event.name, b"kernel_stack" | b"user_stack");
-        return if stack { Line::Comment } else { Line::Event(event) };
+        return if stack || event.name.starts_with(b"PERF_RECORD_") {
+            Line::Comment
+        } else {
+            Line::Event(event)
+        };
     }
     if let Some(lost) = lost(line) {
         return Line::Lost(lost);
@@ -100,6 +107,7 @@ fn event(line: &[u8]) -> Option<Event<'_>> {
         // Latency-format's mark may be a blank, before the colon.
         let (time, after_time) = match after.strip_prefix(b": ") {
             Some(after) => (micros(text), after),
+            None if text.ends_with(b"ms") => millis(text, after),
             None => (stamp(text), after),
         };
         if let Some(time) = time
@@ -130,6 +138,23 @@ fn stamp(text: &[u8]) -> Option<Stamp<'_>> {
         [before @ .., b'$' | b'@' | b'*' | b'#' | b'!' | b'+'] => micros(before),
         _ => micros(time),
     }
+}
+
+/// `21.744ms (+0.007ms):`, and what follows it.
+fn millis<'l>(text: &'l [u8], after: &'l [u8]) -> (Option<Stamp<'l>>, &'l [u8]) {
+    let (passed, rest) = word(after);
+    let time = text.strip_suffix(b"ms").filter(|_| passed.ends_with(b"ms):"));
+    (time.filter(|time| seconds(time).is_some()).map(Stamp::Millis), rest)
+}
+
+/// `block:block_rq_issue: ARGS`: an event that is imported, of a text without times.
+fn timeless(line: &[u8]) -> Option<Event<'_>> {
+    const STARTS: &[&[u8]] =
+        &[b"block_rq_", b"block_bio_", b"block_io_", b"nvme_", b"kvm_pio", b"kvm_mmio"];
+    let Named { system, name, args } = name_and_args(line)?;
+    let known = STARTS.iter().any(|start| name.starts_with(start));
+    let time = Stamp::None;
+    known.then_some(Event { comm: b"", tid: None, cpu: None, time, system, name, args })
 }
 
 /// `123us`.
@@ -181,8 +206,27 @@ struct Before<'l> {
     cpu: Option<u16>,
 }
 
+/// What latency-format's option verbose puts before the time: `COMM PID CPU FLAGS PREEMPT INDEX
+/// [TIME]`.
+fn verbose(text: &[u8]) -> Option<Before<'_>> {
+    let (rest, stamp) = last_word(text);
+    hex(stamp.strip_prefix(b"[")?.strip_suffix(b"]")?)?;
+    let mut rest = rest;
+    for _index_preemption_flags in 0..3 {
+        let (before, word) = last_word(rest);
+        hex(word)?;
+        rest = before;
+    }
+    let (rest, cpu) = last_word(rest);
+    let (comm, tid) = last_word(rest);
+    Some(Before { comm, tid: Some(pid_tid(tid)?), cpu: Some(number(cpu)?.try_into().ok()?) })
+}
+
 /// What stands before the time, from its end.
 fn context(text: &[u8]) -> Before<'_> {
+    if let Some(before) = verbose(text) {
+        return before;
+    }
     let mut rest = text.trim_ascii_end();
     let mut cpu = None;
     // Flags, and what further columns there may be, stand between CPU and time.
@@ -322,7 +366,7 @@ fn is_comment(line: &[u8], indented: bool) -> bool {
         || stack.iter().any(|stack| line.ends_with(stack))
         || line.ends_with(b"[SUBBUFFER START]")
         || named_cpus().is_some()
-        || line.starts_with(b"PERF_RECORD_")
+        || memchr::memmem::find(line, b"PERF_RECORD_").is_some()
         // What perf says on its other stream.
         || matches!(line, b"Warning:" | b"Check IO/CPU overload!")
         // Where an excerpt leaves lines out.
@@ -361,6 +405,11 @@ mod tests {
             ("trace.dat:  fio-220   [001]    24.511307: block_rq_issue: 8,0 R", "trace.dat:  fio"),
             ("   fio-220 [001] ...1.  24.511307: (+17)  block_rq_issue:  8,0 R", "fio"),
             ("   fio-220   [001]-0x0    24.511307: block_rq_issue:  8,0 R", "fio"),
+            (
+                "fio  220   1 0 00000000 00000001 [e31444cba] 21.744ms (+0.007ms): \
+                 block_rq_issue: 8,0 R",
+                "fio",
+            ),
         ] {
             let want = (comm, Some(220), Some(1), "block_rq_issue", "8,0 R");
             assert_eq!(brief(line), want, "{line}");
@@ -404,6 +453,10 @@ mod tests {
         assert_eq!(time("a-1 [0] ....  123456789012: e: x"), Stamp::Ticks(b"123456789012"));
         assert_eq!(time("a-1 0d...    17us!: e: x"), Stamp::Micros(b"17"));
         assert_eq!(time("a-1 0d...    17us : e: x"), Stamp::Micros(b"17"));
+        assert_eq!(time("a 1 0 0 0 0 [ab] 21.744ms (+0.007ms): e: x"), Stamp::Millis(b"21.744"));
+        for line in ["block:block_rq_issue: 8,0 R", "kvm_pio: x"] {
+            assert_eq!(time(line), Stamp::None);
+        }
         for line in
             ["a-1 [0] 1.0000000001: e: x", "a-1 [0] 1.: e: x", "a-1 [0] .1: e: x", "1.0 e: x"]
         {
@@ -441,6 +494,8 @@ mod tests {
             "[...]",
             "....",
             "Check IO/CPU overload!",
+            "  a 0 [000]     0.000000: PERF_RECORD_FORK(1:1):(0:0)",
+            "  a 0 [000]     0.000000: PERF_RECORD_COMM: a:1/1",
             "\tffffffff814d2a41 blk_mq_start_request+0x71 ([kernel.kallsyms])",
         ] {
             assert_eq!(parse(line.as_bytes()), Line::Comment, "{line}");

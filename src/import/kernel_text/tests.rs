@@ -381,3 +381,21 @@ fn the_tracer_blk_tells_of_the_same_moments() {
     let (_, out) = import_with(text.as_bytes(), &dispatch()).unwrap();
     assert_eq!(out.issues_brief(), [(3000, BlockOp::Write, 8192, 4096)]);
 }
+
+#[test]
+fn a_text_without_times_keeps_its_order() {
+    let text = "\
+        block:block_rq_issue: 8,0 WS 4096 () 8 + 8 [a]\n\
+        block:block_rq_issue: 8,0 R 4096 () 16 + 8 [a]\n\
+        block:block_rq_complete: 8,0 R () 16 + 8 [0]\n";
+    for (text, format) in
+        [(text.to_owned(), "perf-script"), ("# tracer: nop\n".to_owned() + text, "ftrace")]
+    {
+        let (report, out) = import(&text);
+        assert_eq!(report.format, format);
+        let want = [(0, BlockOp::Write, 4096, 4096), (0, BlockOp::Read, 8192, 4096)];
+        assert_eq!(out.issues_brief(), want);
+        assert_eq!(out.completes(), [(1, 0, 0)]);
+        assert!(report.summary.not_recorded.contains(NotRecorded::TIMES));
+    }
+}
