@@ -1,5 +1,7 @@
 //! Which files an input names: itself, or the per-CPU files of a blktrace capture.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::IoContext;
@@ -8,11 +10,32 @@ use crate::base::{Error, Result};
 /// What stands between device and CPU in the name of a per-CPU file: `sda.blktrace.3`.
 const PER_CPU: &str = ".blktrace.";
 
+/// Refuses an input that is given twice, by whatever link: its requests would all be there twice,
+/// and two that read one pipe would tear its lines apart.
+///
+/// # Errors
+/// Usage: one is.
+fn check_distinct(paths: &[PathBuf]) -> Result<()> {
+    let mut seen = HashSet::new();
+    for path in paths {
+        let identity = match path.as_os_str() == "-" {
+            true => nix::sys::stat::fstat(std::io::stdin()).ok().map(|s| (s.st_dev, s.st_ino)),
+            false => std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino())),
+        };
+        if identity.is_some_and(|identity| !seen.insert(identity)) {
+            return Err(Error::usage("this input is given twice")
+                .path(path)
+                .hint("name each once; qtrace edit merges a trace with itself"));
+        }
+    }
+    Ok(())
+}
+
 /// Replaces each input that does not exist but has per-CPU files (`vdc` → `vdc.blktrace.0` …),
 /// as blkparse takes it, by those files in order of CPU.
 ///
 /// # Errors
-/// Input: neither the file nor such files exist.
+/// Input: neither the file nor such files exist; Usage: one is given twice.
 pub fn expand(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for input in inputs {
@@ -26,6 +49,7 @@ pub fn expand(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
         paths.extend(files.into_iter().map(|(_, path)| path));
     }
+    check_distinct(&paths)?;
     Ok(paths)
 }
 
@@ -67,6 +91,20 @@ fn per_cpu_files(prefix: &Path) -> Result<Vec<(u32, PathBuf)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_given_twice_is_refused_by_whatever_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, link] = ["a", "b", "link"].map(|name| dir.path().join(name));
+        std::fs::write(&a, b"x").unwrap();
+        std::fs::write(&b, b"x").unwrap();
+        std::os::unix::fs::symlink("a", &link).unwrap();
+        check_distinct(&[a.clone(), b.clone()]).unwrap();
+        for twice in [[a.clone(), a.clone()], [a, link], ["-".into(), "-".into()]] {
+            let error = check_distinct(&twice).unwrap_err();
+            assert!(error.to_string().ends_with("this input is given twice"), "{error}");
+        }
+    }
 
     #[test]
     fn a_device_stands_for_its_per_cpu_files_in_order() {

@@ -1,5 +1,6 @@
-//! Lines of a text trace, bounded: a line longer than [`LINE_BYTES_MAX`] is an error, or clipped
-//! where a format has such lines and their beginning is all that is wanted.
+//! Lines of a text trace, bounded: a line longer than [`LINE_BYTES_MAX`] is clipped, so that one
+//! line of garbage costs one record and not the trace. Where a line is a command, and half of it
+//! another one, it is an error.
 //! And the numbers in them.
 
 use std::io::{self, Read};
@@ -30,12 +31,12 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines of `source`.
+    /// Lines of `source`; of one that is longer than [`LINE_BYTES_MAX`] the first bytes.
     pub fn new(source: Source) -> Self {
-        Self::with_limit(source, LINE_BYTES_MAX)
+        Self { clips: true, ..Self::with_limit(source, LINE_BYTES_MAX) }
     }
 
-    /// Lines of `source`, each of at most `limit` bytes.
+    /// Lines of `source`; one of more than `limit` bytes is an error.
     pub fn with_limit(source: Source, limit: usize) -> Self {
         Self {
             source,
@@ -48,11 +49,6 @@ impl Lines {
             clips: false,
             in_clipped: false,
         }
-    }
-
-    /// Lines of `source`; of one that is longer than [`LINE_BYTES_MAX`] the first bytes.
-    pub fn clipped(source: Source) -> Self {
-        Self { clips: true, ..Self::new(source) }
     }
 
     /// The next line without its end (LF or CRLF) and its number.
@@ -220,14 +216,14 @@ mod tests {
     #[test]
     fn a_line_without_end_is_an_error_with_its_number() {
         let text = [b"ok\n".to_vec(), vec![b'x'; LINE_BYTES_MAX * 4]].concat();
-        let mut lines = Lines::new(source(&text));
+        let mut lines = Lines::with_limit(source(&text), LINE_BYTES_MAX);
         assert!(lines.read_line().unwrap().is_some());
         let error = lines.read_line().unwrap_err();
         assert_eq!(error.to_string(), "t: line 2: line longer than 65536 bytes");
     }
 
     #[test]
-    fn long_lines_are_clipped_where_that_is_wanted() {
+    fn long_lines_are_clipped() {
         let long = |n: usize| [vec![b'x'; n], b"\n".to_vec()].concat();
         let text = [
             b"a\n".to_vec(),
@@ -240,7 +236,7 @@ mod tests {
         .concat();
         for step in [4096, usize::MAX] {
             let input = Box::new(Dripping(text.clone(), step));
-            let mut lines = Lines::clipped(Source::from_read("t".into(), input).unwrap());
+            let mut lines = Lines::new(Source::from_read("t".into(), input).unwrap());
             let mut got = Vec::new();
             while let Some((number, line)) = lines.read_line().unwrap() {
                 got.push((number, line.len(), line[0]));

@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The byte order mark that editors and spreadsheets put before UTF-8 text.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How long a read from a pipe waits before it looks whether the user wants to stop.
+/// How long a read waits for input before it looks whether the user wants to stop.
 const STOP_POLL_MS: u16 = 100;
 
 /// Counts bytes read of all inputs, before decompression, and carries the user's wish to stop.
@@ -60,7 +60,6 @@ impl Meter {
 /// The raw bytes of an input, metered and stoppable.
 struct Raw {
     file: File,
-    may_block: bool,
     meter: Meter,
 }
 
@@ -69,8 +68,9 @@ impl Raw {
         self.meter.stopped() || stop::is_wanted()
     }
 
-    /// Waits until a pipe has something, so that a stop is noticed while it has nothing; until
-    /// somebody writes to a FIFO, too.
+    /// Waits until there is something to read, so that a stop is noticed while there is nothing: of
+    /// a pipe, of a FIFO until somebody writes to it, and of tracefs' `trace_pipe`, which is a
+    /// regular file by its looks. A file on a disk is always ready.
     fn wait_readable(&self) -> io::Result<()> {
         use nix::poll::{PollFd, PollFlags, poll};
         loop {
@@ -87,9 +87,7 @@ impl Raw {
 
 impl Read for Raw {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.may_block {
-            self.wait_readable()?;
-        }
+        self.wait_readable()?;
         let n = self.file.read(buf)?;
         self.meter.bytes.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
@@ -120,7 +118,7 @@ impl Source {
         if meta.is_dir() {
             return Err(Error::usage("is a folder").path(path).hint("name the trace file in it"));
         }
-        let raw = Raw { file, may_block: !meta.is_file(), meter: meter.clone() };
+        let raw = Raw { file, meter: meter.clone() };
         Self::from_read(path, Box::new(raw))
     }
 
@@ -296,7 +294,7 @@ mod tests {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
         let stop = Arc::new(AtomicBool::new(true));
         let meter = Meter::new(Some(stop));
-        let mut raw = Raw { file: File::from(reader), may_block: true, meter: meter.clone() };
+        let mut raw = Raw { file: File::from(reader), meter: meter.clone() };
         assert!(raw.read(&mut [0; 8]).is_err());
         assert_eq!(meter.check_stop().unwrap_err().kind(), ErrorKind::Interrupted);
     }

@@ -123,7 +123,7 @@ impl Reader {
     }
 
     fn read(mut self, source: Source, job: &mut Job<'_>) -> Result<()> {
-        let mut lines = Lines::clipped(source);
+        let mut lines = Lines::new(source);
         while let Some((number, text)) = lines.read_line()? {
             job.tick()?;
             match parse(text) {
