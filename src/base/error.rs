@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::terminal::printable;
+
 /// Shorthand used throughout the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -174,7 +176,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
         if let Some(path) = &inner.path {
-            write!(f, "{}: ", path.display())?;
+            write!(f, "{}: ", printable(&path.display().to_string()))?;
         }
         for place in &inner.places {
             write!(f, "{place}: ")?;
@@ -206,19 +208,41 @@ pub trait IoContext<T> {
 
 impl<T> IoContext<T> for std::io::Result<T> {
     fn reading(self, path: impl AsRef<Path>, what: &str) -> Result<T> {
-        self.map_err(|e| Error::input(what).path(path).source(e))
+        self.map_err(|e| {
+            let too_many = e.raw_os_error() == Some(libc::EMFILE);
+            let error = Error::input(what).path(path).source(e);
+            if too_many { error.hint("ulimit -n allows more open files") } else { error }
+        })
     }
 
     fn writing(self, path: impl AsRef<Path>, what: &str) -> Result<T> {
         self.map_err(|e| {
-            let full = e.kind() == std::io::ErrorKind::StorageFull;
-            let error = Error::incomplete(what).path(path).source(e);
-            if full {
-                error.hint("free space on that file system, or name another place")
-            } else {
-                error
+            use std::io::ErrorKind::{FileTooLarge, NotFound, QuotaExceeded, StorageFull};
+            let hint = match e.kind() {
+                StorageFull | QuotaExceeded => {
+                    Some("free space on that file system, or name another place")
+                }
+                FileTooLarge => Some("ulimit -f, or the file system, allows no larger file"),
+                NotFound => Some("its folder does not exist: make it first"),
+                _ => None,
+            };
+            let error = Error::incomplete(what).path(path).source(without_temporary_name(e));
+            match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
             }
         })
+    }
+}
+
+/// The error without the name of the temporary file that the `tempfile` crate puts behind it: the
+/// user knows the name that the file was to have, and that one is gone.
+fn without_temporary_name(error: std::io::Error) -> std::io::Error {
+    match error.to_string().split_once(" at path \"") {
+        Some((why, _)) if error.get_ref().is_some() => {
+            std::io::Error::new(error.kind(), why.to_owned())
+        }
+        _ => error,
     }
 }
 
@@ -232,6 +256,20 @@ mod tests {
         let error = Error::input("bad opcode 9").at(Place::Line(4)).path("a.csv").source(cause);
         assert_eq!(error.to_string(), "a.csv: line 4: bad opcode 9: disk on fire");
         assert_eq!(error.kind().exit_code(), 3);
+    }
+
+    #[test]
+    fn a_name_is_no_command_to_a_terminal() {
+        assert_eq!(Error::input("x").path("a\u{1b}[31m\nb").to_string(), "a\\u{1b}[31m\\nb: x");
+    }
+
+    #[test]
+    fn a_missing_folder_is_said_without_the_temporary_name() {
+        let missing = tempfile::Builder::new().tempfile_in("/nowhere/at/all");
+        let error = missing.writing("/nowhere/at/all/x", "cannot begin").unwrap_err();
+        let want = "/nowhere/at/all/x: cannot begin: No such file or directory (os error 2)";
+        assert_eq!(error.to_string(), want);
+        assert!(error.hint_text().unwrap().contains("make it first"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod processors;
 pub mod shell;
 pub mod stamp;
 pub mod stop;
+pub mod terminal;
 pub mod ticks;
 pub mod units;
 

@@ -164,9 +164,43 @@ pub fn parse_nanos(text: &str, default_unit_ns: u64) -> Option<u64> {
     (value.is_finite() && value >= 0.0 && value < 2f64.powi(63)).then_some(value as u64)
 }
 
+/// `2000-02-29T00:00:00`, in UTC.
+pub fn utc_date(unix_s: i64) -> String {
+    const DAY_S: i64 = 86_400;
+    let (mut days, second) = (unix_s.div_euclid(DAY_S), unix_s.rem_euclid(DAY_S));
+    // Counted from 1 March of the year 0, so that leap days end their years; 400 years have
+    // 146,097 days.
+    days += 719_468;
+    let era = days.div_euclid(146_097);
+    let day = days.rem_euclid(146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // March to July and August to December have 153 days each.
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + next;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_of_the_calendar() {
+        for (unix_s, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (-1, "1969-12-31T23:59:59"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (1_767_225_600, "2026-01-01T00:00:00"),
+        ] {
+            assert_eq!(utc_date(unix_s), text);
+        }
+    }
 
     #[test]
     fn sizes_are_binary_and_checked() {

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Format;
 use super::progress::Progress;
 use crate::base::limits::DISK_BYTES_MAX;
+use crate::base::terminal::printable;
 use crate::base::units::{human_bytes, parse_size};
 use crate::base::{BlockOp, Error, ErrorKind, Result, SECTOR_SIZE, stop};
 use crate::import::{ImportOptions, ImportReport, Stage, TimeUnit, WaitUnit, import, registry};
@@ -80,7 +81,7 @@ pub struct Args {
     time_unit: Option<TimeUnit>,
 
     /// Replace OUT.qtrace when it exists.
-    #[arg(long)]
+    #[arg(short, long)]
     force: bool,
 
     /// How the summary is printed.
@@ -212,7 +213,7 @@ fn print(text: &str) -> Result<()> {
 fn text(report: &ImportReport, output: &Path) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<10} {value}");
+        let _ = writeln!(text, "{name:<10} {}", printable(value));
     };
     row("trace", &output.display().to_string());
     row("format", &report.format);

@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::base::terminal::printable_lines;
+
 use crate::base::{Error, Result};
 
 /// Replay block and device I/O traces against real device models, and check every byte.
@@ -131,9 +133,9 @@ fn in_words_of_options(error: Error) -> Error {
 fn print_error(error: &Error) {
     // eprintln! would panic where stderr is closed.
     let mut err = std::io::stderr().lock();
-    let _ = writeln!(err, "qtrace: {error}");
+    let _ = writeln!(err, "qtrace: {}", printable_lines(&error.to_string()));
     if let Some(hint) = error.hint_text() {
-        let _ = writeln!(err, "  hint: {hint}");
+        let _ = writeln!(err, "  hint: {}", printable_lines(hint));
     }
 }
 

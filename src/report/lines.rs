@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::TraceReport;
 use super::bus::{BusCounts, Death};
+pub use crate::base::terminal::printable;
 
 /// Registers with differences that a text shows; JSON has them all.
 pub const GROUPS_SHOWN: usize = 40;
@@ -16,19 +17,6 @@ const REGIONS_SHOWN: usize = 60;
 pub fn line(out: &mut String, key: &str, value: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{key:<12} {value}");
-}
-
-/// Text on one line that no terminal takes for a command.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// Columns to the width of their widest cell; the first to the left, the others to the right.

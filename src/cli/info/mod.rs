@@ -25,6 +25,8 @@ Examples:
   qtrace info t.qtrace --format json | jq '.profile.flow.slices[].depth_mean'";
 
 const EXIT_CODES: &str = "\
+p50, p99 and p99.9 are of histograms: up to 1/16 too great, never too small; the other figures are
+exact where they do not say ±. A request counts, with all its bytes, for the extent it begins in.
 Exit codes: 0 printed, also for a trace that is cut short (\"CUT SHORT\", \"complete\": false)
 or still written (\"BEING RECORDED\");
 3 the file cannot be read, is neither a trace nor a run log, or is damaged before its end.";

@@ -145,8 +145,9 @@ fn reuse_rows(page: &mut Page, reuse: &ReuseFacts) {
         ),
     };
     let text = format!(
-        "{} touched ({} read, {} written), {how}",
+        "{} touched in blocks of {} ({} read, {} written), {how}",
         bytes(reuse.blocks),
+        human_bytes(reuse.block_bytes),
         bytes(reuse.blocks_read),
         bytes(reuse.blocks_written)
     );
@@ -172,7 +173,7 @@ fn reuse_rows(page: &mut Page, reuse: &ReuseFacts) {
 
 fn hot_rows(page: &mut Page, hot: &HotFacts) {
     let text = format!(
-        "of {} extents of {}, the hottest tenth gets {} of the requests",
+        "of {} extents of {} that requests begin in, the hottest tenth gets {} of them",
         hot.extents,
         human_bytes(hot.extent_bytes),
         percent(hot.top_tenth_share)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::facts::{Bus, Facts, Stream};
 use super::profile_text;
 use crate::base::BlockOp;
-use crate::base::units::{human_bytes, human_nanos};
+use crate::base::units::{human_bytes, human_nanos, utc_date};
 use crate::import::summary::counted;
 use crate::report::lines::printable;
 
@@ -29,6 +29,10 @@ pub(super) fn render(facts: &Facts) -> String {
     page.row("source", &format!("{}, written by {}", facts.source_format, facts.tool));
     for line in &facts.interpretation {
         page.row("read as", line);
+    }
+    if let Some(origin) = facts.origin_unix_ns {
+        let (second, ns) = ((origin / 1_000_000_000).cast_signed(), origin % 1_000_000_000);
+        page.row("time 0 is", &format!("{}.{ns:09} UTC", utc_date(second)));
     }
     page.row("duration", &human_nanos(facts.duration_ns));
     // A trace of a bus has no requests to speak of, and the other way round.

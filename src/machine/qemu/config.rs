@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::controllers::Controllers;
 use super::probe::Mode;
 use crate::base::processors;
+use crate::base::units::utc_date;
 use crate::machine::builtin::Board;
 
 /// 2026-01-01 00:00:00 UTC, as in the builtin machine.
@@ -19,9 +20,6 @@ const RTC_BASE_UNIX_S: i64 = 1_767_225_600;
 /// for every request (of 64, its default): where data is in the page cache, more than these only
 /// change places.
 const WORKERS_EACH: usize = 2;
-
-/// Seconds of a day.
-const DAY_S: i64 = 86_400;
 
 /// A machine to start.
 #[derive(Debug)]
@@ -187,25 +185,6 @@ impl QemuDisk {
     }
 }
 
-/// `2000-02-29T00:00:00`, in UTC.
-fn date(unix_s: i64) -> String {
-    let (mut days, second) = (unix_s.div_euclid(DAY_S), unix_s.rem_euclid(DAY_S));
-    // Counted from 1 March of the year 0, so that leap days end their years; 400 years have
-    // 146,097 days.
-    days += 719_468;
-    let era = days.div_euclid(146_097);
-    let day = days.rem_euclid(146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // March to July and August to December have 153 days each.
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + next;
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}")
-}
-
 fn set(object: &mut Value, key: &str, value: Value) {
     if let Some(object) = object.as_object_mut() {
         object.insert(key.to_owned(), value);
@@ -264,7 +243,7 @@ impl QemuConfig {
             arg(&mut out, "-cpu", "qemu64,apic=off");
         }
         let clock = if self.runs_by_itself(mode) { "host" } else { "vm" };
-        arg(&mut out, "-rtc", format!("base={},clock={clock}", date(self.rtc_base_unix_s)));
+        arg(&mut out, "-rtc", format!("base={},clock={clock}", utc_date(self.rtc_base_unix_s)));
         for device in &self.devices {
             arg(&mut out, "-device", device.to_string());
         }
@@ -352,20 +331,6 @@ mod tests {
         };
         assert_eq!(workers(true), None);
         assert_eq!(workers(false).is_some(), processors::are_few());
-    }
-
-    #[test]
-    fn the_clock_is_set_as_qemu_reads_dates() {
-        for (unix_s, text) in [
-            (0, "1970-01-01T00:00:00"),
-            (-1, "1969-12-31T23:59:59"),
-            (951_782_399, "2000-02-28T23:59:59"),
-            (951_782_400, "2000-02-29T00:00:00"),
-            (4_107_542_400, "2100-03-01T00:00:00"),
-            (RTC_BASE_UNIX_S, "2026-01-01T00:00:00"),
-        ] {
-            assert_eq!(date(unix_s), text);
-        }
     }
 
     #[test]
