@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Format;
 use super::progress::Progress;
 use super::select::{self, Selection, warn_if_cut};
+use crate::base::terminal::printable;
 use crate::base::{Error, ErrorKind, Result};
 use crate::edit::data::{DataMode, Key};
 use crate::edit::places::Places;
@@ -48,7 +49,8 @@ pub struct Args {
     /// Leave out these kinds of events (the words of --op); a request goes with its completion.
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     drop: Vec<String>,
-    /// Move the requests in bytes A to B (or A+LEN) so that A comes to C. Repeatable.
+    /// Move the requests in bytes A to B (or A+LEN) so that A comes to C. Of several, the first
+    /// that a request touches counts, and must hold all of it.
     #[arg(long, value_name = "A-B=C")]
     remap: Vec<String>,
     /// Add SIZE to every offset, after --remap; -SIZE takes it away.
@@ -151,9 +153,11 @@ fn plan(args: &Args) -> Result<Edit> {
     if drop.contains(Kinds::all()) {
         return Err(Error::usage("--drop leaves nothing"));
     }
+    let places = Places { ranges, shift: args.shift.as_deref().map_or(Ok(0), shift)? };
+    places.check()?;
     Ok(Edit {
         drop,
-        places: Places { ranges, shift: args.shift.as_deref().map_or(Ok(0), shift)? },
+        places,
         time_percent: args.time_scale,
         rebase: args.rebase,
         align: args.align,
@@ -198,7 +202,7 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
 fn text(report: &EditReport, args: &Args) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<10} {value}");
+        let _ = writeln!(text, "{name:<10} {}", printable(value));
     };
     row("trace", &args.output.display().to_string());
     row("events", &format!("{} of {} read", report.events, report.events_read));

@@ -15,6 +15,22 @@ pub struct Places {
 }
 
 impl Places {
+    /// Refuses a range that can never be used, since one before it holds all of it.
+    ///
+    /// # Errors
+    /// Usage: there is one.
+    pub fn check(&self) -> Result<()> {
+        for (n, (range, _)) in self.ranges.iter().enumerate() {
+            let holds = |other: &Span| other.from <= range.from && range.to <= other.to;
+            if self.ranges.iter().take(n).any(|(other, _)| holds(other)) {
+                let what = format!("--remap {}-{} is never used", range.from, range.to);
+                return Err(Error::usage(what)
+                    .hint("one before it holds all of it, and the first that fits counts"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether any place may change.
     pub fn moves(&self) -> bool {
         *self != Self::default()
@@ -32,8 +48,11 @@ impl Places {
                 let end = offset.saturating_add(len);
                 if offset < range.from || end > range.to {
                     let what = format!("{offset}+{len} lies across an end of a range of --remap");
-                    return Err(Error::usage(what)
-                        .hint("leave such requests out with --range, or move the end"));
+                    let (from, to) = (range.from.min(offset), range.to.max(end));
+                    return Err(Error::usage(what).hint(format!(
+                        "a range moves requests whole: {from}-{to} would hold this one (--range \
+                         keeps what touches a range)"
+                    )));
                 }
                 (offset - range.from).checked_add(*to)
             }
@@ -63,6 +82,13 @@ mod tests {
         for (offset, len) in [(90, 20), (190, 20)] {
             assert!(places.of(offset, len).unwrap_err().to_string().contains("across"));
         }
+        let error = places.of(90, 20).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("0-110 would hold"), "{error:?}");
+        places.check().unwrap();
+        let covered = vec![(span(0, u64::MAX), 0), (span(10, 20), 0)];
+        assert!(Places { ranges: covered, shift: 0 }.check().is_err());
+        let catch_all = vec![(span(10, 20), 0), (span(0, u64::MAX), 0)];
+        Places { ranges: catch_all, shift: 0 }.check().unwrap();
         let back = Places { ranges: Vec::new(), shift: -512 };
         assert_eq!(back.of(512, 512).unwrap(), 0);
         assert!(back.of(0, 512).is_err());

@@ -55,7 +55,7 @@ pub struct Args {
     /// How many events --around shows on either side.
     #[arg(long, value_name = "K", default_value_t = 10, requires = "around")]
     context: u64,
-    /// Print the data too, where it was recorded, up to SIZE bytes of each.
+    /// Print the data too, where it was recorded, up to SIZE bytes of each; 512 without =SIZE.
     #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true,
         default_missing_value = PAYLOAD_SHOWN, value_parser = payload_size)]
     payload: Option<u64>,
