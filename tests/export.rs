@@ -15,7 +15,7 @@ fn export(dir: &Path, args: &[&str]) -> Value {
 }
 
 /// Samples that are tried where they are: names of our own, files or folders, options of the import.
-const SAMPLES: [(&str, &str, &[&str]); 18] = [
+const SAMPLES: [(&str, &str, &[&str]); 20] = [
     ("vdc", "traces/blktrace-binary-percpu-virtio/vdc.bin", &[]),
     ("vdc-issued", "traces/blktrace-binary-percpu-virtio/vdc.bin", &["--stage", "D"]),
     ("fio3", "traces/fio-iolog/fio333-v3-psync.iolog", &[]),
@@ -32,6 +32,9 @@ const SAMPLES: [(&str, &str, &[&str]); 18] = [
     ("guest-ide", "guest/ide-raw.blklogwrites.gz", &[]),
     ("guest-virtio", "guest/virtio-qcow2.blklogwrites.gz", &[]),
     ("seabios", "seabios/boot-tcg-ts.log.xz", &[]),
+    // Write-zeroes, which most formats do not have.
+    ("nvme", "traces/ftrace-events-text/block+nvme.txt.gz", &[]),
+    ("nbdkit", "traces/nbdkit-log", &[]),
     ("mmiotrace", "traces/mmiotrace", &[]),
     ("guest-mmio", "guest/virtio-raw-mmio.trace.xz", &[]),
     ("reproducer", "reproducers/1878034.qtest", &[]),
@@ -312,6 +315,7 @@ fn mistakes_change_nothing() {
     expect(dir, 0, ["import", "job.iolog", "-o", "t.qtrace"]);
     std::os::unix::fs::symlink("t.qtrace", dir.join("link.csv")).expect("linked");
     std::fs::hard_link(dir.join("t.qtrace"), dir.join("hard.iolog")).expect("linked");
+    std::fs::create_dir(dir.join("sub")).expect("a folder");
     let before = std::fs::read(dir.join("t.qtrace")).expect("a trace");
     for (args, code, says) in [
         (&["-o", "out"][..], 2, "say it with --to"),
@@ -321,6 +325,10 @@ fn mistakes_change_nothing() {
         (&["-o", "hard.iolog", "--force"], 2, "is the input"),
         (&["-o", "new.iolog", "--job", "t.qtrace", "--force"], 2, "is the input"),
         (&["-o", "new.iolog", "--job", "./new.iolog"], 2, "name one file"),
+        (&["-o", "new.iolog", "--job", "sub/../new.iolog"], 2, "name one file"),
+        (&["-o", "new.iolog", "--job", "missing/new.fio"], 7, "make it first"),
+        (&["-o", "new;.iolog", "--job", "new.fio"], 2, "cannot hold the path"),
+        (&["-o", "new${HOME}.iolog", "--job", "new.fio"], 2, "cannot hold the path"),
         (&["-o", "-", "--to", "fio-iolog", "--job", "x"], 2, "must have a name"),
         (&["-o", "new.csv", "--job", "x"], 2, "it is for fio-iolog"),
         (&["-o", "new.iolog", "--file-name", "a b"], 2, "no blanks"),
@@ -341,4 +349,44 @@ fn mistakes_change_nothing() {
         name.to_string_lossy().contains("new") || name.to_string_lossy().ends_with(".part")
     });
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_printed_comparison_can_be_pasted_into_a_shell() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    inputs::write_all(dir);
+    expect(dir, 0, ["import", "job.iolog", "-o", "a b.qtrace"]);
+    let compare = export(dir, &["a b.qtrace", "-o", "it's.iolog"])["compare"].clone();
+    let compare = compare.as_str().expect("commands");
+    let script = format!("qtrace() {{ '{QTRACE}' \"$@\"; }}; {compare}");
+    let done = Command::new("sh").current_dir(dir).args(["-ec", &script]).output().expect("sh");
+    assert_eq!(done.status.code(), Some(0), "{script}: {done:?}");
+}
+
+/// A boot log's many regions are no disks, and its only disk is the first.
+#[test]
+fn regions_of_a_bus_get_no_names_of_disks() {
+    let Some(log) = shared("seabios/boot-tcg-ts.log.xz") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    expect(dir, 0, ["import", log.to_str().expect("UTF-8"), "-o", "t.qtrace"]);
+    let summary = export(dir, &["t.qtrace", "-o", "t.blkparse"]);
+    let notes = summary["notes"].as_array().expect("notes");
+    let called = notes.iter().filter(|note| note.as_str().expect("text").contains("is called"));
+    assert_eq!(called.count(), 1, "{notes:?}");
+    assert!(std::fs::read_to_string(dir.join("t.blkparse")).expect("text").contains("  0,0  "));
+}
+
+#[test]
+fn what_no_comparison_can_pass_over_is_counted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let log = "fio version 3 iolog\n0 d add\n0 d open\n1 d read 0 4294967296\n2 d read 1 1\n";
+    std::fs::write(dir.join("t.iolog"), log).expect("a log");
+    expect(dir, 0, ["import", "t.iolog", "-o", "t.qtrace"]);
+    assert_eq!(export(dir, &["t.qtrace", "-o", "a.iolog"])["misfits"], 1);
+    assert_eq!(export(dir, &["t.qtrace", "-o", "a.jsonl"])["misfits"], 0);
+    // Nothing of it has a place there.
+    expect(dir, 4, ["export", "t.qtrace", "-o", "a.blkparse"]);
 }

@@ -21,6 +21,7 @@ use serde::Serialize;
 use super::Format;
 use super::progress::Progress;
 use crate::base::error::IoContext;
+use crate::base::terminal::printable_lines;
 use crate::base::units::parse_nanos;
 use crate::base::{Error, Result};
 use crate::image::{self, OpenOptions};
@@ -53,9 +54,14 @@ Examples:
   qtrace diff a.qtrace b.qtrace --ignore tag,flags,header --time-unit 1us
                                                   but for what a format lacks that b went through";
 
+const EXIT_CODES: &str = "\
+What is neither a report nor a .qtrace is an image; a trace of another format: qtrace import first.
+Exit codes: 0 no difference; 1 a difference; 2 the two are of different kinds, or an option is for
+another; 3 one cannot be read; 6 a limit of --fail-if is passed.";
+
 /// Arguments of `qtrace diff`.
 #[derive(Debug, clap::Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = EXIT_CODES)]
 pub struct Args {
     /// An image, a report or a trace: the content decides.
     a: PathBuf,
@@ -71,9 +77,9 @@ pub struct Args {
     fail_if: Vec<String>,
     /// For traces: leave out these fields (time, origin: where time counts from, tag: and where
     /// completions stand among other events, twin: with tag, which of several equal requests in
-    /// flight was answered, stream, flags, hints: sync, meta and rahead alone, unmap alone, cpu,
-    /// data, status, value: of bus reads, text: of marks, header) and kinds of events (the words
-    /// of qtrace show --op).
+    /// flight was answered, stream, flags, hints: sync, meta and rahead alone, unmap alone, zeroes:
+    /// that a write-zeroes is no write, cpu, data, status, value: of bus reads, text: of marks,
+    /// header) and kinds of events (the words of qtrace show --op).
     #[arg(long, value_name = "WORD,…", value_delimiter = ',')]
     ignore: Vec<String>,
     /// For traces: compare times in whole units of so much (1us, 100ns, 1ms).
@@ -138,7 +144,7 @@ fn time_unit(text: &str) -> std::result::Result<u64, String> {
 pub fn run(args: &Args) -> Result<u8> {
     let outcome = diff(args)?;
     let text = match args.format {
-        Format::Text => &outcome.text,
+        Format::Text => &printable_lines(&outcome.text),
         Format::Json => &outcome.json,
     };
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -180,7 +186,7 @@ fn diff(args: &Args) -> Result<Outcome> {
             args.b.display(),
             b.name()
         ))
-        .hint("give two images, two reports or two traces")),
+        .hint("give two images, two reports or two .qtrace (qtrace import makes one)")),
     }
 }
 

@@ -11,6 +11,8 @@ use serde_json::json;
 use super::Format;
 use super::progress::Progress;
 use super::select::{Selection, warn_if_cut};
+use crate::base::shell;
+use crate::base::terminal::printable;
 use crate::base::units::parse_nanos;
 use crate::base::{Error, ErrorKind, Nanos, Result};
 use crate::export::output::{self, Output};
@@ -101,6 +103,7 @@ pub fn run(args: &Args) -> Result<u8> {
         data: args.data,
         stop: Some(stop_on_signal()?),
     };
+    let job = args.job.as_deref().map(|path| begin_job(path, &args.output)).transpose()?;
     let mut out = Output::create(&args.output)?;
     let mut bar = Progress::new("export", Some(trace.events()), false);
     let name = args.output.display().to_string();
@@ -114,9 +117,7 @@ pub fn run(args: &Args) -> Result<u8> {
     };
     let to_stdout = out.is_stdout();
     out.commit()?;
-    if let Some(path) = &args.job {
-        write_job(path, &args.output)?;
-    }
+    job.map_or(Ok(()), Output::commit)?;
     let text = match args.format {
         Format::Text => text(&report, exporter, args),
         Format::Json => json_text(&report, exporter, args),
@@ -148,19 +149,22 @@ fn check_options(args: &Args, exporter: &dyn Exporter) -> Result<()> {
             return Err(Error::usage("--job names the log, which must have a name: not -o -"));
         }
         output::check(job, &[&args.file], args.force)?;
-        if std::path::absolute(job).ok() == std::path::absolute(&args.output).ok() {
+        if output::is_same_place(job, &args.output) {
             return Err(Error::usage("--job and -o name one file").path(job));
         }
     }
     if to_stdout { Ok(()) } else { output::check(&args.output, &[&args.file], args.force) }
 }
 
-fn write_job(path: &Path, log: &Path) -> Result<()> {
+/// A job for the log at `log`, written and not yet named: what cannot be is found out before the
+/// log is made.
+fn begin_job(path: &Path, log: &Path) -> Result<Output> {
     let log = std::path::absolute(log).unwrap_or_else(|_| log.to_path_buf());
+    let text = fio_iolog::job_file(&log)?;
     let mut out = Output::create(path)?;
-    out.write_all(fio_iolog::job_file(&log).as_bytes())
+    out.write_all(text.as_bytes())
         .map_err(|error| Error::incomplete("cannot write the job").path(path).source(error))?;
-    out.commit()
+    Ok(out)
 }
 
 /// Becomes true at Ctrl-C or SIGTERM, so that the temporary output is removed.
@@ -194,17 +198,17 @@ fn comparison(exporter: &dyn Exporter, args: &Args) -> Option<String> {
         return None;
     }
     let lacks = exporter.lacks()?;
-    let (out, trace) = (args.output.display(), args.file.display());
-    let name = exporter.name();
-    Some(format!(
-        "qtrace import {out} --from {name} -o BACK.qtrace; qtrace diff {trace} BACK.qtrace {lacks}"
-    ))
+    let (out, trace) = (args.output.to_string_lossy(), args.file.to_string_lossy());
+    let import = ["qtrace", "import", &out, "--from", exporter.name(), "-o", "BACK.qtrace"];
+    let (import, diff) =
+        (shell::join(import), shell::join(["qtrace", "diff", &trace, "BACK.qtrace"]));
+    Some(format!("{import}; {diff} {lacks}"))
 }
 
 fn text(report: &ExportReport, exporter: &dyn Exporter, args: &Args) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<10} {value}");
+        let _ = writeln!(text, "{name:<10} {}", printable(value));
     };
     row("file", &args.output.display().to_string());
     row("format", report.format);
@@ -224,6 +228,10 @@ fn text(report: &ExportReport, exporter: &dyn Exporter, args: &Args) -> String {
     }
     if let Some(comparison) = comparison(exporter, args) {
         row("compare", &comparison);
+        if report.misfits > 0 {
+            let what = "is a difference then: the format cannot hold it as it is";
+            row("", &format!("({} of the above {what})", report.misfits));
+        }
     }
     text
 }
@@ -238,6 +246,7 @@ fn json_text(report: &ExportReport, exporter: &dyn Exporter, args: &Args) -> Str
         "notes": report.notes,
         "job": args.job.as_ref().map(|job| job.display().to_string()),
         "compare": comparison(exporter, args),
+        "misfits": report.misfits,
     });
     format!("{document:#}\n")
 }

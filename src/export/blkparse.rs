@@ -127,11 +127,11 @@ impl Lines {
             return false;
         }
         if !(issue.offset | issue.len).is_multiple_of(SECTOR_SIZE) {
-            job.lose("request that is not in whole sectors of 512 bytes", number);
+            job.misfit("request that is not in whole sectors of 512 bytes", number);
             return false;
         }
         if issue.len > u32::MAX.into() {
-            job.lose("request of 4 GiB or more", number);
+            job.misfit("request of 4 GiB or more", number);
             return false;
         }
         if issue.payload != PayloadRef::Absent {
@@ -187,7 +187,7 @@ impl Lines {
     fn mark(&mut self, number: u64, mark: &Mark, device: &str, job: &mut Job<'_>) -> Result<()> {
         let len = mark.text_len.min(MESSAGE_BYTES_MAX);
         if len < mark.text_len {
-            job.lose("text of a mark beyond 128 bytes", number);
+            job.misfit("text of a mark beyond 128 bytes", number);
         }
         let mut text = vec![0; usize::try_from(len).unwrap_or(0)];
         if len > 0 {

@@ -55,7 +55,7 @@ impl Exporter for DmLogWrites {
 
     fn lacks(&self) -> Option<&'static str> {
         Some(
-            "--ignore header,stream,tag,time,hints,cpu,complete,read,get-id,\
+            "--ignore header,stream,tag,time,hints,zeroes,cpu,complete,read,get-id,\
              bus,memory,irq,ack,clock",
         )
     }
@@ -83,7 +83,13 @@ impl Exporter for DmLogWrites {
             match entry(number, &event, &failed) {
                 Ok(Some(entry)) => write(number, &event, entry, job)?,
                 Ok(None) => {}
-                Err(reason) => job.lose(reason, number),
+                Err(reason) => match event {
+                    Event::Issue(Issue { op: BlockOp::Read | BlockOp::GetId, .. }) => {
+                        job.lose(reason, number);
+                    }
+                    Event::Issue(_) => job.misfit(reason, number),
+                    _ => job.lose(reason, number),
+                },
             }
         }
         Ok(())
@@ -216,7 +222,7 @@ fn write(number: u64, event: &Event, entry: Entry, job: &mut Job<'_>) -> Result<
         Event::Mark(mark) => {
             let len = usize::try_from(entry.data_len).unwrap_or(0);
             if entry.data_len < mark.text_len {
-                job.lose("text of a mark beyond its sector", number);
+                job.misfit("text of a mark beyond its sector", number);
             }
             let text = sector.get_mut(ENTRY_BYTES..ENTRY_BYTES + len);
             if let (Some(text), true) = (text, len > 0) {

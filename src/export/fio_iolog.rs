@@ -20,7 +20,7 @@ use std::path::Path;
 use super::job::{Job, lost_event};
 use super::names::Names;
 use super::registry::Exporter;
-use crate::base::{BlockOp, Nanos, Result};
+use crate::base::{BlockOp, Error, Nanos, Result};
 use crate::trace::{Event, Issue, PayloadRef};
 
 /// Characters of a name that fio's `sscanf` takes.
@@ -54,7 +54,7 @@ impl Exporter for FioIolog {
 
     fn lacks(&self) -> Option<&'static str> {
         Some(
-            "--ignore header,stream,tag,origin,flags,cpu,data,complete,mark,get-id,\
+            "--ignore header,stream,tag,origin,flags,cpu,data,zeroes,complete,mark,get-id,\
              bus,memory,irq,ack,clock --time-unit 1us",
         )
     }
@@ -83,7 +83,7 @@ impl Exporter for FioIolog {
             // Its clock does not go back.
             let time = whole_micros(issue.time).saturating_sub(first);
             if time < last {
-                job.lose("order of time (moved to that of the request before)", number);
+                job.misfit("order of time (moved to that of the request before)", number);
             }
             last = time.max(last);
             trims |= issue.op == BlockOp::Discard;
@@ -124,7 +124,7 @@ impl FioIolog {
             }
         };
         if issue.op.has_range() && issue.len == 0 {
-            job.lose("request of length 0", number);
+            job.misfit("request of length 0", number);
             return Ok(());
         }
         lose_fields(number, issue, job);
@@ -133,7 +133,7 @@ impl FioIolog {
             // Writing to a Vec cannot fail.
             let _ = writeln!(line, "{time} {name} {word} {} {}", issue.offset, issue.len);
         } else {
-            job.lose("length beyond 32 bits: cut into pieces of 1 GiB", number);
+            job.misfit("length beyond 32 bits: cut into pieces of 1 GiB", number);
             return pieces(number, issue, job, |offset, len, job| {
                 job.write(format!("{time} {name} {word} {offset} {len}\n").as_bytes())
             });
@@ -152,7 +152,7 @@ fn pieces(
     mut write: impl FnMut(u64, u64, &mut Job<'_>) -> Result<()>,
 ) -> Result<()> {
     if issue.len > PIECES_MAX * PIECE_BYTES {
-        job.lose("request of more than 64 TiB", number);
+        job.misfit("request of more than 64 TiB", number);
         return Ok(());
     }
     let mut done = 0;
@@ -194,11 +194,23 @@ fn fio_name(device: &str) -> String {
     if name.is_empty() { UNNAMED.to_owned() } else { name }
 }
 
+/// What fio takes for a comment, for a variable of its own or of the environment, or for the end of
+/// an option; a job file has no way to say otherwise.
+const NOT_IN_A_JOB: [char; 5] = [';', '#', '$', '\n', '\r'];
+
 /// A job file that replays the log at `iolog`.
-pub fn job_file(iolog: &Path) -> String {
+///
+/// # Errors
+/// Usage: fio could not read that name in a job.
+pub fn job_file(iolog: &Path) -> Result<String> {
+    let path = iolog.to_str().filter(|path| !path.contains(NOT_IN_A_JOB)).ok_or_else(|| {
+        Error::usage("--job: a job of fio cannot hold the path of this log")
+            .path(iolog)
+            .hint("give -o a path of UTF-8 without ; # $ and ends of lines")
+    })?;
     // fio takes a colon in this option for the end of a name.
-    let path = iolog.display().to_string().replace(':', "\\:");
-    format!(
+    let path = path.replace(':', "\\:");
+    Ok(format!(
         "; Replays an exported trace: fio THIS_FILE (3.31 or later). Writes to the files or devices\n\
          ; that the log names; replay_redirect= names another.\n\
          [replay]\n\
@@ -207,7 +219,7 @@ pub fn job_file(iolog: &Path) -> String {
          iodepth={JOB_IODEPTH}\n\
          ; A long log is read piece by piece, and not held in memory.\n\
          read_iolog_chunked=1\n"
-    )
+    ))
 }
 
 #[cfg(test)]

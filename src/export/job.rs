@@ -33,6 +33,7 @@ pub struct Job<'t> {
     name: String,
     records: u64,
     marks: u64,
+    misfits: u64,
     stop: Option<Arc<AtomicBool>>,
     progress: &'t mut dyn FnMut(u64),
 }
@@ -55,6 +56,7 @@ impl<'t> Job<'t> {
             name: name.to_owned(),
             records: 0,
             marks: 0,
+            misfits: 0,
             stop: options.stop.clone(),
             progress,
         }
@@ -151,6 +153,18 @@ impl<'t> Job<'t> {
     /// Counts one thing of event `number` that the format has no place for.
     pub fn lose(&mut self, reason: &str, number: u64) {
         self.summary.lose(reason, || format!("event {number}"));
+    }
+
+    /// As [`Job::lose`], of what the ignore list of [`super::registry::Exporter::lacks`] does not
+    /// name: an event that is left out or changed, and that a comparison will find.
+    pub fn misfit(&mut self, reason: &str, number: u64) {
+        self.misfits += 1;
+        self.lose(reason, number);
+    }
+
+    /// How many events a comparison will find.
+    pub fn misfits(&self) -> u64 {
+        self.misfits
     }
 
     /// Hands the `total` bytes of `payload` to `take`, piece by piece.

@@ -57,6 +57,8 @@ pub struct ExportReport {
     pub records: u64,
     /// What has no place in the format, by reason.
     pub losses: Vec<Loss>,
+    /// Events that are changed or left out although the format has a place for their kind.
+    pub misfits: u64,
     /// Things a reader should know that lost nothing.
     pub notes: Vec<String>,
 }
@@ -91,6 +93,7 @@ pub fn export(
         format: exporter.name(),
         records: job.records(),
         losses: job.summary.losses().to_vec(),
+        misfits: job.misfits(),
         notes: job.summary.notes().to_vec(),
     })
 }

@@ -111,7 +111,7 @@ fn kind(number: u64, issue: &Issue, job: &mut Job<'_>) -> Option<&'static str> {
         }
     };
     if issue.len == 0 {
-        job.lose("request of length 0", number);
+        job.misfit("request of length 0", number);
         return None;
     }
     Some(kind)
@@ -132,7 +132,7 @@ fn response(
         }
         (None, None) => {
             let reason = "request without a recorded answer (--response TIME gives it one)";
-            job.lose(reason, number);
+            job.misfit(reason, number);
             return None;
         }
     };

@@ -9,7 +9,7 @@ use crate::trace::StreamId;
 pub struct Names(Vec<String>);
 
 impl Names {
-    /// Names for the streams of the job. `from_device` makes a name of a device's; what two devices
+    /// Names for the streams of the job that have requests or marks. `from_device` makes a name of a device's; what two devices
     /// would share is made distinct by `numbered`, which gets the name and a number and must make
     /// another name of each number. A note says
     /// what became of those that changed.
@@ -21,8 +21,11 @@ impl Names {
         let mut by_device: BTreeMap<&str, String> = BTreeMap::new();
         let mut taken = BTreeSet::new();
         let mut names = Vec::new();
-        for (number, info) in (0..).zip(job.trace.streams()) {
-            if !job.has_stream(StreamId(number)) {
+        let streams = job.trace.streams().iter().zip(job.trace.totals());
+        for (number, (info, totals)) in (0..).zip(streams) {
+            // A region of a bus needs no name among disks.
+            let bare = totals.marks == 0 && totals.issues.iter().all(|n| *n == 0);
+            if bare || !job.has_stream(StreamId(number)) {
                 names.push(String::new());
                 continue;
             }

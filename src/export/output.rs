@@ -25,6 +25,18 @@ pub fn is_same_file(a: &Path, b: &Path) -> Result<bool> {
     Ok(identity(b).is_ok_and(|b| a == b))
 }
 
+/// Whether two outputs would be one file, by whatever path and whether or not it exists.
+pub fn is_same_place(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| {
+        let there = std::fs::canonicalize(path);
+        there.or_else(|_| {
+            let folder = std::fs::canonicalize(crate::image::home_of(path))?;
+            Ok::<_, io::Error>(folder.join(path.file_name().unwrap_or_default()))
+        })
+    };
+    matches!((whole(a), whole(b)), (Ok(a), Ok(b)) if a == b)
+}
+
 /// Refuses to write over what must stay: one of `inputs` by whatever link, what is no regular file,
 /// and without `force` any file.
 ///
@@ -166,6 +178,19 @@ mod tests {
         }
         assert!(check(dir.path(), &[&input], true).is_err());
         assert!(check(&dir.path().join("new"), &[&input], false).is_ok());
+    }
+
+    #[test]
+    fn one_place_by_whatever_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir(path("sub")).unwrap();
+        std::os::unix::fs::symlink("new", path("link")).unwrap();
+        assert!(is_same_place(&path("new"), &path("sub/../new")));
+        assert!(!is_same_place(&path("new"), &path("sub/new")));
+        std::fs::write(path("new"), "").unwrap();
+        assert!(is_same_place(&path("new"), &path("link")));
+        assert!(!is_same_place(&path("nowhere/new"), &path("nowhere/new2")));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Log {
             Event::Clock(step) => {
                 self.timed(number, step.time, job);
                 if step.to < self.now {
-                    job.lose("step of the clock that goes back", number);
+                    job.misfit("step of the clock that goes back", number);
                     return Ok(());
                 }
                 self.stamp('R');
@@ -166,7 +166,7 @@ impl Log {
         let MemoryEvent { op, addr, len, fill, payload, .. } = *memory;
         let has_data = payload != PayloadRef::Absent;
         match op {
-            _ if len == 0 => job.lose("event of no guest memory", number),
+            _ if len == 0 => job.misfit("event of no guest memory", number),
             MemoryOp::Fill => {
                 self.stamp('R');
                 let _ = writeln!(self.line, "memset {addr:#x} {len:#x} {fill:#x}");
@@ -179,9 +179,9 @@ impl Log {
                 return job.record(&self.line);
             }
             MemoryOp::Write | MemoryOp::Read if !has_data => {
-                job.lose("guest memory without its content", number);
+                job.misfit("guest memory without its content", number);
             }
-            MemoryOp::Read if !self.values => job.lose("guest memory that was found", number),
+            MemoryOp::Read if !self.values => job.misfit("guest memory that was found", number),
             MemoryOp::Write | MemoryOp::Read => {
                 return self.content(number, memory, job);
             }
@@ -193,7 +193,7 @@ impl Log {
     fn content(&mut self, number: u64, memory: &MemoryEvent, job: &mut Job<'_>) -> Result<()> {
         let total = memory.len;
         if total > MEMORY_BYTES_MAX {
-            job.lose("guest memory of more than 4 MiB: cut into pieces", number);
+            job.misfit("guest memory of more than 4 MiB: cut into pieces", number);
         }
         let mut data = vec![0; usize::try_from(total.min(MEMORY_BYTES_MAX)).unwrap_or(0)];
         let mut at = 0;

@@ -22,6 +22,8 @@ pub enum Field {
     Hints,
     /// UNMAP alone.
     Unmap,
+    /// That a write-zeroes is no write: of formats that have none.
+    Zeroes,
     /// CPUs.
     Cpu,
     /// Data.
@@ -37,7 +39,7 @@ pub enum Field {
 }
 
 /// The words of the fields, and what each leaves out.
-const FIELDS: [(&str, Field); 14] = [
+const FIELDS: [(&str, Field); 15] = [
     ("time", Field::Time),
     ("origin", Field::Origin),
     ("tag", Field::Tag),
@@ -46,6 +48,7 @@ const FIELDS: [(&str, Field); 14] = [
     ("flags", Field::Flags),
     ("hints", Field::Hints),
     ("unmap", Field::Unmap),
+    ("zeroes", Field::Zeroes),
     ("cpu", Field::Cpu),
     ("data", Field::Data),
     ("status", Field::Status),

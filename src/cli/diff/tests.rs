@@ -469,3 +469,25 @@ fn bus_traces_are_compared_event_by_event() {
         assert!(first["fields"].as_array().unwrap().contains(&field.into()), "{field}: {first}");
     }
 }
+
+/// Formats without write-zeroes bring a write back, with or without the zeros as data.
+#[test]
+fn a_write_may_stand_for_a_write_zeroes_when_that_is_told() {
+    let folder = Folder::new();
+    for (name, op) in [("a", BlockOp::WriteZeroes), ("b", BlockOp::Write)] {
+        let header = TraceHeader::default();
+        let mut writer = TraceWriter::create(&folder.path(name), header).unwrap();
+        let stream = writer.stream(StreamInfo::default()).unwrap();
+        let (mut payload, mut flags) = (PayloadRef::Absent, OpFlags::UNMAP);
+        if op == BlockOp::Write {
+            (payload, flags) = (writer.payload(&[0; 512]).unwrap(), OpFlags::empty());
+        }
+        let issue = Issue { op, flags, ..issue(0, stream, 512, 512, payload) };
+        writer.event(&Event::Issue(issue)).unwrap();
+        writer.finish(TraceSummary::default()).unwrap();
+    }
+    assert_eq!(folder.diff("a b").unwrap().code, 1);
+    let same = folder.diff("a b --ignore zeroes").unwrap();
+    assert_eq!(same.code, 0, "{}", same.text);
+    assert!(same.text.contains("compared as writes"), "{}", same.text);
+}

@@ -122,9 +122,20 @@ fn counts(a: &Side, b: &Side, ignored: &Ignored) -> String {
     // What all of them are does not tell where some are not compared.
     let all = if ignored.kinds.is_empty() { Kinds::all() } else { Kinds::empty() };
     rows.push(row("events", all, a.events, b.events));
-    for (op, name) in BlockOp::ALL.into_iter().map(|op| (op, op.name())) {
-        let count = |side: &Side| side.ops.get(name).copied().unwrap_or(0);
-        rows.push(row(name, Kinds::of_op(op), count(a), count(b)));
+    let count = |side: &Side, op: BlockOp| side.ops.get(op.name()).copied().unwrap_or(0);
+    // Those of both kinds together, where a write may stand for a write-zeroes.
+    let written =
+        |side| count(side, BlockOp::Write).saturating_add(count(side, BlockOp::WriteZeroes));
+    let stand_in = ignored.has(Field::Zeroes) && written(a) == written(b);
+    for op in BlockOp::ALL {
+        let (count_a, count_b) = (count(a, op), count(b, op));
+        let mut row = row(op.name(), Kinds::of_op(op), count_a, count_b);
+        let is_writing = matches!(op, BlockOp::Write | BlockOp::WriteZeroes);
+        if stand_in && is_writing && count_a != count_b {
+            row.pop();
+            row.push("compared as writes".to_owned());
+        }
+        rows.push(row);
     }
     // Those of requests that are not compared are not, either.
     let some = ignored.kinds.intersects(Kinds::REQUEST);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::event_text::describe;
 use super::ignored::{Field, Ignored};
-use crate::base::{BusAccess, Nanos, OpFlags, Result};
+use crate::base::{BlockOp, BusAccess, Nanos, OpFlags, Result};
 use crate::trace::{
     Chooser, Complete, Cursor, Event, Filter, InFlight, Item, Joined, Kinds, PayloadRef, Trace,
 };
@@ -199,15 +199,20 @@ impl<'a> Walk<'a> {
         check("time", None, self.same_time(a.time(), b.time()));
         match (a, b) {
             (Event::Issue(a), Event::Issue(b)) => {
-                check("op", None, a.op == b.op);
+                let stands_in = ignored.has(Field::Zeroes) && is_zeroes_as_write(a.op, b.op);
+                check("op", None, a.op == b.op || stands_in);
                 check("offset", None, a.offset == b.offset);
                 check("length", None, a.len == b.len);
-                let left_out = left_out(ignored);
+                let mut left_out = left_out(ignored);
+                if stands_in {
+                    // A write has no UNMAP, and its zeros may stand there as data.
+                    left_out |= OpFlags::UNMAP;
+                }
                 check("flags", Some(Field::Flags), a.flags - left_out == b.flags - left_out);
                 check("tag", Some(Field::Tag), a.tag == b.tag);
                 check("stream", Some(Field::Stream), a.stream == b.stream);
                 check("cpu", Some(Field::Cpu), a.cpu == b.cpu);
-                if !ignored.has(Field::Data) {
+                if !ignored.has(Field::Data) && !stands_in {
                     let same = a.len == b.len && self.same_payload(a.payload, b.payload, a.len)?;
                     check("payload", None, same);
                 }
@@ -301,6 +306,12 @@ impl<'a> Walk<'a> {
         self.equal.insert((a, b, len));
         Ok(true)
     }
+}
+
+/// Whether one of the two is a write-zeroes and the other a write.
+fn is_zeroes_as_write(a: BlockOp, b: BlockOp) -> bool {
+    let is = |a, b| a == BlockOp::WriteZeroes && b == BlockOp::Write;
+    is(a, b) || is(b, a)
 }
 
 /// The flags that are not compared, though others are.
