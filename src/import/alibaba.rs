@@ -12,8 +12,9 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
-use super::dataset::fields::{Fields, Separator, whole};
-use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::columns::{Columns, RowFormat};
+use super::dataset::fields::{Fields, Separator};
+use super::dataset::text::{Device, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
 use super::registry::Confidence;
@@ -57,23 +58,23 @@ impl DataSet for Alibaba {
 
 pub(super) struct Rows;
 
-impl LineFormat for Rows {
+impl RowFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
-    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.len() != COLUMNS {
-            return Err(Skip::Malformed("row does not have 5 fields"));
-        }
-        let op = match fields.get(1) {
+    fn row<'l, C: Columns<'l>>(
+        &self,
+        columns: &mut C,
+        clock: &mut Clock,
+    ) -> Result<Parsed<'l>, Skip> {
+        columns.expect(COLUMNS..=COLUMNS, "row does not have 5 fields")?;
+        let device = columns.number_name()?;
+        let op = match columns.text()? {
             b"R" | b"r" => BlockOp::Read,
             b"W" | b"w" => BlockOp::Write,
             _ => return Err(Skip::Malformed("opcode is neither R nor W")),
         };
-        let device = fields.get(0);
-        whole(device).ok_or(NOT_A_NUMBER)?;
-        let offset = whole(fields.get(2)).ok_or(NOT_A_NUMBER)?;
-        let len = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
-        let time = clock.read(fields.get(4)).ok_or(NOT_A_NUMBER)?;
+        let (offset, len) = (columns.whole()?, columns.whole()?);
+        let time = columns.time(clock)?;
         Ok(Parsed { device: Device::Name(device), ..Parsed::request(time, op, offset, len) })
     }
 

@@ -13,7 +13,9 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
+use super::dataset::columns::Columns;
 use super::dataset::fields::{Fields, Separator, whole};
+use super::dataset::quick::Quick;
 use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
@@ -83,6 +85,30 @@ impl LineFormat for Rows {
         let len = bytes(fields.last_but(skip + 3)).ok_or(NOT_A_NUMBER)?;
         let offset = bytes(fields.last_but(skip + 4)).ok_or(NOT_A_NUMBER)?;
         let time = clock.read(fields.get(0)).ok_or(NOT_A_NUMBER)?;
+        let device = Device::Pair(major, b',', minor);
+        Ok(Parsed { device, ..Parsed::request(time, op, offset, len) })
+    }
+
+    #[inline]
+    fn quick<'l>(&self, line: &mut Quick<'l>, clock: &mut Clock) -> Option<Parsed<'l>> {
+        self.plain(line, clock).ok()
+    }
+}
+
+impl Rows {
+    /// A line whose process has a name of one word.
+    #[inline]
+    fn plain<'l>(&self, line: &mut Quick<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
+        line.expect(COLUMNS_MIN..=COLUMNS_MIN + 1, "")?;
+        let time = line.time(clock)?;
+        line.whole()?;
+        line.text()?;
+        let (offset, len) = (line.units(SECTOR_SIZE)?, line.units(SECTOR_SIZE)?);
+        let op = op(line.text()?).ok_or(NOT_A_NUMBER)?;
+        let (major, minor) = (line.number_name()?, line.number_name()?);
+        if !line.has_ended() {
+            line.text()?;
+        }
         let device = Device::Pair(major, b',', minor);
         Ok(Parsed { device, ..Parsed::request(time, op, offset, len) })
     }

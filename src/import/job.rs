@@ -131,11 +131,11 @@ pub struct Job<'a> {
     unaligned: u64,
     meter: Meter,
     progress: &'a mut dyn FnMut(u64),
-    ticks: u32,
+    ticks: usize,
 }
 
 /// Events and records between two looks at the progress and the stop flag.
-const TICKS_PER_LOOK: u32 = 1024;
+const TICKS_PER_LOOK: usize = 1024;
 
 /// Devices, and characters of a name, in the message that the one asked for is not there.
 const DEVICES_SHOWN: usize = 8;
@@ -221,8 +221,18 @@ impl<'a> Job<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`] when the user stopped the import.
+    #[inline]
     pub fn tick(&mut self) -> Result<()> {
-        self.ticks += 1;
+        self.ticks(1)
+    }
+
+    /// The same for several records.
+    ///
+    /// # Errors
+    /// Those of [`Job::tick`].
+    #[inline]
+    pub fn ticks(&mut self, records: usize) -> Result<()> {
+        self.ticks += records;
         if self.ticks >= TICKS_PER_LOOK {
             self.ticks = 0;
             (self.progress)(self.meter.bytes());

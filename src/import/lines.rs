@@ -7,13 +7,13 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
-use super::source::Source;
+use super::source::{BUFFER_BYTES, Source};
 use crate::base::error::Place;
 use crate::base::limits::LINE_BYTES_MAX;
 use crate::base::{Error, Result};
 
-/// Bytes read at a time.
-const BLOCK_BYTES: usize = 128 << 10;
+/// Bytes read at a time: as many as the input's own buffer has, so that they are not copied twice.
+const BLOCK_BYTES: usize = BUFFER_BYTES;
 
 /// Finds lines in blocks of the input; the line number is 1-based.
 pub struct Lines {
@@ -88,6 +88,27 @@ impl Lines {
         }
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         Ok(Some((self.number, line.strip_suffix(b"\r").unwrap_or(line))))
+    }
+
+    /// What was read and not given out yet; a line may end behind it.
+    #[inline]
+    pub fn buffered(&self) -> &[u8] {
+        if self.in_clipped {
+            return &[];
+        }
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Passes over a line, its end included, that was taken from [`Lines::buffered`].
+    #[inline]
+    pub fn pass_line(&mut self, bytes: usize) {
+        self.start = (self.start + bytes).min(self.end);
+        self.number += 1;
+    }
+
+    /// Lines given out so far.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Goes to the end of a line whose beginning was given out.

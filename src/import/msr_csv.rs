@@ -10,8 +10,9 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, TimeUnit};
-use super::dataset::fields::{Fields, Separator, scaled, whole};
-use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::columns::{Columns, RowFormat};
+use super::dataset::fields::{Fields, Separator};
+use super::dataset::text::{Device, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, probe};
 use super::job::Job;
 use super::registry::Confidence;
@@ -72,28 +73,27 @@ impl DataSet for MsrCsv {
 
 pub(super) struct Rows;
 
-impl LineFormat for Rows {
+impl RowFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
-    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.len() != COLUMNS {
-            return Err(Skip::Malformed("row does not have 7 fields"));
-        }
-        let op = match fields.get(3) {
+    fn row<'l, C: Columns<'l>>(
+        &self,
+        columns: &mut C,
+        clock: &mut Clock,
+    ) -> Result<Parsed<'l>, Skip> {
+        columns.expect(COLUMNS..=COLUMNS, "row does not have 7 fields")?;
+        let time = columns.time(clock)?;
+        let (host, disk) = (columns.text()?, columns.number_name()?);
+        let op = match columns.text()? {
+            b"Read" => BlockOp::Read,
+            b"Write" => BlockOp::Write,
             op if op.eq_ignore_ascii_case(b"read") => BlockOp::Read,
             op if op.eq_ignore_ascii_case(b"write") => BlockOp::Write,
             _ => return Err(Skip::Malformed("type is neither Read nor Write")),
         };
-        let disk = fields.get(2);
-        whole(disk).ok_or(NOT_A_NUMBER)?;
-        let offset = whole(fields.get(4)).ok_or(NOT_A_NUMBER)?;
-        let len = whole(fields.get(5)).ok_or(NOT_A_NUMBER)?;
-        let latency = match fields.get(6) {
-            b"" => None,
-            ticks => Some(scaled(ticks, TICK_NS).ok_or(NOT_A_NUMBER)?),
-        };
-        let time = clock.read(fields.get(0)).ok_or(NOT_A_NUMBER)?;
-        let device = Device::Pair(fields.get(1), b'_', disk);
+        let (offset, len) = (columns.whole()?, columns.whole()?);
+        let latency = columns.scaled_or_empty(TICK_NS)?;
+        let device = Device::Pair(host, b'_', disk);
         Ok(Parsed { device, latency, ..Parsed::request(time, op, offset, len) })
     }
 

@@ -15,8 +15,9 @@ use crate::base::{Error, ErrorKind, Result, stop};
 /// Bytes that a probe may look at.
 pub const PROBE_BYTES: usize = 8 << 10;
 
-/// The buffer of one input: an import may have one input a CPU.
-const BUFFER_BYTES: usize = 256 << 10;
+/// The buffer of one input: an import may have one input a CPU. Who reads as much at a time reads
+/// past it.
+pub(super) const BUFFER_BYTES: usize = 256 << 10;
 
 /// The byte order mark that editors and spreadsheets put before UTF-8 text.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";

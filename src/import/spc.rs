@@ -15,8 +15,9 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
-use super::dataset::fields::{Fields, Separator, whole};
-use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::columns::{Columns, RowFormat};
+use super::dataset::fields::{Fields, Separator};
+use super::dataset::text::{Device, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
 use super::registry::{Confidence, TIME_UNIT, UNIT};
@@ -67,25 +68,23 @@ pub(super) struct Rows {
     block_bytes: u64,
 }
 
-impl LineFormat for Rows {
+impl RowFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
-    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.len() < COLUMNS_MIN {
-            return Err(Skip::Malformed("row has less than 5 fields"));
-        }
-        let op = match fields.get(3) {
+    fn row<'l, C: Columns<'l>>(
+        &self,
+        columns: &mut C,
+        clock: &mut Clock,
+    ) -> Result<Parsed<'l>, Skip> {
+        columns.expect(COLUMNS_MIN..=usize::MAX, "row has less than 5 fields")?;
+        let device = Device::Name(columns.number_name()?);
+        let (offset, len) = (columns.units(self.block_bytes)?, columns.whole()?);
+        let op = match columns.text()? {
             b"R" | b"r" => BlockOp::Read,
             b"W" | b"w" => BlockOp::Write,
             _ => return Err(Skip::Malformed("opcode is neither R nor W")),
         };
-        let asu = fields.get(0);
-        whole(asu).ok_or(NOT_A_NUMBER)?;
-        let lba = whole(fields.get(1)).ok_or(NOT_A_NUMBER)?;
-        let offset = lba.checked_mul(self.block_bytes).ok_or(NOT_A_NUMBER)?;
-        let len = whole(fields.get(2)).ok_or(NOT_A_NUMBER)?;
-        let time = clock.read(fields.get(4)).ok_or(NOT_A_NUMBER)?;
-        let device = Device::Name(asu);
+        let time = columns.time(clock)?;
         Ok(Parsed { device, ..Parsed::request(time, op, offset, len) })
     }
 

@@ -16,8 +16,9 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
-use super::dataset::fields::{Fields, Separator, scaled, whole};
-use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::columns::{Columns, RowFormat};
+use super::dataset::fields::{Fields, Separator};
+use super::dataset::text::{Device, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, probe};
 use super::job::Job;
 use super::registry::Confidence;
@@ -65,29 +66,25 @@ impl DataSet for Systor17 {
 
 pub(super) struct Rows;
 
-impl LineFormat for Rows {
+impl RowFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
-    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.len() != COLUMNS {
-            return Err(Skip::Malformed("row does not have 6 fields"));
-        }
-        let time = clock.read(fields.get(0)).ok_or(NOT_A_NUMBER)?;
-        let latency = match fields.get(1) {
-            b"" => None,
-            response => Some(scaled(response, SECOND_NS).ok_or(NOT_A_NUMBER)?),
-        };
-        let lun = fields.get(3);
-        whole(lun).ok_or(NOT_A_NUMBER)?;
-        let op = match fields.get(2) {
+    fn row<'l, C: Columns<'l>>(
+        &self,
+        columns: &mut C,
+        clock: &mut Clock,
+    ) -> Result<Parsed<'l>, Skip> {
+        columns.expect(COLUMNS..=COLUMNS, "row does not have 6 fields")?;
+        let time = columns.time(clock)?;
+        let latency = columns.scaled_or_empty(SECOND_NS)?;
+        let op = match columns.text()? {
             b"R" | b"r" => BlockOp::Read,
             b"W" | b"w" => BlockOp::Write,
             b"" => return Err(Skip::Lost("type is blank: the source did not see what was asked")),
             _ => return Err(Skip::Malformed("type is neither R nor W")),
         };
-        let offset = whole(fields.get(4)).ok_or(NOT_A_NUMBER)?;
-        let len = whole(fields.get(5)).ok_or(NOT_A_NUMBER)?;
-        let device = Device::Name(lun);
+        let device = Device::Name(columns.number_name()?);
+        let (offset, len) = (columns.whole()?, columns.whole()?);
         Ok(Parsed { device, latency, ..Parsed::request(time, op, offset, len) })
     }
 

@@ -15,8 +15,9 @@
 
 use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
-use super::dataset::fields::{Fields, Separator, whole};
-use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::columns::{Columns, RowFormat};
+use super::dataset::fields::{Fields, Separator};
+use super::dataset::text::{Device, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
 use super::registry::{Confidence, TIME_UNIT, UNIT};
@@ -97,25 +98,24 @@ pub(super) struct Rows {
     unit_bytes: u64,
 }
 
-impl LineFormat for Rows {
+impl RowFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
-    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.len() != COLUMNS {
-            return Err(Skip::Malformed("row does not have 5 fields"));
-        }
-        let op = match fields.get(3) {
+    fn row<'l, C: Columns<'l>>(
+        &self,
+        columns: &mut C,
+        clock: &mut Clock,
+    ) -> Result<Parsed<'l>, Skip> {
+        columns.expect(COLUMNS..=COLUMNS, "row does not have 5 fields")?;
+        let time = columns.time(clock)?;
+        let (offset, len) = (columns.units(self.unit_bytes)?, columns.units(self.unit_bytes)?);
+        let op = match columns.text()? {
             b"0" => BlockOp::Read,
             b"1" => BlockOp::Write,
             _ => return Err(Skip::Malformed("IOType is neither 0 nor 1")),
         };
-        let bytes = |field| whole(field).and_then(|units| units.checked_mul(self.unit_bytes));
-        let offset = bytes(fields.get(1)).ok_or(NOT_A_NUMBER)?;
-        let len = bytes(fields.get(2)).ok_or(NOT_A_NUMBER)?;
-        let volume = fields.get(4);
-        whole(volume).ok_or(NOT_A_NUMBER)?;
-        let time = clock.read(fields.get(0)).ok_or(NOT_A_NUMBER)?;
-        Ok(Parsed { device: Device::Name(volume), ..Parsed::request(time, op, offset, len) })
+        let device = Device::Name(columns.number_name()?);
+        Ok(Parsed { device, ..Parsed::request(time, op, offset, len) })
     }
 
     fn is_header(&self, fields: Fields<'_>) -> bool {

@@ -168,7 +168,7 @@ enum Found<'l> {
     Why(Why),
 }
 
-impl Rows for Text {
+impl Text {
     fn next_row(
         &mut self,
         context: &mut Context,
@@ -202,6 +202,18 @@ impl Rows for Text {
                 .note(format!("{count} in one text: each begins where the one before ended"));
         }
         Ok(None)
+    }
+}
+
+impl Rows for Text {
+    fn fill(
+        &mut self,
+        rows: &mut Vec<dataset::Row>,
+        most: usize,
+        context: &mut Context,
+        job: &mut Job<'_>,
+    ) -> Result<bool> {
+        dataset::fill_one_by_one(rows, most, || self.next_row(context, job))
     }
 
     fn source(&self) -> Option<&Source> {

@@ -3,91 +3,16 @@
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::JoinHandle;
 
+use super::batch::{BATCH_LINES, Batch, Reader};
 use super::clock::Clock;
-use super::text::{Device, LineFormat, Parsed, Reader, Skip};
+use super::text::LineFormat;
 use crate::base::{Error, Result};
 
-/// Lines handed over at a time: as many as stay in the cache of a processor.
-const BATCH_LINES: usize = 1 << 11;
-/// Batches that may wait, each of some 200 KiB.
-const WAITING_BATCHES: usize = 4;
-
-/// What a line is, without the line.
-struct Item {
-    line: u64,
-    row: Result<Parsed<'static>, Skip>,
-    /// Where its device's name stands among those of the batch, if it has one.
-    name: Option<(u32, u32)>,
-}
-
-/// Lines in their order.
-#[derive(Default)]
-struct Batch {
-    items: Vec<Item>,
-    /// The names of the rows' devices, one behind the other.
-    names: Vec<u8>,
-    /// How the input ended behind them, if it did.
-    end: Option<Result<()>>,
-}
-
-impl Batch {
-    fn clear(&mut self) {
-        self.items.clear();
-        self.names.clear();
-    }
-
-    fn fill<F: LineFormat>(&mut self, reader: &mut Reader<F>, clock: &mut Clock) {
-        while self.items.len() < BATCH_LINES {
-            match reader.next(clock) {
-                Ok(Some((line, row))) => self.add(line, row),
-                Ok(None) => {
-                    self.end = Some(Ok(()));
-                    return;
-                }
-                Err(error) => {
-                    self.end = Some(Err(error));
-                    return;
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn add(&mut self, line: u64, row: Result<Parsed<'_>, Skip>) {
-        let start = self.names.len() as u32;
-        let mut name = None;
-        let row = row.map(|parsed| {
-            match parsed.device {
-                Device::Only => {}
-                Device::Name(text) => self.names.extend_from_slice(text),
-                Device::Pair(first, between, second) => {
-                    self.names.extend_from_slice(first);
-                    self.names.push(between);
-                    self.names.extend_from_slice(second);
-                }
-            }
-            if !matches!(parsed.device, Device::Only) {
-                name = Some((start, self.names.len() as u32));
-            }
-            Parsed { device: Device::Only, ..parsed }
-        });
-        self.items.push(Item { line, row, name });
-    }
-
-    #[inline]
-    fn get(&self, at: usize) -> Option<(u64, Result<Parsed<'_>, Skip>)> {
-        let item = self.items.get(at)?;
-        let name = |(start, end): (u32, u32)| self.names.get(start as usize..end as usize);
-        let device = item.name.and_then(name).map_or(Device::Only, Device::Name);
-        Some((item.line, item.row.map(|parsed| Parsed { device, ..parsed })))
-    }
-}
+/// Batches that may wait, each of some 100 KiB.
+const WAITING_BATCHES: usize = 8;
 
 /// A reader on its thread.
 pub(super) struct Ahead<F> {
-    batch: Batch,
-    /// The next line of the batch.
-    at: usize,
     full: Receiver<Batch>,
     /// Batches for use again.
     empty: Sender<Batch>,
@@ -107,41 +32,19 @@ impl<F: LineFormat> Ahead<F> {
         let thread = thread
             .spawn(move || parse(reader, clock, &sender, &again))
             .map_err(|e| Error::incomplete("cannot start a thread to read the input").source(e))?;
-        Ok(Self { batch: Batch::default(), at: 0, full, empty, thread })
+        Ok(Self { full, empty, thread })
     }
 
-    /// As [`Reader::next`].
+    /// Takes the next batch in place of `used`. Behind the one that has the input's end none comes.
     ///
     /// # Errors
-    /// Those of the input.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Result<Parsed<'_>, Skip>)>> {
-        if self.at >= self.batch.items.len() && !self.advance()? {
-            return Ok(None);
-        }
-        let at = self.at;
-        self.at += 1;
-        Ok(self.batch.get(at))
-    }
-
-    /// Goes on to the next batch; false at the end of the input.
-    fn advance(&mut self) -> Result<bool> {
-        loop {
-            if let Some(end) = self.batch.end.take() {
-                self.batch.clear();
-                self.batch.end = Some(Ok(()));
-                return end.map(|()| false);
-            }
-            let lost = || Error::incomplete("the thread that reads the input is gone");
-            let fresh = self.full.recv().map_err(|_| lost())?;
-            let used = std::mem::replace(&mut self.batch, fresh);
-            // At the end nobody wants it.
-            drop(self.empty.send(used));
-            self.at = 0;
-            if !self.batch.items.is_empty() {
-                return Ok(true);
-            }
-        }
+    /// The thread is lost.
+    pub(super) fn next(&mut self, used: &mut Batch) -> Result<()> {
+        let lost = || Error::incomplete("the thread that reads the input is gone");
+        let fresh = self.full.recv().map_err(|_| lost())?;
+        // At the end nobody wants it.
+        drop(self.empty.send(std::mem::replace(used, fresh)));
+        Ok(())
     }
 
     /// The reader at its end; `None` when the thread is lost.
@@ -160,8 +63,7 @@ fn parse<F: LineFormat>(
 ) -> Reader<F> {
     loop {
         let mut batch = again.try_recv().unwrap_or_default();
-        batch.clear();
-        batch.fill(&mut reader, &mut clock);
+        reader.fill(&mut batch, BATCH_LINES, &mut clock);
         let ended = batch.end.is_some();
         if full.send(batch).is_err() || ended {
             return reader;

@@ -128,6 +128,12 @@ impl Clock {
         ticks.checked_mul(self.unit_ns)
     }
 
+    /// The unit in nanoseconds, once it is known.
+    #[inline]
+    pub(super) fn settled_unit(&self) -> Option<u64> {
+        self.settled.then_some(self.unit_ns)
+    }
+
     /// Whether the unit is known: from then on reading a time changes nothing.
     pub(super) fn is_settled(&self) -> bool {
         self.settled

@@ -3,11 +3,12 @@
 //!
 //! - `data_set`: what a format has of its own, and the importer that the rest makes of it;
 //! - [`clock`]: what a time column counts, told, documented or guessed with a warning;
-//! - [`fields`] and [`numbers`]: columns of a line and the numbers in them, [eight bytes at a
-//!   time](swar);
+//! - [`columns`]: what a format says of its columns, read from [`fields`], into which a line was
+//!   split, or [`quick`], from where a plain line stands;
+//! - [`numbers`]: the numbers in them, [eight bytes at a time](swar);
 //! - [`text`] and [`binary`]: rows of lines, rows of fixed-size records;
-//! - [`ahead`]: lines parsed by a thread of its own;
-//! - [`streams`]: the streams of rows, by the names of their devices;
+//! - [`batch`]: lines and their rows, a batch at a time, [`ahead`]: by a thread of its own;
+//! - [`streams`]: the streams of rows, by the names of their devices, which stand in [`places`];
 //! - [`reorder`]: a window that puts the rows of one input in order of time;
 //! - [`emit`]: rows as issues and completions, in the order of a replay;
 //! - [`probe`]: whether the first lines look like a format.
@@ -16,13 +17,17 @@
 //! one has none.
 
 mod ahead;
+mod batch;
 pub(super) mod binary;
 pub(super) mod clock;
+pub(super) mod columns;
 mod data_set;
 mod emit;
 pub(super) mod fields;
 mod numbers;
+mod places;
 pub(super) mod probe;
+pub(super) mod quick;
 mod reorder;
 pub(super) mod streams;
 mod swar;
@@ -34,8 +39,9 @@ use std::collections::BinaryHeap;
 use self::clock::Clock;
 pub(super) use self::data_set::{About, DataSet};
 use self::emit::Emitter;
+use self::places::Places;
 use self::reorder::Reorder;
-use self::streams::KnownStreams;
+use self::text::Parsed;
 use super::job::Job;
 use super::note_condition;
 use super::source::Source;
@@ -61,6 +67,8 @@ pub(super) struct Row {
     pub stream: StreamId,
     /// Modifiers.
     pub flags: OpFlags,
+    /// The tag is the row's own, and not given here.
+    pub own_tag: bool,
     /// What is asked; `None` for a row that is the completion of the request with its tag.
     pub op: Option<BlockOp>,
 }
@@ -68,7 +76,27 @@ pub(super) struct Row {
 impl Row {
     /// Says that a row has no response time.
     pub const NO_LATENCY: u64 = u64::MAX;
+
+    /// The row that was parsed, of no stream yet.
+    #[inline]
+    fn of(parsed: &Parsed<'_>) -> Self {
+        let &Parsed { time, op, flags, offset, len, .. } = parsed;
+        Self {
+            time,
+            offset,
+            len,
+            latency: parsed.latency.unwrap_or(Self::NO_LATENCY),
+            tag: parsed.tag.unwrap_or_default(),
+            stream: ONLY_DEVICE,
+            flags,
+            own_tag: parsed.tag.is_some(),
+            op,
+        }
+    }
 }
+
+/// In place of a stream: the input's only device.
+const ONLY_DEVICE: StreamId = StreamId(u32::MAX);
 
 /// What the readers of all inputs share.
 pub(super) struct Context {
@@ -77,16 +105,38 @@ pub(super) struct Context {
     /// Rows read: the next tag.
     pub tags: u64,
     /// Streams by the names of their devices.
-    pub known: KnownStreams,
+    known: Places<StreamId>,
 }
 
 /// The rows of one input.
 pub(super) trait Rows {
-    /// The next row in the input's own order. What cannot be read is counted in `job`.
-    fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>>;
+    /// Adds the next rows, about `most`, in the input's own order; false at its end. What cannot
+    /// be read is counted in `job`.
+    fn fill(
+        &mut self,
+        rows: &mut Vec<Row>,
+        most: usize,
+        context: &mut Context,
+        job: &mut Job<'_>,
+    ) -> Result<bool>;
 
     /// The input, to ask what its end was like, once it has ended.
     fn source(&self) -> Option<&Source>;
+}
+
+/// [`Rows::fill`] of rows that come one by one.
+pub(super) fn fill_one_by_one(
+    rows: &mut Vec<Row>,
+    most: usize,
+    mut next: impl FnMut() -> Result<Option<Row>>,
+) -> Result<bool> {
+    for _ in 0..most {
+        match next()? {
+            Some(row) => rows.push(row),
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// What a format's rows never tell: nothing of the set that follows is in any of them.
@@ -122,7 +172,7 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
     let window = window.max(SORT_WINDOW_INPUT_ROWS_MIN);
     let several = inputs.len() > 1;
     job.put_in_order();
-    let mut context = Context { clock, tags: 0, known: KnownStreams::default() };
+    let mut context = Context { clock, tags: 0, known: Places::default() };
     let mut inputs: Vec<_> =
         inputs.into_iter().map(|rows| Input { rows, window: Reorder::new(window) }).collect();
     if several {
@@ -131,8 +181,10 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
     }
     let mut emitter = Emitter::default();
     if let [input] = inputs.as_mut_slice() {
-        while let Some(row) = input.window.next(&mut input.rows, &mut context, job)? {
-            emitter.row(&row, &context.clock, job)?;
+        while let Some(rows) = input.window.next_batch(&mut input.rows, &mut context, job)? {
+            for row in rows {
+                emitter.row(row, &context.clock, job)?;
+            }
         }
     } else {
         merge(&mut inputs, &mut context, &mut emitter, job)?;

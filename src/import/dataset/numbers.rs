@@ -77,7 +77,7 @@ fn decimal_scaled(text: &[u8], unit: u64) -> Option<u64> {
 }
 
 /// Powers of ten that fit.
-const POWERS: [u64; 20] = {
+pub(super) const POWERS: [u64; 20] = {
     let mut powers = [1u64; 20];
     let mut at = 1;
     while at < 20 {

@@ -1,9 +1,8 @@
 //! A window over the rows of one input that gives them out in order of time.
 //!
-//! It holds as many rows as its width, in order, and reads a batch more at a time. Rows in order
-//! are put behind what is held, which costs one comparison each; from the first that is not, they
-//! are collected, and no more is sorted than from where the least of them belongs. So a row that
-//! stands up to one width too late is mended.
+//! It holds as many rows as its width, in order, and reads a batch more at a time. A batch in order
+//! behind those held stays as it is; of one that is not, no more is sorted than from where the
+//! least of its rows belongs. So a row that stands up to one width too late is mended.
 
 use std::collections::VecDeque;
 
@@ -12,14 +11,17 @@ use crate::base::Result;
 use crate::import::job::Job;
 
 /// Rows read at a time, no more than the width: few enough to stay in the cache of one processor.
-const BATCH_ROWS: usize = 1 << 12;
+const BATCH_ROWS: usize = 1 << 11;
 
 /// The window.
 pub(super) struct Reorder {
-    /// In order of time.
-    held: VecDeque<Row>,
-    /// What was read last, before it is put among those.
-    batch: Vec<Row>,
+    /// Each in order of time, and none before the one ahead of it; none is empty.
+    held: VecDeque<Vec<Row>>,
+    /// Rows in those.
+    rows: usize,
+    /// What was given out last, and the next row of it where rows are taken one by one.
+    out: Vec<Row>,
+    at: usize,
     width: usize,
     /// Time of the last row read.
     last_in: u64,
@@ -32,7 +34,9 @@ impl Reorder {
     pub(super) fn new(width: usize) -> Self {
         Self {
             held: VecDeque::new(),
-            batch: Vec::new(),
+            rows: 0,
+            out: Vec::new(),
+            at: 0,
             width: width.max(1),
             last_in: 0,
             disordered: 0,
@@ -44,68 +48,100 @@ impl Reorder {
     ///
     /// # Errors
     /// Those of the input.
-    #[inline]
     pub(super) fn next<R: Rows>(
         &mut self,
         input: &mut R,
         context: &mut Context,
         job: &mut Job<'_>,
     ) -> Result<Option<Row>> {
-        while self.held.len() <= self.width && !self.ended {
-            self.fill(input, context, job)?;
+        if self.at >= self.out.len() && !self.advance(input, context, job)? {
+            return Ok(None);
         }
-        Ok(self.held.pop_front())
+        let row = self.out.get(self.at).copied();
+        self.at += 1;
+        Ok(row)
     }
 
-    fn fill<R: Rows>(
+    /// The next rows, likewise; never none but at the end.
+    ///
+    /// # Errors
+    /// Those of the input.
+    pub(super) fn next_batch<R: Rows>(
         &mut self,
         input: &mut R,
         context: &mut Context,
         job: &mut Job<'_>,
-    ) -> Result<()> {
-        let (mut sorted, mut rows) = (true, 0);
-        while rows < BATCH_ROWS.min(self.width) {
-            let Some(row) = input.next_row(context, job)? else {
-                self.ended = true;
-                break;
-            };
-            if row.time < self.last_in {
-                self.disordered += 1;
-                sorted = false;
-            }
-            self.last_in = row.time;
-            if self.batch.is_empty() && self.held.back().is_none_or(|last| last.time <= row.time) {
-                // Most rows are where they belong.
-                self.held.push_back(row);
-            } else {
-                self.batch.push(row);
-            }
-            rows += 1;
-        }
-        if !sorted {
-            // Stable, and quick on runs that are in order.
-            self.batch.sort_by_key(|row| row.time);
-        }
-        self.merge();
-        Ok(())
+    ) -> Result<Option<&[Row]>> {
+        Ok(self.advance(input, context, job)?.then_some(&self.out))
     }
 
-    /// Puts the batch among what is held; of equal times that is first.
-    fn merge(&mut self) {
-        let Some(first) = self.batch.first() else { return };
-        let later = match self.held.back() {
-            Some(last) if last.time > first.time => {
-                self.held.partition_point(|row| row.time <= first.time)
-            }
-            _ => self.held.len(),
-        };
-        let len = self.held.len();
-        self.held.extend(self.batch.drain(..));
-        if later < len
-            && let Some(rows) = self.held.make_contiguous().get_mut(later..)
-        {
-            rows.sort_by_key(|row| row.time);
+    /// Gives out the next batch; false at the end.
+    fn advance<R: Rows>(
+        &mut self,
+        input: &mut R,
+        context: &mut Context,
+        job: &mut Job<'_>,
+    ) -> Result<bool> {
+        let mut used = std::mem::take(&mut self.out);
+        // Behind the last row that is given out stand as many as the window is wide.
+        while !self.ended && self.rows < self.width + self.held.front().map_or(1, Vec::len) {
+            used.clear();
+            let most = BATCH_ROWS.min(self.width);
+            self.ended = !input.fill(&mut used, most, context, job)?;
+            self.put(std::mem::take(&mut used));
         }
+        let next = self.held.pop_front();
+        (self.at, self.out) = (0, next.unwrap_or_default());
+        self.rows -= self.out.len();
+        Ok(!self.out.is_empty())
+    }
+
+    /// Puts rows among those held; of equal times those are first.
+    fn put(&mut self, mut batch: Vec<Row>) {
+        let disordered = self.count_disordered(&batch);
+        self.disordered += disordered;
+        if disordered > 0 {
+            // Stable, and quick on runs that are in order.
+            batch.sort_by_key(|row| row.time);
+        }
+        let Some(first) = batch.first().map(|row| row.time) else { return };
+        self.rows += batch.len();
+        let last = self.held.back().and_then(|held| held.last());
+        if last.is_none_or(|last| last.time <= first) {
+            self.held.push_back(batch);
+        } else {
+            self.merge(batch, first);
+        }
+    }
+
+    /// Rows below the one before them.
+    fn count_disordered(&mut self, batch: &[Row]) -> u64 {
+        let mut disordered = 0;
+        for row in batch {
+            disordered += u64::from(row.time < self.last_in);
+            self.last_in = row.time;
+        }
+        disordered
+    }
+
+    /// Puts rows, the first of which is of that time, among those of the last batches held.
+    fn merge(&mut self, batch: Vec<Row>, first: u64) {
+        let is_before = |held: &Vec<Row>| held.last().is_none_or(|last| last.time <= first);
+        let untouched = self.held.partition_point(is_before);
+        let mut rows: Vec<Row> = Vec::with_capacity(batch.len());
+        for (number, held) in self.held.drain(untouched..).enumerate() {
+            if number == 0 { rows = held } else { rows.extend(held) }
+        }
+        let earlier = rows.partition_point(|row| row.time <= first);
+        rows.extend(batch);
+        if let Some(later) = rows.get_mut(earlier..) {
+            later.sort_by_key(|row| row.time);
+        }
+        while rows.len() > BATCH_ROWS {
+            let behind = rows.split_off(BATCH_ROWS);
+            self.held.push_back(std::mem::replace(&mut rows, behind));
+        }
+        self.held.push_back(rows);
     }
 
     /// Rows that came in below the one before them.
@@ -119,7 +155,8 @@ mod tests {
     use super::*;
     use crate::base::{BlockOp, OpFlags, Prng};
     use crate::import::dataset::clock::{Clock, Epoch, TimeUnit};
-    use crate::import::dataset::streams::KnownStreams;
+    use crate::import::dataset::fill_one_by_one;
+    use crate::import::dataset::places::Places;
     use crate::import::source::{Meter, Source};
     use crate::import::testing::Memory;
     use crate::trace::StreamId;
@@ -127,8 +164,14 @@ mod tests {
     struct Given(std::vec::IntoIter<Row>);
 
     impl Rows for Given {
-        fn next_row(&mut self, _: &mut Context, _: &mut Job<'_>) -> Result<Option<Row>> {
-            Ok(self.0.next())
+        fn fill(
+            &mut self,
+            rows: &mut Vec<Row>,
+            most: usize,
+            _: &mut Context,
+            _: &mut Job<'_>,
+        ) -> Result<bool> {
+            fill_one_by_one(rows, most, || Ok(self.0.next()))
         }
 
         fn source(&self) -> Option<&Source> {
@@ -146,11 +189,12 @@ mod tests {
             tag,
             stream: StreamId(0),
             flags: OpFlags::empty(),
+            own_tag: false,
             op: Some(BlockOp::Read),
         };
         let mut input = Given((0..).zip(times).map(row).collect::<Vec<_>>().into_iter());
         let clock = Clock::new(Epoch::Start, TimeUnit::Ns, None);
-        let mut context = Context { clock, tags: 0, known: KnownStreams::default() };
+        let mut context = Context { clock, tags: 0, known: Places::default() };
         let (mut memory, mut progress) = (Memory::default(), |_| {});
         let mut job = Job::new(&mut memory, "t", None, Meter::default(), &mut progress);
         let mut window = Reorder::new(width);

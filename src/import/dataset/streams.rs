@@ -1,64 +1,12 @@
 //! The streams of rows, by the names of their devices.
-//!
-//! A row's device is most often one of few: each name seen stands at one place of a small table,
-//! which its first and last bytes choose, so that it is found by one comparison.
 
-use super::swar;
+use super::batch::Batch;
 use super::text::{Device, Parsed};
-use super::{Context, Row};
+use super::{Context, ONLY_DEVICE, Row};
 use crate::base::Result;
-use crate::import::job::Job;
+use crate::import::job::{Job, line_place};
 use crate::import::source::Source;
 use crate::trace::StreamId;
-
-/// Places of the table, as a power of two.
-const PLACES_LOG2: u32 = 12;
-/// Longest name that is kept.
-const NAME_BYTES_MAX: usize = 64;
-
-/// Names seen of late, with their streams.
-pub(in crate::import) struct KnownStreams {
-    places: Vec<(Vec<u8>, StreamId)>,
-}
-
-impl Default for KnownStreams {
-    fn default() -> Self {
-        Self { places: vec![(Vec::new(), StreamId(0)); 1 << PLACES_LOG2] }
-    }
-}
-
-impl KnownStreams {
-    /// The stream of that name, if it is known.
-    #[inline]
-    fn find(&self, name: &[u8]) -> Option<StreamId> {
-        let (known, id) = self.places.get(place(name))?;
-        (known == name && !name.is_empty()).then_some(*id)
-    }
-
-    /// Takes the place of another name.
-    fn keep(&mut self, name: &[u8], id: StreamId) {
-        if let Some(place) = self.places.get_mut(place(name))
-            && name.len() <= NAME_BYTES_MAX
-        {
-            place.0.clear();
-            place.0.extend_from_slice(name);
-            place.1 = id;
-        }
-    }
-}
-
-/// Where a name stands; whoever makes many names stand at one place gains nothing.
-#[inline]
-fn place(name: &[u8]) -> usize {
-    let word = match (name.first_chunk(), name.last_chunk()) {
-        (Some(first), Some(last)) => {
-            u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29)
-        }
-        _ => swar::short(name),
-    };
-    // 2^64 divided by the golden ratio spreads what differs in low bits over the high ones.
-    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES_LOG2)) as usize
-}
 
 /// Finds the streams of the rows of one input.
 #[derive(Default)]
@@ -68,13 +16,15 @@ pub(in crate::import) struct Streams {
     only: Option<StreamId>,
     /// A name put together from two.
     name: Vec<u8>,
+    /// The streams of the names of a batch, as far as they were asked for.
+    of_batch: Vec<Option<StreamId>>,
 }
 
 impl Streams {
     pub(in crate::import) fn new(source: &Source, several: bool) -> Self {
         let name = source.path().file_name().unwrap_or_default();
         let input_name = several.then(|| name.to_string_lossy().into_owned().into_bytes());
-        Self { input_name, only: None, name: Vec::new() }
+        Self { input_name, ..Self::default() }
     }
 
     /// The row of what was parsed, unless it cannot stand in a trace.
@@ -89,19 +39,74 @@ impl Streams {
         let Some(stream) = self.stream(parsed.device, context, job, &place)? else {
             return Ok(None);
         };
-        if let Some(op) = parsed.op
-            && !job.accepts(op, parsed.offset, parsed.len, &place)
-        {
-            return Ok(None);
+        let mut row = Row { stream, ..Row::of(parsed) };
+        Ok(take(&mut row, context, job, place).then_some(row))
+    }
+
+    /// Finishes the rows of a batch of lines, and counts what is lost; rows that cannot stand in a
+    /// trace go.
+    pub(super) fn batch(
+        &mut self,
+        batch: &mut Batch,
+        context: &mut Context,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
+        let mut rows = std::mem::take(&mut batch.rows);
+        self.of_batch.clear();
+        self.of_batch.resize(batch.names(), None);
+        let mut skips = batch.skips.iter().enumerate().peekable();
+        let (mut read, mut result) = (0, Ok(()));
+        rows.retain_mut(|row| {
+            while let Some((before, skipped)) = skips.next_if(|(_, s)| s.rows_before <= read) {
+                let line = batch.first_line + (skipped.rows_before + before) as u64;
+                skipped.why.count(job, || line_place(line));
+            }
+            // As many lines were no rows as skips are no longer to come.
+            let line = batch.first_line + (read + batch.skips.len() - skips.len()) as u64;
+            read += 1;
+            let place = || line_place(line);
+            match self.numbered(row.stream, batch, context, job, &place) {
+                Ok(Some(stream)) => row.stream = stream,
+                Ok(None) => return false,
+                Err(error) => {
+                    if result.is_ok() {
+                        result = Err(error);
+                    }
+                    return false;
+                }
+            }
+            take(row, context, job, place)
+        });
+        for (before, skipped) in skips {
+            let line = batch.first_line + (skipped.rows_before + before) as u64;
+            skipped.why.count(job, || line_place(line));
         }
-        if context.tags == 0 {
-            context.clock.describe(job);
+        batch.rows = rows;
+        result
+    }
+
+    /// The stream of a name of a batch.
+    #[inline]
+    fn numbered(
+        &mut self,
+        number: StreamId,
+        batch: &Batch,
+        context: &mut Context,
+        job: &mut Job<'_>,
+        place: &impl Fn() -> String,
+    ) -> Result<Option<StreamId>> {
+        if number == ONLY_DEVICE {
+            return self.only(job, place);
         }
-        let tag = parsed.tag.unwrap_or(context.tags);
-        context.tags += 1;
-        let &Parsed { time, op, flags, offset, len, latency, .. } = parsed;
-        let latency = latency.unwrap_or(Row::NO_LATENCY);
-        Ok(Some(Row { time, offset, len, latency, tag, stream, flags, op }))
+        let number = number.0 as usize;
+        if let Some(Some(stream)) = self.of_batch.get(number) {
+            return Ok(Some(*stream));
+        }
+        let stream = named(batch.name(number), context, job, place)?;
+        if let Some(known) = self.of_batch.get_mut(number) {
+            *known = stream;
+        }
+        Ok(stream)
     }
 
     #[inline]
@@ -112,25 +117,17 @@ impl Streams {
         job: &mut Job<'_>,
         place: &impl Fn() -> String,
     ) -> Result<Option<StreamId>> {
-        let name = match device {
-            Device::Only => return self.only(job, place),
-            Device::Name(name) => name,
+        match device {
+            Device::Only => self.only(job, place),
+            Device::Name(name) => named(name, context, job, place),
             Device::Pair(first, between, second) => {
                 self.name.clear();
                 self.name.extend_from_slice(first);
                 self.name.push(between);
                 self.name.extend_from_slice(second);
-                &self.name
+                named(&self.name, context, job, place)
             }
-        };
-        if let Some(id) = context.known.find(name) {
-            return Ok(Some(id));
         }
-        let found = job.stream(name, None, place)?;
-        if let Some(id) = found {
-            context.known.keep(name, id);
-        }
-        Ok(found)
     }
 
     fn only(&mut self, job: &mut Job<'_>, place: &impl Fn() -> String) -> Result<Option<StreamId>> {
@@ -143,24 +140,42 @@ impl Streams {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_told_apart_wherever_they_stand() {
-        let mut known = KnownStreams::default();
-        let names: Vec<Vec<u8>> = (0..10_000u32)
-            .map(|n| format!("{}{n}", "x".repeat(n as usize % 70)).into_bytes())
-            .collect();
-        for (name, id) in names.iter().zip(0..) {
-            assert_eq!(known.find(name), None);
-            known.keep(name, StreamId(id));
-            assert_eq!(known.find(name), (name.len() <= NAME_BYTES_MAX).then_some(StreamId(id)));
-        }
-        for (name, id) in names.iter().zip(0..) {
-            assert!(known.find(name).is_none_or(|found| found == StreamId(id)));
-        }
-        assert_eq!(known.find(b""), None);
+/// The stream of the device of that name.
+fn named(
+    name: &[u8],
+    context: &mut Context,
+    job: &mut Job<'_>,
+    place: &impl Fn() -> String,
+) -> Result<Option<StreamId>> {
+    if let Some(id) = context.known.find(name) {
+        return Ok(Some(id));
     }
+    let found = job.stream(name, None, place)?;
+    if let Some(id) = found {
+        context.known.keep(name, id);
+    }
+    Ok(found)
+}
+
+/// Whether a row can stand in a trace; then it gets its tag.
+#[inline]
+fn take(
+    row: &mut Row,
+    context: &mut Context,
+    job: &mut Job<'_>,
+    place: impl Fn() -> String,
+) -> bool {
+    if let Some(op) = row.op
+        && !job.accepts(op, row.offset, row.len, place)
+    {
+        return false;
+    }
+    if context.tags == 0 {
+        context.clock.describe(job);
+    }
+    if !row.own_tag {
+        row.tag = context.tags;
+    }
+    context.tags += 1;
+    true
 }

@@ -54,18 +54,49 @@ pub(super) fn last_digits(word: u64, len: usize) -> u64 {
     word & !(u64::MAX >> front) | ZEROS >> front
 }
 
+/// How many of the first bytes of a word are digits.
+#[inline]
+pub(super) fn leading_digits(word: u64) -> usize {
+    // What is carried out of a byte that is none reaches only those behind it.
+    not_digits(word ^ ZEROS).trailing_zeros() as usize / 8
+}
+
+/// The number that the first `len` (at most eight) bytes of a word are: all digits.
+#[inline]
+pub(super) fn leading_number(word: u64, len: usize) -> u64 {
+    let digits = word ^ ZEROS;
+    number(digits.checked_shl((8 - len as u32) * 8).unwrap_or_default())
+}
+
+/// How many bytes stand before the first that is `byte`, a blank or another control character, or
+/// a quote; 8 when none is.
+#[inline]
+pub(super) fn plain_bytes(word: u64, byte: u8) -> usize {
+    let above_blank = (word & LOW_BITS) + (0x80 - 0x21) * ONES;
+    let low = !(above_blank | word | LOW_BITS);
+    (low | equal(word, byte) | equal(word, b'"')).trailing_zeros() as usize / 8
+}
+
 /// The number that eight digits are.
 #[inline]
 pub(super) fn eight(word: u64) -> Option<u64> {
     let digits = word ^ ZEROS;
-    // A digit above 9 reaches the highest bit, or has it.
-    if (digits.wrapping_add(0x76 * ONES) | digits) & !LOW_BITS != 0 {
-        return None;
-    }
+    (not_digits(digits) == 0).then(|| number(digits))
+}
+
+/// Marks the highest bit of bytes above 9: such a byte reaches it, or has it.
+#[inline]
+fn not_digits(digits: u64) -> u64 {
+    (digits.wrapping_add(0x76 * ONES) | digits) & !LOW_BITS
+}
+
+/// The number of eight digits, each the value of its byte.
+#[inline]
+fn number(digits: u64) -> u64 {
     // Pairs, then fours, then all: each multiplication adds a lower half to a shifted upper one.
     let pairs = digits.wrapping_mul(10 << 8 | 1) >> 8 & 0x00ff_00ff_00ff_00ff;
     let fours = pairs.wrapping_mul(100 << 16 | 1) >> 16 & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul(10_000 << 32 | 1) >> 32)
+    fours.wrapping_mul(10_000 << 32 | 1) >> 32
 }
 
 #[cfg(test)]
@@ -81,6 +112,23 @@ mod tests {
             text.rotate_left(1);
         }
         assert_eq!(gather(u64::MAX), 0xff);
+    }
+
+    #[test]
+    fn what_a_word_begins_with() {
+        let mut prng = crate::base::Prng::new(3);
+        for _ in 0..20_000 {
+            let text: [u8; 8] =
+                std::array::from_fn(|_| b"0189,0\"5 \n7/:\xb0\xff!"[prng.below(16) as usize]);
+            let word = u64::from_le_bytes(text);
+            let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(8);
+            assert_eq!(leading_digits(word), end, "{}", text.escape_ascii());
+            let value = std::str::from_utf8(&text[..end]).unwrap().parse().unwrap_or(0);
+            assert_eq!(leading_number(word, end), value);
+            let plain = |byte: &u8| *byte > b' ' && !b",\"".contains(byte);
+            let end = text.iter().position(|byte| !plain(byte)).unwrap_or(8);
+            assert_eq!(plain_bytes(word, b','), end, "{}", text.escape_ascii());
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Rows of a text format: a line a row.
 
 use super::ahead::Ahead;
+use super::batch::{Batch, Reader};
 use super::clock::Clock;
-use super::fields::{Fields, Separator, Splitter};
+use super::fields::{Fields, Separator};
+use super::quick::Quick;
 use super::streams::Streams;
 use super::{Context, Row, Rows};
 use crate::base::{BlockOp, OpFlags, Result};
-use crate::import::job::{Job, line_place};
-use crate::import::lines::Lines;
+use crate::import::job::Job;
 use crate::import::source::Source;
 
 /// Why a line is no row.
@@ -87,41 +88,21 @@ pub(in crate::import) trait LineFormat: Send + 'static {
     /// Says why it is none.
     fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip>;
 
+    /// The row that a line is, without a split, where it is as plain as most are; it must be the
+    /// one that [`LineFormat::parse`] makes of it.
+    #[inline]
+    fn quick<'l>(&self, _line: &mut Quick<'l>, _clock: &mut Clock) -> Option<Parsed<'l>> {
+        None
+    }
+
     /// Whether a line that is no row is a header; it may stand wherever files were put together.
     fn is_header(&self, _fields: Fields<'_>) -> bool {
         false
     }
 }
 
-/// Lines and what they are.
-pub(super) struct Reader<F> {
-    lines: Lines,
-    splitter: Splitter,
-    format: F,
-}
-
-impl<F: LineFormat> Reader<F> {
-    /// The next line's number, and its row or why it is none; what was never meant as one is quiet.
-    ///
-    /// # Errors
-    /// Those of the input.
-    #[inline]
-    pub(super) fn next(
-        &mut self,
-        clock: &mut Clock,
-    ) -> Result<Option<(u64, Result<Parsed<'_>, Skip>)>> {
-        let Some((number, line)) = self.lines.read_line()? else { return Ok(None) };
-        let fields = self.splitter.split(line);
-        let parsed = match self.format.parse(fields, clock) {
-            Err(Skip::Malformed(_)) if is_no_row(&self.format, line, fields) => Err(Skip::Quiet),
-            parsed => parsed,
-        };
-        Ok(Some((number, parsed)))
-    }
-}
-
 /// Lines read here before a thread is worth its while.
-const LINES_HERE: u32 = 1 << 14;
+const LINES_HERE: usize = 1 << 14;
 
 /// Where the lines of an input are parsed.
 enum Parsing<F> {
@@ -134,9 +115,10 @@ enum Parsing<F> {
 /// The rows of one input.
 pub(in crate::import) struct TextRows<F> {
     parsing: Parsing<F>,
+    batch: Batch,
     /// Lines after which a thread goes on alone; an input among others stays here, since they
     /// share what the first time tells.
-    here: Option<u32>,
+    here: Option<usize>,
     streams: Streams,
 }
 
@@ -144,10 +126,9 @@ impl<F: LineFormat> TextRows<F> {
     /// Rows of `source`; `several` inputs of a format without devices are a device each.
     pub(in crate::import) fn new(source: Source, format: F, several: bool) -> Self {
         let streams = Streams::new(&source, several);
-        let splitter = Splitter::new(F::SEPARATOR);
-        let reader = Reader { lines: Lines::new(source), splitter, format };
-        let parsing = Parsing::Here(Box::new(reader));
-        Self { parsing, here: (!several).then_some(LINES_HERE), streams }
+        let parsing = Parsing::Here(Box::new(Reader::new(source, format)));
+        let here = (!several).then_some(LINES_HERE);
+        Self { parsing, batch: Batch::default(), here, streams }
     }
 
     /// Rows of each of `sources`.
@@ -156,14 +137,21 @@ impl<F: LineFormat> TextRows<F> {
         sources.into_iter().map(|source| Self::new(source, format(), several)).collect()
     }
 
-    /// Counts a line that was read here, and hands the rest over in time.
-    #[inline]
-    fn count_line(&mut self, clock: &Clock) -> Result<()> {
-        match &mut self.here {
-            None => Ok(()),
-            Some(0) if clock.is_settled() => self.go_ahead(clock),
-            Some(left) => {
-                *left = left.saturating_sub(1);
+    /// Reads the next batch of lines.
+    fn next_batch(&mut self, most: usize, clock: &mut Clock) -> Result<()> {
+        if self.here == Some(0) && clock.is_settled() {
+            self.go_ahead(clock)?;
+        }
+        match &mut self.parsing {
+            Parsing::Here(reader) => {
+                reader.fill(&mut self.batch, most, clock);
+                self.here = self.here.map(|left| left.saturating_sub(self.batch.lines()));
+                Ok(())
+            }
+            Parsing::Ahead(ahead) => ahead.next(&mut self.batch),
+            Parsing::Lost => {
+                self.batch.clear();
+                self.batch.end = Some(Ok(()));
                 Ok(())
             }
         }
@@ -195,34 +183,33 @@ impl<F: LineFormat> TextRows<F> {
 }
 
 impl<F: LineFormat> Rows for TextRows<F> {
-    fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>> {
-        loop {
-            self.count_line(&context.clock)?;
-            let next = match &mut self.parsing {
-                Parsing::Here(reader) => reader.next(&mut context.clock)?,
-                Parsing::Ahead(ahead) => ahead.next()?,
-                Parsing::Lost => None,
-            };
-            let Some((line, parsed)) = next else {
+    fn fill(
+        &mut self,
+        rows: &mut Vec<Row>,
+        most: usize,
+        context: &mut Context,
+        job: &mut Job<'_>,
+    ) -> Result<bool> {
+        self.next_batch(most, &mut context.clock)?;
+        job.ticks(self.batch.lines())?;
+        self.streams.batch(&mut self.batch, context, job)?;
+        if rows.is_empty() {
+            std::mem::swap(rows, &mut self.batch.rows);
+        } else {
+            rows.append(&mut self.batch.rows);
+        }
+        match self.batch.end.take() {
+            None => Ok(true),
+            Some(end) => {
                 self.end();
-                return Ok(None);
-            };
-            job.tick()?;
-            match parsed {
-                Ok(parsed) => {
-                    let row = self.streams.row(&parsed, context, job, || line_place(line))?;
-                    if row.is_some() {
-                        return Ok(row);
-                    }
-                }
-                Err(skip) => skip.count(job, || line_place(line)),
+                end.map(|()| false)
             }
         }
     }
 
     fn source(&self) -> Option<&Source> {
         match &self.parsing {
-            Parsing::Here(reader) => Some(reader.lines.source()),
+            Parsing::Here(reader) => Some(reader.source()),
             Parsing::Ahead(_) | Parsing::Lost => None,
         }
     }

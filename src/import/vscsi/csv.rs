@@ -4,8 +4,9 @@ use super::operation;
 use crate::base::{Result, SECTOR_SIZE};
 use crate::import::ImportOptions;
 use crate::import::dataset::clock::{Clock, Epoch, TimeUnit};
-use crate::import::dataset::fields::{Fields, Separator, whole};
-use crate::import::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use crate::import::dataset::columns::{Columns, RowFormat};
+use crate::import::dataset::fields::{Fields, Separator};
+use crate::import::dataset::text::{Parsed, Skip, TextRows};
 use crate::import::dataset::{About, DataSet, lacks, probe};
 use crate::import::job::Job;
 use crate::import::lines::hex;
@@ -53,20 +54,20 @@ impl DataSet for VscsiCsv {
 
 pub(in crate::import) struct Rows;
 
-impl LineFormat for Rows {
+impl RowFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
-    fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.len() != COLUMNS {
-            return Err(Skip::Malformed("row does not have 5 fields"));
-        }
-        whole(fields.get(0)).ok_or(NOT_A_NUMBER)?;
-        let command = hex(fields.get(2)).and_then(|code| u8::try_from(code).ok());
+    fn row<'l, C: Columns<'l>>(
+        &self,
+        columns: &mut C,
+        clock: &mut Clock,
+    ) -> Result<Parsed<'l>, Skip> {
+        columns.expect(COLUMNS..=COLUMNS, "row does not have 5 fields")?;
+        columns.whole()?;
+        let time = columns.time(clock)?;
+        let command = hex(columns.text()?).and_then(|code| u8::try_from(code).ok());
         let op = operation(command.ok_or(Skip::Malformed("op is no SCSI code"))?)?;
-        let len = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
-        let lbn = whole(fields.get(4)).ok_or(NOT_A_NUMBER)?;
-        let offset = lbn.checked_mul(SECTOR_SIZE).ok_or(NOT_A_NUMBER)?;
-        let time = clock.read(fields.get(1)).ok_or(NOT_A_NUMBER)?;
+        let (len, offset) = (columns.whole()?, columns.units(SECTOR_SIZE)?);
         let (offset, len) = if op.has_range() { (offset, len) } else { (0, 0) };
         Ok(Parsed::request(time, op, offset, len))
     }

@@ -1,0 +1,168 @@
+//! Lines of a text, and the rows that they are, a batch at a time.
+
+use super::clock::Clock;
+use super::fields::Splitter;
+use super::places::Places;
+use super::quick::Quick;
+use super::text::{Device, LineFormat, Parsed, Skip, is_no_row};
+use super::{ONLY_DEVICE, Row};
+use crate::base::Result;
+use crate::import::lines::Lines;
+use crate::import::source::Source;
+use crate::trace::StreamId;
+
+/// Lines of a batch: as many as stay in the cache of a processor.
+pub(super) const BATCH_LINES: usize = 1 << 11;
+
+/// Lines in their order, each a row or none.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The rows. The stream of one is the number of its device's name, or [`ONLY_DEVICE`]; tags
+    /// are for the reader of all inputs to give, but those that rows have by themselves.
+    pub rows: Vec<Row>,
+    /// Lines that are no rows.
+    pub skips: Vec<Skipped>,
+    /// Number of the first line.
+    pub first_line: u64,
+    /// The names of the rows' devices, one behind the other, and where each ends.
+    names: Vec<u8>,
+    ends: Vec<u32>,
+    /// How the input ended behind them, if it did.
+    pub end: Option<Result<()>>,
+}
+
+/// A line that is no row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Skipped {
+    /// How many rows of the batch stand before it.
+    pub rows_before: usize,
+    /// Why it is none.
+    pub why: Skip,
+}
+
+impl Batch {
+    /// Makes it empty, and keeps its memory.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.skips.clear();
+        self.names.clear();
+        self.ends.clear();
+        self.end = None;
+    }
+
+    /// How many lines it holds.
+    pub fn lines(&self) -> usize {
+        self.rows.len() + self.skips.len()
+    }
+
+    /// How many names of devices it holds.
+    pub fn names(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The name of that number.
+    pub fn name(&self, number: usize) -> &[u8] {
+        let end_of = |number: usize| self.ends.get(number).map_or(0, |end| *end as usize);
+        let start = number.checked_sub(1).map_or(0, end_of);
+        self.names.get(start..end_of(number)).unwrap_or_default()
+    }
+
+    /// The number of a device: of its name in this batch, which `known` may tell.
+    #[inline]
+    fn device(&mut self, device: Device<'_>, known: &mut Places<(u64, u32)>) -> StreamId {
+        let start = self.names.len();
+        match device {
+            Device::Only => return ONLY_DEVICE,
+            Device::Name(name) => self.names.extend_from_slice(name),
+            Device::Pair(first, between, second) => {
+                self.names.extend_from_slice(first);
+                self.names.push(between);
+                self.names.extend_from_slice(second);
+            }
+        }
+        let name = self.names.get(start..).unwrap_or_default();
+        if let Some((batch, number)) = known.find(name)
+            && batch == self.first_line
+        {
+            self.names.truncate(start);
+            return StreamId(number);
+        }
+        let number = self.ends.len() as u32;
+        known.keep(name, (self.first_line, number));
+        self.ends.push(self.names.len() as u32);
+        StreamId(number)
+    }
+
+    /// Adds a row, whose stream is the number of its device.
+    #[inline]
+    fn add(&mut self, parsed: &Parsed<'_>, known: &mut Places<(u64, u32)>) {
+        let stream = self.device(parsed.device, known);
+        self.rows.push(Row { stream, ..Row::of(parsed) });
+    }
+}
+
+/// Reads the lines of one input.
+pub(super) struct Reader<F> {
+    lines: Lines,
+    splitter: Splitter,
+    format: F,
+    /// Names of devices: the first line of the batch that had it last, and its number there.
+    known: Places<(u64, u32)>,
+}
+
+impl<F: LineFormat> Reader<F> {
+    pub fn new(source: Source, format: F) -> Self {
+        let splitter = Splitter::new(F::SEPARATOR);
+        Self { lines: Lines::new(source), splitter, format, known: Places::default() }
+    }
+
+    /// The input.
+    pub fn source(&self) -> &Source {
+        self.lines.source()
+    }
+
+    /// Reads up to `most` lines, and how the input ends behind them, if it does.
+    pub fn fill(&mut self, batch: &mut Batch, most: usize, clock: &mut Clock) {
+        batch.clear();
+        batch.first_line = self.lines.number() + 1;
+        while batch.lines() < most.min(BATCH_LINES) {
+            if self.quick(batch, clock) {
+                continue;
+            }
+            match self.long(batch, clock) {
+                Ok(true) => {}
+                ended => {
+                    batch.end = Some(ended.map(|_| ()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads a plain line; false when it may be another.
+    #[inline]
+    fn quick(&mut self, batch: &mut Batch, clock: &mut Clock) -> bool {
+        let mut line = Quick::new(self.lines.buffered(), F::SEPARATOR);
+        let Some(parsed) = self.format.quick(&mut line, clock) else { return false };
+        let Some(bytes) = line.line_bytes() else { return false };
+        batch.add(&parsed, &mut self.known);
+        self.lines.pass_line(bytes);
+        true
+    }
+
+    /// Reads a line of any kind; false at the end of the input.
+    fn long(&mut self, batch: &mut Batch, clock: &mut Clock) -> Result<bool> {
+        let Some((_, line)) = self.lines.read_line()? else { return Ok(false) };
+        let fields = self.splitter.split(line);
+        let why = match self.format.parse(fields, clock) {
+            Ok(parsed) => {
+                batch.add(&parsed, &mut self.known);
+                return Ok(true);
+            }
+            Err(Skip::Malformed(_)) if is_no_row(&self.format, line, fields) => Skip::Quiet,
+            Err(why) => why,
+        };
+        batch.skips.push(Skipped { rows_before: batch.rows.len(), why });
+        Ok(true)
+    }
+}
