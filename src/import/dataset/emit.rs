@@ -1,22 +1,19 @@
-//! Rows in order of time become issues and completions: each completion waits for its time in a
-//! heap of the requests in flight.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! Rows in order of time become issues and completions: each completion waits for its time among
+//! those of the requests in flight.
 
 use super::Row;
 use super::clock::Clock;
-use crate::base::limits::IMPORT_IN_FLIGHT_MAX;
+use super::waiting::{Due, Waiting};
 use crate::base::{Nanos, Result};
 use crate::import::job::{Job, Request};
 use crate::import::summary::counted;
-use crate::trace::{PayloadRef, StreamId};
+use crate::trace::PayloadRef;
 
 /// Writes rows.
 #[derive(Default)]
 pub(super) struct Emitter {
-    /// Completions that wait for their time: time, tag, stream.
-    waiting: BinaryHeap<Reverse<(u64, u64, StreamId)>>,
+    /// Completions that wait for their time.
+    waiting: Waiting,
     /// The first time, from which all count.
     origin: Option<u64>,
     first: u64,
@@ -33,16 +30,12 @@ impl Emitter {
     /// # Errors
     /// Those of the job's sink.
     pub(super) fn row(&mut self, row: &Row, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
-        while let Some(&Reverse((time, tag, stream))) = self.waiting.peek()
-            && time <= row.time
-        {
-            self.waiting.pop();
-            self.complete(time, tag, stream, clock, job)?;
+        while let Some(due) = self.waiting.pop_until(row.time) {
+            self.complete(due, clock, job)?;
         }
         self.rows += 1;
-        let Some(op) = row.op else {
-            return self.complete(row.time, row.tag, row.stream, clock, job);
-        };
+        let due = Due { time: row.time, tag: row.tag, stream: row.stream };
+        let Some(op) = row.op else { return self.complete(due, clock, job) };
         let time = self.time(row.time, clock, job)?;
         job.issue(Request {
             time,
@@ -58,32 +51,20 @@ impl Emitter {
         match row.latency {
             Row::NO_LATENCY => Ok(()),
             // Behind its own issue, not before those of the same time.
-            0 => self.complete(row.time, row.tag, row.stream, clock, job),
-            latency => self.wait(row.time.saturating_add(latency), row, clock, job),
+            0 => self.complete(due, clock, job),
+            latency => {
+                self.waiting.push(Due { time: row.time.saturating_add(latency), ..due });
+                match self.waiting.pop_surplus() {
+                    Some(due) => self.complete(due, clock, job),
+                    None => Ok(()),
+                }
+            }
         }
     }
 
-    fn wait(&mut self, time: u64, row: &Row, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
-        self.waiting.push(Reverse((time, row.tag, row.stream)));
-        if self.waiting.len() <= IMPORT_IN_FLIGHT_MAX {
-            return Ok(());
-        }
-        match self.waiting.pop() {
-            Some(Reverse((time, tag, stream))) => self.complete(time, tag, stream, clock, job),
-            None => Ok(()),
-        }
-    }
-
-    fn complete(
-        &mut self,
-        time: u64,
-        tag: u64,
-        stream: StreamId,
-        clock: &Clock,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        let time = self.time(time, clock, job)?;
-        job.complete(time, stream, tag, 0)
+    fn complete(&mut self, due: Due, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
+        let time = self.time(due.time, clock, job)?;
+        job.complete(time, due.stream, due.tag, 0)
     }
 
     /// The time of an event since the origin, which the first one sets.
@@ -113,8 +94,8 @@ impl Emitter {
     /// # Errors
     /// Those of the job's sink.
     pub(super) fn finish(&mut self, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
-        while let Some(Reverse((time, tag, stream))) = self.waiting.pop() {
-            self.complete(time, tag, stream, clock, job)?;
+        while let Some(due) = self.waiting.pop_until(u64::MAX) {
+            self.complete(due, clock, job)?;
         }
         Ok(())
     }

@@ -10,7 +10,8 @@
 //! - [`batch`]: lines and their rows, a batch at a time, [`ahead`]: by a thread of its own;
 //! - [`streams`]: the streams of rows, by the names of their devices, which stand in [`places`];
 //! - [`reorder`]: a window that puts the rows of one input in order of time;
-//! - [`emit`]: rows as issues and completions, in the order of a replay;
+//! - [`emit`]: rows as issues and completions, in the order of a replay; completions are
+//!   [`waiting`] for their time;
 //! - [`probe`]: whether the first lines look like a format.
 //!
 //! Several inputs are merged by time. A response time becomes a completion event; a row without
@@ -32,6 +33,7 @@ mod reorder;
 pub(super) mod streams;
 mod swar;
 pub(super) mod text;
+mod waiting;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
