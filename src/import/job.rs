@@ -241,13 +241,17 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
+    #[inline]
     fn begin(&mut self) -> Result<()> {
-        if !self.begun {
-            self.begun = true;
-            self.sink.begin(self.header.clone())?;
-            for info in std::mem::take(&mut self.waiting) {
-                self.sink.stream(info)?;
-            }
+        if self.begun { Ok(()) } else { self.begin_now() }
+    }
+
+    #[cold]
+    fn begin_now(&mut self) -> Result<()> {
+        self.begun = true;
+        self.sink.begin(self.header.clone())?;
+        for info in std::mem::take(&mut self.waiting) {
+            self.sink.stream(info)?;
         }
         Ok(())
     }
@@ -459,6 +463,7 @@ impl<'a> Job<'a> {
         self.event(event)
     }
 
+    #[inline]
     fn event(&mut self, event: Event) -> Result<()> {
         self.begin()?;
         if self.any_order { self.sink.event_anywhere(&event) } else { self.sink.event(&event) }

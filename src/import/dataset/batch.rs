@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::fields::Splitter;
-use super::places::Places;
+use super::places::{self, Places};
 use super::quick::Quick;
 use super::text::{Device, LineFormat, Parsed, Skip, is_no_row};
 use super::{ONLY_DEVICE, Row};
@@ -70,25 +70,17 @@ impl Batch {
     /// The number of a device: of its name in this batch, which `known` may tell.
     #[inline]
     fn device(&mut self, device: Device<'_>, known: &mut Places<(u64, u32)>) -> StreamId {
-        let start = self.names.len();
-        match device {
-            Device::Only => return ONLY_DEVICE,
-            Device::Name(name) => self.names.extend_from_slice(name),
-            Device::Pair(first, between, second) => {
-                self.names.extend_from_slice(first);
-                self.names.push(between);
-                self.names.extend_from_slice(second);
-            }
+        if matches!(device, Device::Only) {
+            return ONLY_DEVICE;
         }
-        let name = self.names.get(start..).unwrap_or_default();
-        if let Some((batch, number)) = known.find(name)
+        if let Some((batch, number)) = known.find(&device)
             && batch == self.first_line
         {
-            self.names.truncate(start);
             return StreamId(number);
         }
         let number = self.ends.len() as u32;
-        known.keep(name, (self.first_line, number));
+        known.keep(&device, (self.first_line, number));
+        places::add_name(&device, &mut self.names);
         self.ends.push(self.names.len() as u32);
         StreamId(number)
     }

@@ -1,57 +1,133 @@
 //! What is known of names seen of late, such as those of devices.
 //!
-//! A name is most often one of few: each stands at one place of a small table, which its first and
-//! last bytes choose, so that it is found by one comparison.
+//! A name is most often one of few, and short: each stands at one place of a small table, which
+//! its first and last bytes choose, so that it is found by one comparison.
 
 use super::swar;
+use super::text::Device;
 
 /// Places of the table, as a power of two.
 const PLACES_LOG2: u32 = 12;
 /// Longest name that is kept.
 const NAME_BYTES_MAX: usize = 64;
+/// Bytes that a word holds.
+const WORD_BYTES: usize = 8;
 
 /// The table.
 pub(super) struct Places<T> {
-    places: Vec<(Vec<u8>, T)>,
+    places: Vec<Place<T>>,
+}
+
+#[derive(Clone, Default)]
+struct Place<T> {
+    key: Key,
+    name: Vec<u8>,
+    value: T,
+}
+
+/// What a name begins and ends with: of one part, or of two with a byte between them. Parts of up
+/// to [`WORD_BYTES`] are known by it alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Key {
+    words: (u64, u64),
+    lens: (u32, u32),
+    between: Option<u8>,
+}
+
+impl Key {
+    #[inline]
+    fn of(parts: Parts<'_>) -> Self {
+        let (first, between, second) = parts;
+        let lens = (first.len() as u32, second.len() as u32);
+        Self { words: (word(first), word(second)), lens, between }
+    }
+
+    #[inline]
+    fn tells_all(self) -> bool {
+        self.lens.0.max(self.lens.1) as usize <= WORD_BYTES
+    }
+
+    /// Where the name stands; whoever makes many names stand at one place gains nothing.
+    #[inline]
+    fn place(self) -> usize {
+        // 2^64 divided by the golden ratio spreads what differs in low bits over the high ones.
+        let both = self.words.0.rotate_left(29) ^ self.words.1;
+        (both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES_LOG2)) as usize
+    }
+}
+
+/// Differs where names of up to [`WORD_BYTES`] do.
+#[inline]
+fn word(name: &[u8]) -> u64 {
+    match (name.first_chunk(), name.last_chunk()) {
+        (Some(first), Some(last)) => {
+            let first = u64::from_le_bytes(*first);
+            let behind = (name.len() - WORD_BYTES).min(1) as u64;
+            first ^ (u64::from_le_bytes(*last).rotate_left(29) * behind)
+        }
+        _ => swar::short(name),
+    }
+}
+
+/// The parts of a name and the byte between two.
+type Parts<'l> = (&'l [u8], Option<u8>, &'l [u8]);
+
+#[inline]
+fn parts<'l>(device: &Device<'l>) -> Option<Parts<'l>> {
+    match *device {
+        Device::Only => None,
+        Device::Name(name) => Some((name, None, &[])),
+        Device::Pair(first, between, second) => Some((first, Some(between), second)),
+    }
 }
 
 impl<T: Copy + Default> Default for Places<T> {
     fn default() -> Self {
-        Self { places: vec![(Vec::new(), T::default()); 1 << PLACES_LOG2] }
+        Self { places: vec![Place::default(); 1 << PLACES_LOG2] }
     }
 }
 
 impl<T: Copy> Places<T> {
-    /// What is known of that name, if anything is.
+    /// What is known of that device, if anything is.
     #[inline]
-    pub(super) fn find(&self, name: &[u8]) -> Option<T> {
-        let (known, value) = self.places.get(place(name))?;
-        (known == name && !name.is_empty()).then_some(*value)
+    pub(super) fn find(&self, device: &Device<'_>) -> Option<T> {
+        let parts = parts(device)?;
+        let key = Key::of(parts);
+        let place = self.places.get(key.place())?;
+        let known = place.key == key && !place.name.is_empty();
+        (known && (key.tells_all() || is_made_of(&place.name, parts))).then_some(place.value)
     }
 
-    /// Takes the place of another name.
-    pub(super) fn keep(&mut self, name: &[u8], value: T) {
-        if let Some(place) = self.places.get_mut(place(name))
-            && name.len() <= NAME_BYTES_MAX
+    /// Takes the place of another name; of a device without one nothing is kept.
+    pub(super) fn keep(&mut self, device: &Device<'_>, value: T) {
+        let Some(parts) = parts(device) else { return };
+        let key = Key::of(parts);
+        if let Some(place) = self.places.get_mut(key.place())
+            && parts.0.len() + parts.2.len() <= NAME_BYTES_MAX
         {
-            place.0.clear();
-            place.0.extend_from_slice(name);
-            place.1 = value;
+            place.name.clear();
+            put_together(parts, &mut place.name);
+            (place.key, place.value) = (key, value);
         }
     }
 }
 
-/// Where a name stands; whoever makes many names stand at one place gains nothing.
-#[inline]
-fn place(name: &[u8]) -> usize {
-    let word = match (name.first_chunk(), name.last_chunk()) {
-        (Some(first), Some(last)) => {
-            u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29)
-        }
-        _ => swar::short(name),
-    };
-    // 2^64 divided by the golden ratio spreads what differs in low bits over the high ones.
-    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES_LOG2)) as usize
+/// Adds the name of a device to `name`.
+pub(super) fn add_name(device: &Device<'_>, name: &mut Vec<u8>) {
+    if let Some(parts) = parts(device) {
+        put_together(parts, name);
+    }
+}
+
+fn put_together((first, between, second): Parts<'_>, name: &mut Vec<u8>) {
+    name.extend_from_slice(first);
+    name.extend(between);
+    name.extend_from_slice(second);
+}
+
+/// Of parts with the name's key, hence of as many bytes and with the same byte between them.
+fn is_made_of(name: &[u8], (first, _, second): Parts<'_>) -> bool {
+    name.starts_with(first) && name.ends_with(second)
 }
 
 #[cfg(test)]
@@ -64,14 +140,42 @@ mod tests {
         let names: Vec<Vec<u8>> = (0..10_000u32)
             .map(|n| format!("{}{n}", "x".repeat(n as usize % 70)).into_bytes())
             .collect();
-        for (name, id) in names.iter().zip(0u32..) {
-            assert_eq!(known.find(name), None);
-            known.keep(name, id);
-            assert_eq!(known.find(name), (name.len() <= NAME_BYTES_MAX).then_some(id));
+        let cut = |name: &[u8], n: u32| (n as usize % 3 == 0).then_some(name.len() / 2);
+        let device = |n: u32| {
+            let name = names[n as usize].as_slice();
+            cut(name, n)
+                .map_or(Device::Name(name), |at| Device::Pair(&name[..at], b'_', &name[at..]))
+        };
+        for n in 0..10_000 {
+            assert_eq!(known.find(&device(n)), None);
+            known.keep(&device(n), n);
+            let kept = names[n as usize].len() <= NAME_BYTES_MAX;
+            assert_eq!(known.find(&device(n)), kept.then_some(n));
         }
-        for (name, id) in names.iter().zip(0..) {
-            assert!(known.find(name).is_none_or(|found| found == id));
+        for n in 0..10_000 {
+            assert!(known.find(&device(n)).is_none_or(|found| found == n));
         }
-        assert_eq!(known.find(b""), None);
+        assert_eq!((known.find(&Device::Name(b"")), known.find(&Device::Only)), (None, None));
+    }
+
+    #[test]
+    fn parts_are_no_whole() {
+        let mut known = Places::default();
+        let all = [
+            Device::Pair(b"a", b'_', b"b"),
+            Device::Name(b"a_b"),
+            Device::Pair(b"a", b'-', b"b"),
+            Device::Pair(b"", b'_', b"b"),
+            Device::Pair(b"a", b'_', b""),
+            Device::Name(b"12345678"),
+            Device::Name(b"123456789"),
+            Device::Pair(b"123456789", b'_', b"1"),
+        ];
+        for (number, device) in all.iter().enumerate() {
+            known.keep(device, number);
+            for (other, device) in all.iter().enumerate() {
+                assert!(known.find(device).is_none_or(|found| found == other), "{device:?}");
+            }
+        }
     }
 }

@@ -26,6 +26,8 @@ const DIGITS_MAX: usize = 19;
 const WORD_BYTES_MAX: usize = 64;
 
 /// The columns of the line at the beginning of a text.
+///
+/// Its methods are small parts of one loop over lines, which is why they are put into it.
 pub(in crate::import) struct Quick<'l> {
     text: &'l [u8],
     /// What was not read yet.
@@ -72,13 +74,13 @@ impl<'l> Quick<'l> {
         self.ended
     }
 
-    #[inline]
+    #[inline(always)]
     fn word(&self) -> Result<u64, Skip> {
         self.rest.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or(ODD)
     }
 
     /// Takes `len` bytes.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, len: usize) -> Result<&'l [u8], Skip> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(ODD)?;
         self.rest = rest;
@@ -86,7 +88,7 @@ impl<'l> Quick<'l> {
     }
 
     /// Digits, at least one: their number, and how many they are.
-    #[inline]
+    #[inline(always)]
     fn digits(&mut self) -> Result<(u64, usize), Skip> {
         let (mut value, mut count) = (0, 0);
         loop {
@@ -106,7 +108,7 @@ impl<'l> Quick<'l> {
     }
 
     /// A column ends here.
-    #[inline]
+    #[inline(always)]
     fn end_column(&mut self) -> Result<(), Skip> {
         match self.rest {
             [byte, rest @ ..] if *byte == self.separator => {
@@ -120,20 +122,20 @@ impl<'l> Quick<'l> {
     }
 
     /// A column begins here.
-    #[inline]
+    #[inline(always)]
     fn begin_column(&self) -> Result<(), Skip> {
         if self.ended { Err(ODD) } else { Ok(()) }
     }
 }
 
 impl<'l> Columns<'l> for Quick<'l> {
-    #[inline]
+    #[inline(always)]
     fn expect(&mut self, count: RangeInclusive<usize>, _or: &'static str) -> Result<(), Skip> {
         self.count = count;
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self) -> Result<&'l [u8], Skip> {
         self.begin_column()?;
         let (start, mut len) = (self.rest, 0);
@@ -155,7 +157,7 @@ impl<'l> Columns<'l> for Quick<'l> {
         start.get(..len).ok_or(ODD)
     }
 
-    #[inline]
+    #[inline(always)]
     fn whole(&mut self) -> Result<u64, Skip> {
         self.begin_column()?;
         let (value, _) = self.digits()?;
@@ -163,7 +165,7 @@ impl<'l> Columns<'l> for Quick<'l> {
         Ok(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn number_name(&mut self) -> Result<&'l [u8], Skip> {
         let start = self.rest;
         self.begin_column()?;
@@ -172,7 +174,7 @@ impl<'l> Columns<'l> for Quick<'l> {
         start.get(..len).ok_or(ODD)
     }
 
-    #[inline]
+    #[inline(always)]
     fn scaled(&mut self, unit: u64) -> Result<u64, Skip> {
         self.begin_column()?;
         let (whole, _) = self.digits()?;
@@ -188,13 +190,13 @@ impl<'l> Columns<'l> for Quick<'l> {
         Ok(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn scaled_or_empty(&mut self, unit: u64) -> Result<Option<u64>, Skip> {
         // An empty column is odd enough.
         self.scaled(unit).map(Some)
     }
 
-    #[inline]
+    #[inline(always)]
     fn time(&mut self, clock: &mut Clock) -> Result<u64, Skip> {
         self.scaled(clock.settled_unit().ok_or(ODD)?)
     }

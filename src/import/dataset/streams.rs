@@ -1,6 +1,7 @@
 //! The streams of rows, by the names of their devices.
 
 use super::batch::Batch;
+use super::places;
 use super::text::{Device, Parsed};
 use super::{Context, ONLY_DEVICE, Row};
 use crate::base::Result;
@@ -102,7 +103,7 @@ impl Streams {
         if let Some(Some(stream)) = self.of_batch.get(number) {
             return Ok(Some(*stream));
         }
-        let stream = named(batch.name(number), context, job, place)?;
+        let stream = self.stream(Device::Name(batch.name(number)), context, job, place)?;
         if let Some(known) = self.of_batch.get_mut(number) {
             *known = stream;
         }
@@ -117,17 +118,19 @@ impl Streams {
         job: &mut Job<'_>,
         place: &impl Fn() -> String,
     ) -> Result<Option<StreamId>> {
-        match device {
-            Device::Only => self.only(job, place),
-            Device::Name(name) => named(name, context, job, place),
-            Device::Pair(first, between, second) => {
-                self.name.clear();
-                self.name.extend_from_slice(first);
-                self.name.push(between);
-                self.name.extend_from_slice(second);
-                named(&self.name, context, job, place)
-            }
+        if matches!(device, Device::Only) {
+            return self.only(job, place);
         }
+        if let Some(id) = context.known.find(&device) {
+            return Ok(Some(id));
+        }
+        self.name.clear();
+        places::add_name(&device, &mut self.name);
+        let found = job.stream(&self.name, None, place)?;
+        if let Some(id) = found {
+            context.known.keep(&device, id);
+        }
+        Ok(found)
     }
 
     fn only(&mut self, job: &mut Job<'_>, place: &impl Fn() -> String) -> Result<Option<StreamId>> {
@@ -138,23 +141,6 @@ impl Streams {
         }
         Ok(self.only)
     }
-}
-
-/// The stream of the device of that name.
-fn named(
-    name: &[u8],
-    context: &mut Context,
-    job: &mut Job<'_>,
-    place: &impl Fn() -> String,
-) -> Result<Option<StreamId>> {
-    if let Some(id) = context.known.find(name) {
-        return Ok(Some(id));
-    }
-    let found = job.stream(name, None, place)?;
-    if let Some(id) = found {
-        context.known.keep(name, id);
-    }
-    Ok(found)
 }
 
 /// Whether a row can stand in a trace; then it gets its tag.
