@@ -22,8 +22,11 @@ const ODD: Skip = Skip::Quiet;
 /// Most digits of a number that fits whatever they are.
 const DIGITS_MAX: usize = 19;
 
-/// Longest plain word.
-const WORD_BYTES_MAX: usize = 64;
+/// Longest plain word of a text.
+const TEXT_BYTES_MAX: usize = 64;
+
+/// Bytes looked at at a time.
+const WORD_BYTES: usize = 8;
 
 /// The columns of the line at the beginning of a text.
 ///
@@ -94,16 +97,20 @@ impl<'l> Quick<'l> {
         loop {
             let word = self.word()?;
             let len = swar::leading_digits(word);
-            count += len;
-            if count == 0 || count > DIGITS_MAX {
+            if count + len > DIGITS_MAX {
                 return Err(ODD);
             }
-            let power = POWERS.get(len).copied().unwrap_or_default();
-            value = value * power + swar::leading_number(word, len);
-            self.take(len)?;
-            if len < 8 {
-                return Ok((value, count));
+            if len == WORD_BYTES {
+                // As a constant: the processor reads on before it knows how many digits there are.
+                self.take(WORD_BYTES)?;
+                count += WORD_BYTES;
+                value = value * POWERS[WORD_BYTES] + swar::leading_number(word, WORD_BYTES);
+                continue;
             }
+            self.take(len)?;
+            let power = POWERS.get(len).copied().unwrap_or_default();
+            let value = value * power + swar::leading_number(word, len);
+            return if count + len > 0 { Ok((value, count + len)) } else { Err(ODD) };
         }
     }
 
@@ -143,10 +150,10 @@ impl<'l> Columns<'l> for Quick<'l> {
             let plain = swar::plain_bytes(self.word()?, self.separator);
             self.take(plain)?;
             len += plain;
-            if plain < 8 {
+            if plain < WORD_BYTES {
                 break;
             }
-            if len > WORD_BYTES_MAX {
+            if len > TEXT_BYTES_MAX {
                 return Err(ODD);
             }
         }
