@@ -14,7 +14,7 @@ use super::format::FrameHeader;
 use super::sink::write_all_vectored;
 
 /// Frames handed over at a time: waking a thread takes as long as some of a frame's events.
-const BATCH_FRAMES: usize = 4;
+const BATCH_FRAMES: usize = 16;
 
 /// Batches that may wait: with 64 KiB a frame 2 MiB.
 const WAITING_BATCHES: usize = 8;

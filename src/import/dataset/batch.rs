@@ -12,7 +12,7 @@ use crate::import::source::Source;
 use crate::trace::StreamId;
 
 /// Lines of a batch: as many as stay in the cache of a processor.
-pub(super) const BATCH_LINES: usize = 1 << 11;
+pub(super) const BATCH_LINES: usize = 1 << 13;
 
 /// Lines in their order, each a row or none.
 #[derive(Default)]

@@ -140,7 +140,7 @@ mod tests {
         let names: Vec<Vec<u8>> = (0..10_000u32)
             .map(|n| format!("{}{n}", "x".repeat(n as usize % 70)).into_bytes())
             .collect();
-        let cut = |name: &[u8], n: u32| (n as usize % 3 == 0).then_some(name.len() / 2);
+        let cut = |name: &[u8], n: u32| n.is_multiple_of(3).then_some(name.len() / 2);
         let device = |n: u32| {
             let name = names[n as usize].as_slice();
             cut(name, n)

@@ -11,7 +11,7 @@ use crate::base::Result;
 use crate::import::job::Job;
 
 /// Rows read at a time, no more than the width: few enough to stay in the cache of one processor.
-const BATCH_ROWS: usize = 1 << 11;
+const BATCH_ROWS: usize = 1 << 13;
 
 /// The window.
 pub(super) struct Reorder {
