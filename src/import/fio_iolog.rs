@@ -49,8 +49,8 @@ impl Importer for FioIolog {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Option<Confidence> {
-        let line = probe.head.split(|byte| *byte == b'\n').next()?;
-        let line = line.trim_ascii_end();
+        let mut lines = probe.head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let line = lines.find(|line| !line.is_empty())?;
         let header = version(line).is_some() || other_version(line).is_some();
         header.then_some(Confidence::Certain)
     }

@@ -41,7 +41,7 @@ impl DataSet for Hfplayer {
             takes_several: false,
             interpretation: &[
                 "LBA and NBLKS: units of 512 bytes",
-                "CMD: RD and WR requests with LATENCY_USECS; _IN issues (with it, or not), _OUT completions",
+                "CMD: RD and WR requests, _IN issues with LATENCY_USECS or without, _OUT completions",
                 "device: LUN_SSID",
             ],
             ..About::of(
@@ -137,7 +137,7 @@ impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
     fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        if fields.line().starts_with(b"#") {
+        if fields.line().trim_ascii_start().starts_with(b"#") {
             self.columns = Columns::of(fields).or(self.columns);
             return Err(Skip::Quiet);
         }

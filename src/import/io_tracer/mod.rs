@@ -1,23 +1,29 @@
-//! The block traces (`ds_*.csv`) of cacheMon's io-tracer: no header, 11 or 14 columns by version.
+//! The block traces (`ds_*.csv`, `block_*.csv`) of cacheMon's io-tracer, for Linux, Windows, macOS
+//! and Android. Later versions have a header; the columns of earlier ones, without, changed often.
 //!
 //! ```text
-//! timestamp,pid,command,sector,operation,size,latency_ms,tid,nr_sectors,cpu_id,ppid
+//! timestamp,operation,pid,tid,command,sector,size,latency_ms,device,flags,cpu_id,ppid,…
 //! timestamp,pid,command,sector,operation,size,latency_ms,tid,cpu_id,ppid,dev,queue_time_ms,cmd_flags,op_code
+//! timestamp,pid,command,sector,operation,size,latency_ms,tid,nr_sectors,cpu_id,ppid
 //! 2024-01-15 10:30:45.123456,1234,python3,2048000,write,8192,1.234,1235,16,0,1233
 //! ```
 //!
 //! The timestamp is that of the *completion*, in local time of an unknown zone; the issue was
 //! `latency_ms` before it. Sectors are 512 bytes, the size is in bytes. The operation is the letters
-//! of the block layer as words (`flush|write|sync` is FWS: a write with PREFLUSH).
+//! of the block layer as words (`flush|write|sync` is FWS: a write with PREFLUSH); with `flags`, it
+//! is the first of them and the flags are the rest.
 //!
 //! Source: <https://github.com/cacheMon/io-tracer>, `docs/TRACE_FORMAT.md`, `docs/traces/`,
-//! `FlagMapper.py` (`format_block_ops`).
+//! `FlagMapper.py` (`format_block_ops`), and the same of io-tracer-win, -mac and -android.
 
+mod columns;
+
+use self::columns::Columns;
 use super::ImportOptions;
 use super::calendar::days_since_1970;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::fields::{Fields, Separator, scaled, whole};
-use super::dataset::text::{Device, LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
+use super::dataset::text::{LineFormat, NOT_A_NUMBER, Parsed, Skip, TextRows};
 use super::dataset::{About, DataSet, lacks, probe};
 use super::job::Job;
 use super::kernel_text::rwbs;
@@ -26,11 +32,6 @@ use super::source::Source;
 use crate::base::{BlockOp, OpFlags, Result, SECTOR_SIZE};
 use crate::trace::NotRecorded;
 
-/// Columns of the first version, and of the one with a device.
-const COLUMNS: usize = 11;
-const COLUMNS_WITH_DEVICE: usize = 14;
-const DEVICE: usize = 10;
-const CODE: usize = 13;
 /// What `latency_ms` counts.
 const MILLISECOND_NS: u64 = 1_000_000;
 
@@ -62,7 +63,7 @@ impl DataSet for IoTracer {
     }
 
     fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
-        probe::likely(head, Rows, self.clock(None))
+        probe::likely(head, Rows::default(), self.clock(None))
     }
 
     fn inputs(
@@ -71,32 +72,40 @@ impl DataSet for IoTracer {
         _options: &ImportOptions,
         _job: &mut Job<'_>,
     ) -> Result<Vec<Self::Input>> {
-        Ok(TextRows::all(sources, || Rows))
+        Ok(TextRows::all(sources, Rows::default))
     }
 }
 
-pub(super) struct Rows;
+#[derive(Default)]
+pub(super) struct Rows {
+    /// What a header says.
+    named: Option<Columns>,
+}
 
 impl LineFormat for Rows {
     const SEPARATOR: Separator = Separator::Byte(b',');
 
     fn parse<'l>(&mut self, fields: Fields<'l>, clock: &mut Clock) -> Result<Parsed<'l>, Skip> {
-        let device = match fields.len() {
-            COLUMNS => Device::Only,
-            COLUMNS_WITH_DEVICE => Device::Name(fields.get(DEVICE)),
-            _ => return Err(Skip::Malformed("row has neither 11 nor 14 fields")),
-        };
+        if self.is_header(fields) {
+            self.named = Columns::named(fields);
+            return Err(Skip::Quiet);
+        }
+        let columns = self.named.or_else(|| Columns::of_row(fields));
+        let columns = columns.ok_or(Skip::Malformed("row has less than 10 fields"))?;
         let done = date_ns(fields.get(0)).ok_or(Skip::Malformed("timestamp is no date"))?;
-        let latency = match fields.get(6) {
+        let latency = match columns.latency.map_or(&b""[..], |at| fields.get(at)) {
             b"" => None,
             text => Some(scaled(text, MILLISECOND_NS).ok_or(NOT_A_NUMBER)?),
         };
         let issued = done.checked_sub(latency.unwrap_or(0)).ok_or(NOT_A_NUMBER)?;
         let time = clock.read_ticks(issued).ok_or(NOT_A_NUMBER)?;
-        let sector = whole(fields.get(3)).ok_or(NOT_A_NUMBER)?;
-        let len = whole(fields.get(5)).ok_or(NOT_A_NUMBER)?;
+        let sector = whole(fields.get(columns.sector)).ok_or(NOT_A_NUMBER)?;
+        let len = whole(fields.get(columns.size)).ok_or(NOT_A_NUMBER)?;
         let offset = sector.checked_mul(SECTOR_SIZE).ok_or(NOT_A_NUMBER)?;
-        let (op, flags) = operation(fields.get(4), fields.get(CODE), len)?;
+        let modifiers = columns.flags.map_or(&b""[..], |at| fields.get(at));
+        let code = columns.code.map_or(&b""[..], |at| fields.get(at));
+        let (op, flags) = operation(fields.get(columns.operation), modifiers, code, len)?;
+        let device = columns.device(fields);
         let (offset, len) = if op.has_range() { (offset, len) } else { (0, 0) };
         Ok(Parsed { device, flags, latency, ..Parsed::request(time, op, offset, len) })
     }
@@ -106,12 +115,21 @@ impl LineFormat for Rows {
     }
 }
 
-/// `write|sync|meta`: the letters of the block layer as words, in its order.
-fn operation(text: &[u8], code: &[u8], bytes: u64) -> Result<(BlockOp, OpFlags), Skip> {
-    let words = text.to_ascii_lowercase();
-    let words = words.split(|byte| *byte == b'|').filter(|word| *word != b"prio");
-    let letters: Option<Vec<u8>> = words.map(letter).collect();
-    let letters = letters.ok_or(Skip::Malformed("unknown operation"))?;
+/// `write|sync|meta`: the letters of the block layer as words, in its order. Modifiers in a column
+/// of their own may hold other systems' words, which are passed over.
+fn operation(
+    text: &[u8],
+    modifiers: &[u8],
+    code: &[u8],
+    bytes: u64,
+) -> Result<(BlockOp, OpFlags), Skip> {
+    let words = |text: &[u8]| text.to_ascii_lowercase();
+    let (text, modifiers) = (words(text), words(modifiers));
+    let own = text.split(|byte| *byte == b'|').filter(|word| *word != b"prio").map(letter);
+    let letters: Option<Vec<u8>> = own.collect();
+    let mut letters = letters.ok_or(Skip::Malformed("unknown operation"))?;
+    let words = modifiers.split(|byte| *byte == b'|').filter(|word| !word.is_empty());
+    letters.extend(words.filter_map(letter));
     let rwbs = match letters.as_slice() {
         [b'E', ..] => return Err(SECURE_ERASE),
         // The letters of Linux before 6.19 do not tell this one.
@@ -216,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_words_of_an_operation_are_the_letters_of_the_block_layer() {
-        let op = |text: &[u8], bytes| operation(text, b"", bytes);
+        let op = |text: &[u8], bytes| operation(text, b"", b"", bytes);
         let pre = OpFlags::PREFLUSH;
         for (text, bytes, op_wanted, flags) in [
             (&b"flush|write|sync"[..], 4096, BlockOp::Write, pre | OpFlags::SYNC),
@@ -231,8 +249,36 @@ mod tests {
         for text in [&b"discard|secure_erase"[..], b"secure_erase"] {
             assert_eq!(op(text, 512), Err(SECURE_ERASE));
         }
-        let zeroes = operation(b"none", b"REQ_OP_WRITE_ZEROES", 512);
+        let zeroes = operation(b"none", b"", b"REQ_OP_WRITE_ZEROES", 512);
         assert_eq!(zeroes, Ok((BlockOp::WriteZeroes, OpFlags::empty())));
+    }
+
+    #[test]
+    fn columns_are_those_of_the_version() {
+        let date = "2026-01-15 10:30:45.5";
+        let aligned = "timestamp,operation,pid,tid,command,sector,size,latency_ms,device,flags";
+        for (rows, device, latency) in [
+            (format!("{date},1,cp,8,write|sync,4096,0.5,1,0,1,8:0"), "8:0", true),
+            (format!("{date},1,cp,8,write|sync,4096,0.5,1,0,1,8:0,0.1"), "8:0", true),
+            (format!("{date},1,cp,8,write|sync,4096,0.5,1,0,1,8:0,,"), "8:0", true),
+            (format!("{date},1,cp,8,write|sync,4096,0.5,1,8,0,1,8:0"), "8:0", true),
+            (format!("{date},1,cp,8,write|sync,4096,0.5,1,0,1,8:0,,,,7,99"), "8:0", true),
+            (format!("{date},1,cp,8,write|sync,4096,1,8,0,1,sh"), "", false),
+            (format!("{date},write,1,1,cp,8,4096,0.5,8:0,sync,0,1,,,,7,99"), "8:0", true),
+            (format!("{date},write,1,1,cp.exe,8,4096,,0,IRP_NOCACHE|sync,0x1"), "0", false),
+            (format!("{aligned}\n{date},write,1,,cp,8,4096,0.5,8:0,sync"), "8:0", true),
+            (format!("timestamp,size,sector,operation\n{date},4096,8,write|sync"), "", false),
+        ] {
+            let (report, out) = import_bytes(format!("{rows}\n").as_bytes()).unwrap();
+            assert_eq!(report.format, "io-tracer", "{rows}");
+            assert_eq!(out.issues_brief(), [(0, BlockOp::Write, 4096, 4096)], "{rows}");
+            assert_eq!(out.issues()[0].flags, OpFlags::SYNC, "{rows}");
+            let wanted: &[_] = if latency { &[(0, 500_000, 0)] } else { &[] };
+            assert_eq!(out.completes(), wanted, "{rows}");
+            assert_eq!(out.streams[0].device, device, "{rows}");
+            assert!(report.summary.losses.is_empty(), "{rows}");
+        }
+        assert!(import_bytes(format!("{date},1,cp,8,write\n").as_bytes()).is_err());
     }
 
     #[test]
