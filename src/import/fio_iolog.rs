@@ -171,7 +171,7 @@ struct Reader {
     waits_pending: u64,
     requested: bool,
     timed: bool,
-    sorter: Sorter<u64, Timed>,
+    sorter: Sorter<Timed, fn(&Timed) -> u64>,
     origin: Option<u64>,
     versions: HashSet<Version>,
 }
@@ -189,7 +189,7 @@ impl Reader {
             waits_pending: 0,
             requested: false,
             timed: false,
-            sorter: Sorter::new(SORT_WINDOW_EVENTS),
+            sorter: Sorter::new(SORT_WINDOW_EVENTS, |timed| timed.time),
             origin: None,
             versions: HashSet::new(),
         }
@@ -242,7 +242,7 @@ impl Reader {
         if let Action::Request { file, op, offset, len } = action
             && job.accepts(op, offset, len, || line_place(line))
             && let Some(stream) = job.stream(file, None, || line_place(line))?
-            && let Some(timed) = self.sorter.push(time, Timed { time, stream, op, offset, len })
+            && let Some(timed) = self.sorter.push(Timed { time, stream, op, offset, len })
         {
             self.emit(timed, job)?;
         }

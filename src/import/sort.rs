@@ -7,11 +7,29 @@
 //! given up as it is and counted: nothing is dropped and the result depends on the input alone.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
 
 use crate::base::Result;
 
-/// An item with its key; equal keys come out in order of arrival.
+/// What items are sorted by. A window holds many of them: their keys do not stand beside them.
+pub trait Order<T> {
+    /// The key.
+    type Key: Ord + Copy;
+
+    /// The key of `item`, at any time the same.
+    fn key(&self, item: &T) -> Self::Key;
+}
+
+impl<T, K: Ord + Copy> Order<T> for fn(&T) -> K {
+    type Key = K;
+
+    fn key(&self, item: &T) -> K {
+        self(item)
+    }
+}
+
+/// An item that came when a greater one was there; equal keys come out in order of arrival.
 struct Entry<K, T> {
     key: K,
     arrival: u64,
@@ -46,23 +64,26 @@ impl<K: Ord, T> Ord for Entry<K, T> {
 }
 
 /// The sorter. Stable and deterministic.
-pub struct Sorter<K, T> {
+pub struct Sorter<T, O: Order<T>> {
+    order: O,
     /// In order of key and arrival.
-    queue: VecDeque<Entry<K, T>>,
-    /// Those that came when a greater key stood at the end of the queue.
-    heap: BinaryHeap<Entry<K, T>>,
+    queue: VecDeque<T>,
+    /// Those that came when a greater key stood at the end of the queue. It stands there until they
+    /// are gone: an equal one in the queue came before them.
+    heap: BinaryHeap<Entry<O::Key, T>>,
     window: usize,
     arrivals: u64,
-    last_in: Option<K>,
-    last_out: Option<K>,
+    last_in: Option<O::Key>,
+    last_out: Option<O::Key>,
     disordered: u64,
     late: u64,
 }
 
-impl<K: Ord + Clone, T> Sorter<K, T> {
+impl<T, O: Order<T>> Sorter<T, O> {
     /// A sorter that holds at most `window` items.
-    pub fn new(window: usize) -> Self {
+    pub fn new(window: usize, order: O) -> Self {
         Self {
+            order,
             queue: VecDeque::new(),
             heap: BinaryHeap::new(),
             window: window.max(1),
@@ -75,34 +96,42 @@ impl<K: Ord + Clone, T> Sorter<K, T> {
     }
 
     /// Takes an item; gives up the smallest one when the window is full.
-    pub fn push(&mut self, key: K, item: T) -> Option<T> {
-        if self.last_in.as_ref().is_some_and(|last| *last > key) {
-            self.disordered += 1;
+    #[inline]
+    pub fn push(&mut self, item: T) -> Option<T> {
+        let key = self.order.key(&item);
+        self.disordered += u64::from(self.last_in.is_some_and(|last| last > key));
+        self.last_in = Some(key);
+        if self.queue.back().is_none_or(|last| self.order.key(last) <= key) {
+            // It is the greatest: another is given up for it, and the queue need not grow.
+            let out = if self.held() < self.window { None } else { self.pop() };
+            self.queue.push_back(item);
+            return out;
         }
-        self.last_in = Some(key.clone());
-        let in_order = self.queue.back().is_none_or(|last| last.key <= key);
-        let entry = Entry { key, arrival: self.arrivals, item };
+        self.heap.push(Entry { key, arrival: self.arrivals, item });
         self.arrivals += 1;
-        if in_order {
-            self.queue.push_back(entry);
-        } else {
-            self.heap.push(entry);
-        }
-        if self.queue.len() + self.heap.len() > self.window { self.pop() } else { None }
+        if self.held() > self.window { self.pop() } else { None }
+    }
+
+    fn held(&self) -> usize {
+        self.queue.len() + self.heap.len()
     }
 
     /// Gives up the smallest item held.
+    #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        let entry = match (self.queue.front(), self.heap.peek()) {
-            (Some(first), Some(other)) if other.rank() < first.rank() => self.heap.pop(),
-            (Some(_), _) => self.queue.pop_front(),
-            (None, _) => self.heap.pop(),
-        }?;
-        match &self.last_out {
-            Some(last) if *last > entry.key => self.late += 1,
-            _ => self.last_out = Some(entry.key),
+        let first = self.queue.front().map(|item| self.order.key(item));
+        let (key, item) = match (first, self.heap.peek_mut()) {
+            (first, Some(other)) if first.is_none_or(|first| other.key < first) => {
+                let Entry { key, item, .. } = PeekMut::pop(other);
+                (key, item)
+            }
+            (first, _) => (first?, self.queue.pop_front()?),
+        };
+        match self.last_out {
+            Some(last) if last > key => self.late += 1,
+            _ => self.last_out = Some(key),
         }
-        Some(entry.item)
+        Some(item)
     }
 
     /// Items that came in below the one before them.
@@ -135,23 +164,31 @@ impl<K: Ord, T> Merger<K, T> {
     ///
     /// # Errors
     /// Those of `read`.
+    #[inline]
     pub fn next<I>(
         &mut self,
         inputs: &mut [I],
         key: impl Fn(&T) -> K,
         mut read: impl FnMut(&mut I) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
+        if let [input] = inputs {
+            return read(input);
+        }
         for (index, input) in inputs.iter_mut().enumerate().skip(self.heads.len()) {
             let head = read(input)?;
             self.order.extend(head.as_ref().map(|item| Reverse((key(item), index))));
             self.heads.push(head);
         }
-        let Some(Reverse((_, index))) = self.order.pop() else { return Ok(None) };
+        let Some(mut first) = self.order.peek_mut() else { return Ok(None) };
+        let Reverse((_, index)) = *first;
         let (Some(head), Some(input)) = (self.heads.get_mut(index), inputs.get_mut(index)) else {
             return Ok(None);
         };
         let next = read(input)?;
-        self.order.extend(next.as_ref().map(|item| Reverse((key(item), index))));
+        match &next {
+            Some(item) => *first = Reverse((key(item), index)),
+            None => drop(PeekMut::pop(first)),
+        }
         Ok(std::mem::replace(head, next))
     }
 }
@@ -175,11 +212,15 @@ mod tests {
         assert_eq!(out, "acdbe");
     }
 
+    fn first(item: &(u64, u32)) -> u64 {
+        item.0
+    }
+
     fn sort(window: usize, input: &[(u64, u32)]) -> (Vec<(u64, u32)>, u64, u64) {
-        let mut sorter = Sorter::new(window);
+        let mut sorter = Sorter::new(window, first as fn(&(u64, u32)) -> u64);
         let mut out = Vec::new();
         for item in input {
-            out.extend(sorter.push(item.0, *item));
+            out.extend(sorter.push(*item));
         }
         while let Some(item) = sorter.pop() {
             out.push(item);

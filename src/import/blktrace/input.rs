@@ -9,8 +9,11 @@ use crate::import::source::Source;
 /// Longest record: the fixed part and as much data as its length can say.
 const RECORD_BYTES_MAX: usize = V8_BYTES + u16::MAX as usize;
 
-/// Bytes read at a time.
-const READ_BYTES: usize = 128 << 10;
+/// Bytes read at a time, at least: as many as the source's own buffer has, which they pass by then.
+const READ_BYTES: usize = 256 << 10;
+
+/// Room for what is read beside a record of which more is to come, and the beginning of the next.
+const BUFFER_BYTES: usize = RECORD_BYTES_MAX + V7_BYTES + READ_BYTES;
 
 /// Text kept of a message: the kernel's `BLK_TN_MAX_MSG` is 128, and was 1024 for a time.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
@@ -46,7 +49,10 @@ impl Item {
 pub struct Input {
     source: Source,
     buf: Vec<u8>,
+    /// What of `buf` is read and not yet used.
     at: usize,
+    end: usize,
+    /// The source has no more.
     ended: bool,
     order: Order,
     /// Version of the first record.
@@ -66,8 +72,9 @@ impl Input {
     pub fn open(source: Source) -> Result<Self> {
         let mut input = Self {
             source,
-            buf: Vec::with_capacity(RECORD_BYTES_MAX + READ_BYTES),
+            buf: vec![0; BUFFER_BYTES],
             at: 0,
+            end: 0,
             ended: false,
             order: Order::Little,
             version: Version::V7,
@@ -100,7 +107,7 @@ impl Input {
     }
 
     fn rest(&self) -> &[u8] {
-        self.buf.get(self.at..).unwrap_or_default()
+        self.buf.get(self.at..self.end).unwrap_or_default()
     }
 
     /// The offset in the file of the next byte.
@@ -111,22 +118,38 @@ impl Input {
     /// Tries to have `bytes` bytes at hand; fewer are there at the end of the file only.
     fn need(&mut self, bytes: usize) -> Result<bool> {
         if self.rest().len() < bytes && !self.ended {
-            self.buf.drain(..self.at);
+            self.buf.copy_within(self.at..self.end, 0);
+            self.end -= self.at;
             self.at = 0;
-            let had = self.buf.len();
-            self.buf.resize(had + READ_BYTES.max(bytes - had), 0);
-            let mut fresh = std::mem::take(&mut self.buf);
-            let read = self.source.read_full(&mut fresh[had..]);
-            self.buf = fresh;
-            let read = read?;
-            self.ended = had + read < self.buf.len();
-            self.buf.truncate(had + read);
+            let room = self.buf.get_mut(self.end..).unwrap_or_default();
+            let read = self.source.read_full(room)?;
+            self.ended = read < room.len();
+            self.end += read;
         }
         Ok(self.rest().len() >= bytes)
     }
 
+    /// The next record and its length with data, if all of it is at hand.
+    #[inline]
+    fn whole(&self) -> Option<(Record, usize)> {
+        let rest = self.rest();
+        let version = self.order.version(rest)?;
+        let record = Record::parse(rest, version, self.order)?;
+        let len = version.bytes() + usize::from(record.pdu_len);
+        (len <= rest.len()).then_some((record, len))
+    }
+
     /// Finds the next whole record; returns it and its length with data.
+    #[inline]
     fn frame(&mut self, job: &mut Job<'_>) -> Result<Option<(Record, usize)>> {
+        match self.whole() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.look_for_frame(job),
+        }
+    }
+
+    #[cold]
+    fn look_for_frame(&mut self, job: &mut Job<'_>) -> Result<Option<(Record, usize)>> {
         loop {
             if !self.need(V7_BYTES)? {
                 self.cut(job);
@@ -138,18 +161,15 @@ impl Input {
                 }
                 continue;
             };
-            let whole = self.need(version.bytes())?;
-            let Some(record) = Record::parse(self.rest(), version, self.order).filter(|_| whole)
-            else {
-                self.cut(job);
-                return Ok(None);
-            };
-            let len = version.bytes() + usize::from(record.pdu_len);
-            if !self.need(len)? {
-                self.cut(job);
-                return Ok(None);
+            // The fixed part says how much data there is.
+            if self.need(version.bytes())?
+                && let Some(record) = Record::parse(self.rest(), version, self.order)
+                && self.need(version.bytes() + usize::from(record.pdu_len))?
+            {
+                return Ok(self.whole());
             }
-            return Ok(Some((record, len)));
+            self.cut(job);
+            return Ok(None);
         }
     }
 
@@ -158,7 +178,7 @@ impl Input {
         if !self.rest().is_empty() {
             let place = offset_place(self.source.path(), self.offset());
             job.summary.cut("input ends inside a record", place);
-            self.at = self.buf.len();
+            self.at = self.end;
         }
     }
 
@@ -173,7 +193,7 @@ impl Input {
             if !self.need(V7_BYTES)? {
                 // What is left is too short for a record.
                 lost += self.rest().len() as u64;
-                self.at = self.buf.len();
+                self.at = self.end;
                 break false;
             }
             if self.order.version(self.rest()).is_some() && self.is_followed()? {
@@ -198,6 +218,7 @@ impl Input {
         Ok(after.is_some_and(|next| next.is_empty() || self.order.version(next).is_some()))
     }
 
+    #[inline(never)]
     fn notification(
         &mut self,
         mut record: Record,
@@ -232,6 +253,7 @@ impl Input {
 }
 
 impl Items for Input {
+    #[inline]
     fn next(&mut self, clock: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>> {
         loop {
             job.tick()?;

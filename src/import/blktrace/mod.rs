@@ -15,8 +15,8 @@ pub mod input;
 pub mod outstanding;
 pub mod reader;
 pub mod record;
-
 pub mod requests;
+mod under_way;
 
 use std::path::Path;
 

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::record::{Record, cat};
+pub use super::under_way::Request;
+use super::under_way::UnderWay;
 use crate::base::{BlockOp, OpFlags, SECTOR_SIZE};
 use crate::trace::StreamId;
 
@@ -16,186 +18,15 @@ use crate::trace::StreamId;
 /// device, each merged from some hundred at most.
 pub const OUTSTANDING_MAX: usize = 1 << 16;
 
-/// Size classes: lengths in sectors, by power of two. `u32` bytes are fewer than 2^23 sectors.
-const SIZE_CLASSES: usize = 24;
-
-/// What a completion can tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Kind {
-    Read,
-    Write,
-    WriteZeroes,
-    Discard,
-}
-
-impl Kind {
-    fn of(record: &Record) -> Self {
-        // DISCARD and WRITE_ZEROES set WRITE too.
-        if record.is(cat::DISCARD) {
-            Self::Discard
-        } else if record.is(cat::WRITE_ZEROES) {
-            Self::WriteZeroes
-        } else if record.is(cat::WRITE) {
-            Self::Write
-        } else {
-            Self::Read
-        }
-    }
-}
-
-/// A request whose issue has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Its tag.
-    pub tag: u64,
-    /// Its stream.
-    pub stream: StreamId,
-    /// Its operation.
-    pub op: BlockOp,
-    /// Its flags.
-    pub flags: OpFlags,
-    /// First sector.
-    pub sector: u64,
-    /// Length.
-    pub bytes: u32,
-    /// The first error of its parts; 0 for success.
-    pub status: u16,
-    remaining: u64,
-}
-
-impl Request {
-    /// A request of which nothing is complete.
-    pub fn new(tag: u64, stream: StreamId, op: BlockOp, flags: OpFlags, record: &Record) -> Self {
-        let Record { sector, bytes, .. } = *record;
-        Self { tag, stream, op, flags, sector, bytes, status: 0, remaining: bytes.into() }
-    }
-
-    fn range(&self) -> (u64, u64) {
-        range(self.sector, self.bytes)
-    }
-
-    fn size_class(&self) -> u8 {
-        let sectors = u64::from(self.bytes).div_ceil(SECTOR_SIZE).max(1);
-        sectors.ilog2() as u8
-    }
-}
-
-/// A range in bytes; 128-bit sectors of a hostile record saturate.
-fn range(sector: u64, bytes: u32) -> (u64, u64) {
-    let start = sector.saturating_mul(SECTOR_SIZE);
-    (start, start.saturating_add(bytes.into()))
-}
-
-type Key = (u8, u64, u64);
-
-/// Requests of one kind on one device.
-#[derive(Default)]
-struct Table {
-    /// By size class, first sector and serial: a range search looks no further back than a
-    /// request of the class can reach.
-    requests: BTreeMap<Key, Request>,
-    of_class: [u32; SIZE_CLASSES],
-}
-
-impl Table {
-    fn insert(&mut self, serial: u64, request: Request) {
-        let class = request.size_class();
-        if let Some(count) = self.of_class.get_mut(usize::from(class)) {
-            *count += 1;
-        }
-        self.requests.insert((class, request.sector, serial), request);
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<Request> {
-        let request = self.requests.remove(key)?;
-        if let Some(count) = self.of_class.get_mut(usize::from(key.0)) {
-            *count -= 1;
-        }
-        Some(request)
-    }
-
-    /// The oldest request with exactly this range.
-    fn exact(&self, sector: u64, bytes: u32) -> Option<Key> {
-        let class = u64::from(bytes).div_ceil(SECTOR_SIZE).max(1).ilog2() as u8;
-        let mut same = self.requests.range((class, sector, 0)..=(class, sector, u64::MAX));
-        same.find(|(_, request)| request.bytes == bytes).map(|(key, _)| *key)
-    }
-
-    /// Spreads a completion over what it overlaps; returns what it has completed.
-    fn complete(&mut self, record: &Record, done: &mut Vec<Request>) -> bool {
-        if let Some(key) = self.exact(record.sector, record.bytes)
-            && let Some(request) = self.requests.get(&key)
-            && request.remaining == u64::from(request.bytes)
-        {
-            done.extend(self.remove(&key).map(|r| Request { status: record.errno(), ..r }));
-            return true;
-        }
-        let mut open = vec![range(record.sector, record.bytes)];
-        let mut finished = Vec::new();
-        let mut found = false;
-        let end = record.sector.saturating_add(u64::from(record.bytes).div_ceil(SECTOR_SIZE));
-        for class in 0..SIZE_CLASSES as u8 {
-            if self.of_class[usize::from(class)] == 0 {
-                continue;
-            }
-            let first = record.sector.saturating_sub(2 << class);
-            for (key, request) in self.requests.range_mut((class, first, 0)..(class, end, 0)) {
-                let taken = take(&mut open, request.range());
-                if taken == 0 {
-                    continue;
-                }
-                found = true;
-                request.remaining = request.remaining.saturating_sub(taken);
-                if request.status == 0 {
-                    request.status = record.errno();
-                }
-                if request.remaining == 0 {
-                    finished.push(*key);
-                }
-                if open.is_empty() {
-                    break;
-                }
-            }
-        }
-        let mut whole: Vec<_> = finished.iter().filter_map(|key| self.remove(key)).collect();
-        whole.sort_unstable_by_key(|request| request.tag);
-        done.append(&mut whole);
-        found
-    }
-}
-
-/// Takes what `wanted` covers out of the `open` ranges; returns how many bytes that were.
-fn take(open: &mut Vec<(u64, u64)>, wanted: (u64, u64)) -> u64 {
-    let mut taken = 0;
-    let mut at = 0;
-    while let Some(&(start, end)) = open.get(at) {
-        let (from, to) = (start.max(wanted.0), end.min(wanted.1));
-        if from >= to {
-            at += 1;
-            continue;
-        }
-        taken += to - from;
-        let left = [(start, from), (to, end)].into_iter().filter(|(a, b)| a < b);
-        let left: Vec<_> = left.collect();
-        let added = left.len();
-        open.splice(at..=at, left);
-        at += added;
-    }
-    taken
-}
-
 /// All outstanding requests of a trace.
 #[derive(Default)]
 pub struct Outstanding {
-    tables: BTreeMap<(StreamId, Kind), Table>,
+    under_way: UnderWay,
     /// Flushes have no range: they are answered in order.
     flushes: BTreeMap<StreamId, VecDeque<Request>>,
     /// Writes with FUA whose data is written and whose final flush is not done.
     flushing: VecDeque<Request>,
-    /// Every request in order of issue, for giving up the oldest; entries whose request is
-    /// gone are skipped.
-    order: VecDeque<(StreamId, Kind, Key)>,
-    serial: u64,
+    /// All of these.
     held: usize,
 }
 
@@ -207,37 +38,18 @@ impl Outstanding {
         if request.op == BlockOp::Flush {
             self.flushes.entry(stream).or_default().push_back(request);
         } else {
-            let kind = Kind::of(record);
-            let key = (request.size_class(), request.sector, self.serial);
-            self.tables.entry((stream, kind)).or_default().insert(self.serial, request);
-            self.order.push_back((stream, kind, key));
-            self.serial += 1;
+            self.under_way.insert(request, record);
         }
-        self.forget_gone();
         if self.held > OUTSTANDING_MAX { self.give_up_oldest() } else { None }
-    }
-
-    /// Keeps the order list as short as the tables.
-    fn forget_gone(&mut self) {
-        if self.order.len() > 2 * OUTSTANDING_MAX {
-            let tables = &self.tables;
-            self.order.retain(|(stream, kind, key)| {
-                tables.get(&(*stream, *kind)).is_some_and(|t| t.requests.contains_key(key))
-            });
-        }
     }
 
     fn give_up_oldest(&mut self) -> Option<Request> {
         self.held -= 1;
-        while let Some((stream, kind, key)) = self.order.pop_front() {
-            let table = self.tables.get_mut(&(stream, kind));
-            if let Some(request) = table.and_then(|table| table.remove(&key)) {
-                return Some(request);
-            }
-        }
-        // Only flushes are left, or writes that wait for theirs.
-        let flush = self.flushes.values_mut().find_map(VecDeque::pop_front);
-        flush.or_else(|| self.flushing.pop_front())
+        // When none has a range only flushes are left, or writes that wait for theirs.
+        let oldest = self.under_way.take_oldest();
+        oldest
+            .or_else(|| self.flushes.values_mut().find_map(VecDeque::pop_front))
+            .or_else(|| self.flushing.pop_front())
     }
 
     /// A completion of a range: adds to `done` what is complete with it. False when it answers
@@ -250,8 +62,7 @@ impl Outstanding {
         holds_fua: bool,
         done: &mut Vec<Request>,
     ) -> bool {
-        let Some(table) = self.tables.get_mut(&(stream, Kind::of(record))) else { return false };
-        let found = table.complete(record, done);
+        let found = self.under_way.complete(stream, record, done);
         if holds_fua && !record.is(cat::FUA) {
             let flushing = &mut self.flushing;
             done.retain(|request| {
@@ -305,9 +116,7 @@ impl Outstanding {
             self.held -= usize::from(request.is_some());
             return request;
         }
-        let table = self.tables.get_mut(&(stream, Kind::of(record)))?;
-        let key = table.exact(record.sector, record.bytes)?;
-        let request = table.remove(&key)?;
+        let request = self.under_way.take_exact(stream, record)?;
         self.held = self.held.saturating_sub(1);
         Some(request)
     }
@@ -414,16 +223,5 @@ mod tests {
         issue(&mut out, 1, u64::MAX - 1, 1, cat::WRITE);
         complete(&mut out, u64::MAX, 512, cat::WRITE);
         complete(&mut out, u64::MAX - 4096, u32::MAX, cat::WRITE);
-    }
-
-    #[test]
-    fn ranges_are_cut_out() {
-        let mut open = vec![(0, 100)];
-        assert_eq!(take(&mut open, (40, 60)), 20);
-        assert_eq!(open, [(0, 40), (60, 100)]);
-        assert_eq!(take(&mut open, (30, 70)), 20);
-        assert_eq!(take(&mut open, (200, 300)), 0);
-        assert_eq!(take(&mut open, (0, 100)), 60);
-        assert!(open.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use super::requests::{Places, Requests};
 use crate::base::limits::SORT_WINDOW_EVENTS;
 use crate::base::{Error, ErrorKind, Nanos, Result};
 use crate::import::job::Job;
-use crate::import::sort::{Merger, Sorter};
+use crate::import::sort::{Merger, Order, Sorter};
 use crate::import::source::Source;
 use crate::import::summary::counted;
 use crate::import::{Stage, note_condition};
@@ -47,7 +47,14 @@ pub trait Items {
     }
 }
 
-type Key = (u64, u32, u32);
+impl Order<Item> for Places {
+    type Key = (u64, u32, u32);
+
+    #[inline]
+    fn key(&self, item: &Item) -> Self::Key {
+        Places::key(*self, item.record())
+    }
+}
 
 /// Reads records into a job.
 pub struct Reader<I> {
@@ -55,10 +62,9 @@ pub struct Reader<I> {
     places: Places,
     inputs: Vec<I>,
     clock: WallClock,
-    sorter: Sorter<Key, Item>,
+    sorter: Sorter<Item, Places>,
     messages_bytes: usize,
-    /// By device and CPU: a few, which an ordered map finds sooner than a hash of its key.
-    sequences: BTreeMap<(u32, u32), u32>,
+    sequences: Sequences,
     origin: Option<u64>,
     unused: BTreeMap<u16, u64>,
     completions: u64,
@@ -73,9 +79,9 @@ impl<I: Items> Reader<I> {
             places,
             inputs,
             clock: WallClock::default(),
-            sorter: Sorter::new(SORT_WINDOW_EVENTS),
+            sorter: Sorter::new(SORT_WINDOW_EVENTS, places),
             messages_bytes: 0,
-            sequences: BTreeMap::new(),
+            sequences: Sequences::default(),
             origin: None,
             unused: BTreeMap::new(),
             completions: 0,
@@ -91,7 +97,7 @@ impl<I: Items> Reader<I> {
     pub fn read(mut self, job: &mut Job<'_>) -> Result<()> {
         let mut merger = Merger::default();
         let places = self.places;
-        let key = |item: &Item| places.key(item.record());
+        let key = |item: &Item| Order::key(&places, item);
         loop {
             let (inputs, clock) = (&mut self.inputs, &mut self.clock);
             let Some(item) = merger.next(inputs, key, |input| input.next(clock, job))? else {
@@ -116,18 +122,47 @@ impl<I: Items> Reader<I> {
             }
             self.messages_bytes += text.len();
         }
-        match self.sorter.push(self.places.key(item.record()), item) {
+        match self.sorter.push(item) {
             Some(item) => self.item(item, job),
             None => Ok(()),
         }
     }
 
     /// An item in its turn.
+    #[inline]
     fn item(&mut self, item: Item, job: &mut Job<'_>) -> Result<()> {
-        let record = *item.record();
-        if let (Item::Record(_), Places::Sequence) = (&item, self.places) {
-            self.follow_sequence(&record, job);
+        match item {
+            Item::Record(record) => self.record(&record, job),
+            Item::Message(record, text) => self.message(&record, &text, job),
         }
+    }
+
+    #[inline]
+    fn record(&mut self, record: &Record, job: &mut Job<'_>) -> Result<()> {
+        if self.places == Places::Sequence {
+            self.sequences.follow(record, job);
+        }
+        let time = self.time(record, job);
+        self.completions += u64::from(record.act() == record::act::COMPLETE);
+        if !self.requests.record(record, time, job)? {
+            let count = self.unused.entry(record.act()).or_default();
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, record: &Record, text: &[u8], job: &mut Job<'_>) -> Result<()> {
+        let time = self.time(record, job);
+        self.messages_bytes -= text.len();
+        let name = record.device_name();
+        match job.stream(name.as_bytes(), None, || self.places.of(record))? {
+            Some(stream) => job.mark(time, stream, text),
+            None => Ok(()),
+        }
+    }
+
+    /// The time since the first item, which tells the wall clock.
+    fn time(&mut self, record: &Record, job: &mut Job<'_>) -> Nanos {
         let origin = match self.origin {
             Some(origin) => origin,
             None => {
@@ -135,40 +170,7 @@ impl<I: Items> Reader<I> {
                 *self.origin.insert(record.time)
             }
         };
-        let time = Nanos(record.time.saturating_sub(origin));
-        match item {
-            Item::Record(record) => {
-                self.completions += u64::from(record.act() == record::act::COMPLETE);
-                if !self.requests.record(&record, time, job)? {
-                    let count = self.unused.entry(record.act()).or_default();
-                    *count += 1;
-                }
-                Ok(())
-            }
-            Item::Message(record, text) => {
-                self.messages_bytes -= text.len();
-                let name = record.device_name();
-                match job.stream(name.as_bytes(), None, || self.places.of(&record))? {
-                    Some(stream) => job.mark(time, stream, &text),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    /// The kernel counts records per CPU, also those for which its buffer had no room.
-    fn follow_sequence(&mut self, record: &Record, job: &mut Job<'_>) {
-        let key = (record.device, record.cpu);
-        if self.sequences.len() >= SEQUENCES_MAX && !self.sequences.contains_key(&key) {
-            return;
-        }
-        if let Some(last) = self.sequences.insert(key, record.sequence) {
-            let missing = record.sequence.saturating_sub(last).saturating_sub(1);
-            let reason = "records missing from the capture (gap in a CPU's sequence numbers)";
-            job.summary.lose_many(reason, missing.into(), || {
-                format!("cpu {} after sequence {last}", record.cpu)
-            });
-        }
+        Nanos(record.time.saturating_sub(origin))
     }
 
     /// A capture may leave out moments (`blktrace -a`): then the other stage may have requests, or
@@ -214,6 +216,51 @@ impl<I: Items> Reader<I> {
         for input in &self.inputs {
             note_condition(input.source(), job);
         }
+    }
+}
+
+/// The sequence numbers: the kernel counts records by device and CPU, also those for which its
+/// buffer had no room.
+#[derive(Default)]
+struct Sequences {
+    /// Of the device and CPU that were last, which are often the next too.
+    last: Option<((u32, u32), u32)>,
+    /// Of all others: a few, which an ordered map finds sooner than a hash of its key.
+    numbers: BTreeMap<(u32, u32), u32>,
+}
+
+impl Sequences {
+    #[inline]
+    fn follow(&mut self, record: &Record, job: &mut Job<'_>) {
+        let key = (record.device, record.cpu);
+        match &mut self.last {
+            Some((known, last)) if *known == key => {
+                let before = std::mem::replace(last, record.sequence);
+                note_gap(before, record, job);
+            }
+            _ => self.follow_other(key, record, job),
+        }
+    }
+
+    fn follow_other(&mut self, key: (u32, u32), record: &Record, job: &mut Job<'_>) {
+        self.numbers.extend(self.last);
+        match self.numbers.get(&key) {
+            Some(before) => note_gap(*before, record, job),
+            None if self.numbers.len() >= SEQUENCES_MAX => return,
+            None => {}
+        }
+        self.last = Some((key, record.sequence));
+    }
+}
+
+#[inline]
+fn note_gap(before: u32, record: &Record, job: &mut Job<'_>) {
+    let missing = record.sequence.saturating_sub(before).saturating_sub(1);
+    if missing > 0 {
+        let reason = "records missing from the capture (gap in a CPU's sequence numbers)";
+        job.summary.lose_many(reason, missing.into(), || {
+            format!("cpu {} after sequence {before}", record.cpu)
+        });
     }
 }
 

@@ -20,7 +20,7 @@ use crate::trace::{NotRecorded, PayloadRef, StreamId};
 /// Follows commands.
 pub(super) struct Commands {
     unit: u64,
-    sorter: Sorter<(u64, u64), Heard>,
+    sorter: Sorter<Heard, fn(&Heard) -> (u64, u64)>,
     origin: Option<u64>,
     /// Tag and stream of what was issued; nothing of a command that was left out.
     in_flight: HashMap<Key, Option<(u64, StreamId)>>,
@@ -33,7 +33,7 @@ impl Commands {
     pub fn new(unit: u64) -> Self {
         Self {
             unit,
-            sorter: Sorter::new(SORT_WINDOW_EVENTS),
+            sorter: Sorter::new(SORT_WINDOW_EVENTS, |heard| (heard.0, heard.1)),
             origin: None,
             in_flight: HashMap::new(),
             unanswered: 0,
@@ -48,7 +48,7 @@ impl Commands {
         let mut merger = Merger::default();
         let key = |(time, ..): &Heard| *time;
         while let Some(heard) = merger.next(&mut inputs, key, |input| next_command(input, job))? {
-            if let Some(heard) = self.sorter.push((heard.0, heard.1), heard) {
+            if let Some(heard) = self.sorter.push(heard) {
                 self.command(heard, job)?;
             }
         }
