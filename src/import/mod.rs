@@ -17,6 +17,7 @@
 //! the cut: the trace is written, the summary says where, and the command exits 7. A compressed
 //! stream whose checksum fails is refused whole: none of its content can be trusted.
 
+mod batches;
 pub mod calendar;
 mod dataset;
 pub mod decompress;

@@ -74,6 +74,21 @@ impl Summary {
         self.cut.get_or_insert_with(|| format!("{what} ({place})"));
     }
 
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.losses.is_empty() && self.notes.is_empty() && self.cut.is_none()
+    }
+
+    /// Adds what was said elsewhere meanwhile.
+    pub fn append(&mut self, other: Self) {
+        for Loss { reason, count, first } in other.losses {
+            self.lose_many(&reason, count, || first);
+        }
+        other.notes.into_iter().for_each(|note| self.note(note));
+        self.cut = self.cut.take().or(other.cut);
+        self.malformed |= other.malformed;
+    }
+
     /// Where and how the input was cut, if it was.
     pub fn cut_text(&self) -> Option<&str> {
         self.cut.as_deref()
@@ -115,6 +130,29 @@ mod tests {
         assert_eq!(summary.losses()[0].count, 2);
         assert_eq!(summary.losses()[0].first, "line 3");
         assert_eq!(summary.lost(), 9);
+    }
+
+    #[test]
+    fn what_was_said_elsewhere_comes_behind() {
+        let mut summary = Summary::default();
+        assert!(summary.is_empty());
+        summary.lose("bad line", || "line 3".into());
+        let mut other = Summary::default();
+        other.malformed("bad line", || "line 8".into());
+        other.cut("cut", "line 9");
+        other.note("late");
+        assert!(!other.is_empty());
+        summary.append(other.clone());
+        summary.append(other);
+        let losses: Vec<_> = summary
+            .losses()
+            .iter()
+            .map(|l| (l.reason.as_str(), l.count, l.first.as_str()))
+            .collect();
+        assert_eq!(losses, [("bad line", 3, "line 3"), ("cut", 2, "line 9")]);
+        assert_eq!(summary.cut_text(), Some("cut (line 9)"));
+        assert_eq!(summary.notes(), ["late"]);
+        assert!(summary.is_damaged());
     }
 
     #[test]

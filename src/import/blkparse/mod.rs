@@ -27,9 +27,10 @@ use std::collections::HashMap;
 
 use self::line::Line;
 use super::blktrace::input::{Item, MESSAGE_BYTES_MAX, WallClock};
-use super::blktrace::reader::{Items, Reader};
+use super::blktrace::reader::Reader;
 use super::blktrace::record::{Record, act, cat};
 use super::blktrace::requests::Places;
+use super::blktrace::sorted::{Items, NextItem};
 use super::dataset::probe::whole_lines;
 use super::job::{Job, line_place};
 use super::lines::{number, word};
@@ -196,7 +197,7 @@ impl TextFormat for Text {
 /// The records of one text.
 struct Records(TextRecords<Text>);
 
-impl Items for Records {
+impl NextItem<Job<'_>> for Records {
     fn next(&mut self, _: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>> {
         let item = self.0.next_item(job)?;
         if item.is_none() {
@@ -204,7 +205,9 @@ impl Items for Records {
         }
         Ok(item)
     }
+}
 
+impl Items for Records {
     fn source(&self) -> &Source {
         self.0.source()
     }

@@ -1,9 +1,9 @@
 //! One blktrace file as a stream of records: byte order, versions, notifications, lost places.
 
-use super::reader::Items;
 use super::record::{Order, Record, V7_BYTES, V8_BYTES, Version, cat, notify};
+use super::sorted::{Items, Log, NextItem};
 use crate::base::{Error, Result};
-use crate::import::job::{Job, offset_place};
+use crate::import::job::offset_place;
 use crate::import::source::Source;
 
 /// Longest record: the fixed part and as much data as its length can say.
@@ -41,6 +41,14 @@ impl Item {
     pub fn record(&self) -> &Record {
         match self {
             Self::Record(record) | Self::Message(record, _) => record,
+        }
+    }
+
+    /// The message; nothing of a record.
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Record(_) => &[],
+            Self::Message(_, text) => text,
         }
     }
 }
@@ -141,22 +149,22 @@ impl Input {
 
     /// Finds the next whole record; returns it and its length with data.
     #[inline]
-    fn frame(&mut self, job: &mut Job<'_>) -> Result<Option<(Record, usize)>> {
+    fn frame(&mut self, log: &mut impl Log) -> Result<Option<(Record, usize)>> {
         match self.whole() {
             Some(frame) => Ok(Some(frame)),
-            None => self.look_for_frame(job),
+            None => self.look_for_frame(log),
         }
     }
 
     #[cold]
-    fn look_for_frame(&mut self, job: &mut Job<'_>) -> Result<Option<(Record, usize)>> {
+    fn look_for_frame(&mut self, log: &mut impl Log) -> Result<Option<(Record, usize)>> {
         loop {
             if !self.need(V7_BYTES)? {
-                self.cut(job);
+                self.cut(log);
                 return Ok(None);
             }
             let Some(version) = self.order.version(self.rest()) else {
-                if !self.resync(job)? {
+                if !self.resync(log)? {
                     return Ok(None);
                 }
                 continue;
@@ -168,26 +176,26 @@ impl Input {
             {
                 return Ok(self.whole());
             }
-            self.cut(job);
+            self.cut(log);
             return Ok(None);
         }
     }
 
     /// The file ends; says so when it does inside a record.
-    fn cut(&mut self, job: &mut Job<'_>) {
+    fn cut(&mut self, log: &mut impl Log) {
         if !self.rest().is_empty() {
             let place = offset_place(self.source.path(), self.offset());
-            job.summary.cut("input ends inside a record", place);
+            log.summary().cut("input ends inside a record", place);
             self.at = self.end;
         }
     }
 
     /// Goes on to the next bytes that look like a record; false when there are none.
-    fn resync(&mut self, job: &mut Job<'_>) -> Result<bool> {
+    fn resync(&mut self, log: &mut impl Log) -> Result<bool> {
         let place = offset_place(self.source.path(), self.offset());
         let mut lost = 0u64;
         let found = loop {
-            job.tick()?;
+            log.tick()?;
             self.at += 1;
             lost += 1;
             if !self.need(V7_BYTES)? {
@@ -200,8 +208,8 @@ impl Input {
                 break true;
             }
         };
-        job.summary.malformed("bytes that are no record", || place.clone());
-        job.summary.lose_many("bytes that are no record", lost - 1, || place);
+        log.summary().malformed("bytes that are no record", || place.clone());
+        log.summary().lose_many("bytes that are no record", lost - 1, || place);
         Ok(found)
     }
 
@@ -253,11 +261,17 @@ impl Input {
 }
 
 impl Items for Input {
+    fn source(&self) -> &Source {
+        &self.source
+    }
+}
+
+impl<L: Log> NextItem<L> for Input {
     #[inline]
-    fn next(&mut self, clock: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>> {
+    fn next(&mut self, clock: &mut WallClock, log: &mut L) -> Result<Option<Item>> {
         loop {
-            job.tick()?;
-            let Some((record, len)) = self.frame(job)? else { return Ok(None) };
+            log.tick()?;
+            let Some((record, len)) = self.frame(log)? else { return Ok(None) };
             let item = if record.is(cat::NOTIFY) {
                 self.notification(record, len, clock)
             } else {
@@ -271,9 +285,5 @@ impl Items for Input {
                 return Ok(item);
             }
         }
-    }
-
-    fn source(&self) -> &Source {
-        &self.source
     }
 }

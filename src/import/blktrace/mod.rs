@@ -11,11 +11,13 @@
 //! - Time counts from the first record. `blkparse -d` subtracts it already, from records and not
 //!   from notifications, so the wall clock is taken from notifications alone.
 
+mod ahead;
 pub mod input;
 pub mod outstanding;
 pub mod reader;
 pub mod record;
 pub mod requests;
+pub mod sorted;
 mod under_way;
 
 use std::path::Path;
@@ -67,7 +69,7 @@ impl Importer for Blktrace {
         let inputs = inputs?;
         let stage = options.stage.unwrap_or_default();
         describe(&inputs, stage, job);
-        Reader::new(inputs, stage, Places::Sequence).read(job)
+        Reader::new(inputs, stage, Places::Sequence).read_ahead(job)
     }
 }
 

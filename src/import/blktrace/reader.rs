@@ -4,19 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use super::ahead::{self, Apart};
 use super::input::{Item, WallClock};
 use super::record::{self, Record};
 use super::requests::{Places, Requests};
-use crate::base::limits::SORT_WINDOW_EVENTS;
+use super::sorted::{Items, NextItem, Sorted};
 use crate::base::{Error, ErrorKind, Nanos, Result};
 use crate::import::job::Job;
-use crate::import::sort::{Merger, Order, Sorter};
-use crate::import::source::Source;
 use crate::import::summary::counted;
 use crate::import::{Stage, note_condition};
-
-/// Message text held in the sorter at most; messages past it are lost, and counted.
-const MESSAGES_BYTES_MAX: usize = 16 << 20;
 
 /// (device, CPU) pairs whose sequence numbers are followed.
 const SEQUENCES_MAX: usize = 1 << 16;
@@ -25,45 +21,65 @@ const SEQUENCES_MAX: usize = 1 << 16;
 /// for another device's record.
 const PROCESS_TO_RECORD_NS_MAX: u64 = 1_000_000;
 
-/// An input that gives records.
-pub trait Items {
-    /// The next record or message, in the input's own order.
-    ///
-    /// # Errors
-    /// Those of the input and of the job.
-    fn next(&mut self, clock: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>>;
-
-    /// The input, to ask what its end was like.
-    fn source(&self) -> &Source;
-
-    /// What the input calls a moment of a request's life.
-    fn moment(&self, act: u16) -> &'static str {
-        record::act::letter(act)
-    }
-
-    /// Further moments that it has seen and no stage needs: name and count of each.
-    fn unused(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-impl Order<Item> for Places {
-    type Key = (u64, u32, u32);
-
-    #[inline]
-    fn key(&self, item: &Item) -> Self::Key {
-        Places::key(*self, item.record())
-    }
-}
-
 /// Reads records into a job.
 pub struct Reader<I> {
+    sorted: Sorted<I>,
+    moments: Moments,
+}
+
+impl<I: Items> Reader<I> {
+    /// Takes the issues of `stage`; the places of what is lost are called as `places` says.
+    pub fn new(inputs: Vec<I>, stage: Stage, places: Places) -> Self {
+        Self { sorted: Sorted::new(inputs, places), moments: Moments::new(stage, places) }
+    }
+
+    /// The same, with less to sort at a time.
+    #[cfg(test)]
+    pub(super) fn within(mut self, window: usize) -> Self {
+        self.sorted = self.sorted.within(window);
+        self
+    }
+
+    /// Merges the inputs by time and writes their requests.
+    ///
+    /// # Errors
+    /// Those of the inputs and of the job; Nothing when the inputs have requests of the other
+    /// stage only.
+    pub fn read(mut self, job: &mut Job<'_>) -> Result<()>
+    where
+        I: for<'j> NextItem<Job<'j>>,
+    {
+        while let Some(item) = self.sorted.next(job)? {
+            self.moments.item(item, self.sorted.clock(), job)?;
+        }
+        self.moments.end(&self.sorted, job)
+    }
+
+    /// The same, of inputs that a thread can read: it does where they have more than is sorted at a
+    /// time.
+    ///
+    /// # Errors
+    /// As [`Reader::read`]; Incomplete when the system has no thread to give.
+    pub fn read_ahead(mut self, job: &mut Job<'_>) -> Result<()>
+    where
+        I: for<'j> NextItem<Job<'j>> + for<'s> NextItem<Apart<'s>> + Send + 'static,
+    {
+        if let Some(first) = self.sorted.next(job)? {
+            self.moments.item(first, self.sorted.clock(), job)?;
+        }
+        if !self.sorted.has_ended() {
+            let (clock, moments) = (*self.sorted.clock(), &mut self.moments);
+            let take = |item, job: &mut Job<'_>| moments.item(item, &clock, job);
+            self.sorted = ahead::for_each(self.sorted, job, take)?;
+        }
+        self.read(job)
+    }
+}
+
+/// Follows the requests from moment to moment.
+struct Moments {
     stage: Stage,
     places: Places,
-    inputs: Vec<I>,
-    clock: WallClock,
-    sorter: Sorter<Item, Places>,
-    messages_bytes: usize,
     sequences: Sequences,
     origin: Option<u64>,
     unused: BTreeMap<u16, u64>,
@@ -71,16 +87,11 @@ pub struct Reader<I> {
     requests: Requests,
 }
 
-impl<I: Items> Reader<I> {
-    /// Takes the issues of `stage`; the places of what is lost are called as `places` says.
-    pub fn new(inputs: Vec<I>, stage: Stage, places: Places) -> Self {
+impl Moments {
+    fn new(stage: Stage, places: Places) -> Self {
         Self {
             stage,
             places,
-            inputs,
-            clock: WallClock::default(),
-            sorter: Sorter::new(SORT_WINDOW_EVENTS, places),
-            messages_bytes: 0,
             sequences: Sequences::default(),
             origin: None,
             unused: BTreeMap::new(),
@@ -89,60 +100,26 @@ impl<I: Items> Reader<I> {
         }
     }
 
-    /// Merges the inputs by time and writes their requests.
-    ///
-    /// # Errors
-    /// Those of the inputs and of the job; Nothing when the inputs have requests of the other
-    /// stage only.
-    pub fn read(mut self, job: &mut Job<'_>) -> Result<()> {
-        let mut merger = Merger::default();
-        let places = self.places;
-        let key = |item: &Item| Order::key(&places, item);
-        loop {
-            let (inputs, clock) = (&mut self.inputs, &mut self.clock);
-            let Some(item) = merger.next(inputs, key, |input| input.next(clock, job))? else {
-                break;
-            };
-            self.sort(item, job)?;
-        }
-        while let Some(item) = self.sorter.pop() {
-            self.item(item, job)?;
-        }
-        self.finish(job);
-        job.check_device()?;
-        self.check_stage(job)
-    }
-
-    fn sort(&mut self, item: Item, job: &mut Job<'_>) -> Result<()> {
-        if let Item::Message(record, text) = &item {
-            if self.messages_bytes + text.len() > MESSAGES_BYTES_MAX {
-                let places = self.places;
-                job.summary.lose("too many messages at one time", || places.of(record));
-                return Ok(());
-            }
-            self.messages_bytes += text.len();
-        }
-        match self.sorter.push(item) {
-            Some(item) => self.item(item, job),
-            None => Ok(()),
-        }
-    }
-
-    /// An item in its turn.
+    /// An item in its turn; the `clock` is asked about the first.
     #[inline]
-    fn item(&mut self, item: Item, job: &mut Job<'_>) -> Result<()> {
-        match item {
-            Item::Record(record) => self.record(&record, job),
-            Item::Message(record, text) => self.message(&record, &text, job),
-        }
-    }
-
-    #[inline]
-    fn record(&mut self, record: &Record, job: &mut Job<'_>) -> Result<()> {
-        if self.places == Places::Sequence {
+    fn item(&mut self, item: Item, clock: &WallClock, job: &mut Job<'_>) -> Result<()> {
+        let record = item.record();
+        if self.places == Places::Sequence && matches!(item, Item::Record(_)) {
             self.sequences.follow(record, job);
         }
-        let time = self.time(record, job);
+        let origin = *self.origin.get_or_insert_with(|| {
+            job.header.origin_unix_ns = origin_unix_ns(clock, record.time);
+            record.time
+        });
+        let time = Nanos(record.time.saturating_sub(origin));
+        match &item {
+            Item::Record(record) => self.record(record, time, job),
+            Item::Message(record, text) => self.message(record, text, time, job),
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, record: &Record, time: Nanos, job: &mut Job<'_>) -> Result<()> {
         self.completions += u64::from(record.act() == record::act::COMPLETE);
         if !self.requests.record(record, time, job)? {
             let count = self.unused.entry(record.act()).or_default();
@@ -151,9 +128,13 @@ impl<I: Items> Reader<I> {
         Ok(())
     }
 
-    fn message(&mut self, record: &Record, text: &[u8], job: &mut Job<'_>) -> Result<()> {
-        let time = self.time(record, job);
-        self.messages_bytes -= text.len();
+    fn message(
+        &mut self,
+        record: &Record,
+        text: &[u8],
+        time: Nanos,
+        job: &mut Job<'_>,
+    ) -> Result<()> {
         let name = record.device_name();
         match job.stream(name.as_bytes(), None, || self.places.of(record))? {
             Some(stream) => job.mark(time, stream, text),
@@ -161,16 +142,11 @@ impl<I: Items> Reader<I> {
         }
     }
 
-    /// The time since the first item, which tells the wall clock.
-    fn time(&mut self, record: &Record, job: &mut Job<'_>) -> Nanos {
-        let origin = match self.origin {
-            Some(origin) => origin,
-            None => {
-                job.header.origin_unix_ns = origin_unix_ns(&self.clock, record.time);
-                *self.origin.insert(record.time)
-            }
-        };
-        Nanos(record.time.saturating_sub(origin))
+    /// What is known at the end of `sorted`.
+    fn end<I: Items>(mut self, sorted: &Sorted<I>, job: &mut Job<'_>) -> Result<()> {
+        self.finish(sorted, job);
+        job.check_device()?;
+        self.check_stage(job)
     }
 
     /// A capture may leave out moments (`blktrace -a`): then the other stage may have requests, or
@@ -197,11 +173,11 @@ impl<I: Items> Reader<I> {
         Err(Error::new(ErrorKind::Nothing, what).hint(hint))
     }
 
-    fn finish(&mut self, job: &mut Job<'_>) {
+    fn finish<I: Items>(&mut self, sorted: &Sorted<I>, job: &mut Job<'_>) {
         self.requests.finish(job);
-        let name = |act| self.inputs.first().map_or("?", |input| input.moment(act));
+        let name = |act| sorted.inputs().first().map_or("?", |input| input.moment(act));
         let named = self.unused.iter().map(|(act, count)| format!("{} {count}", name(*act)));
-        let others = self.inputs.iter().flat_map(Items::unused);
+        let others = sorted.inputs().iter().flat_map(Items::unused);
         let unused: Vec<_> = named.chain(others).collect();
         if !unused.is_empty() {
             job.summary.note(format!(
@@ -209,11 +185,11 @@ impl<I: Items> Reader<I> {
                 unused.join(", ")
             ));
         }
-        if self.sorter.late() > 0 {
-            let count = counted(self.sorter.late(), "record is", "records are");
+        if sorted.late() > 0 {
+            let count = counted(sorted.late(), "record is", "records are");
             job.summary.note(format!("{count} out of order of time"));
         }
-        for input in &self.inputs {
+        for input in sorted.inputs() {
             note_condition(input.source(), job);
         }
     }

@@ -2,6 +2,7 @@ use super::record::{Record, act, cat, notify};
 use super::*;
 use crate::base::{BlockOp, ErrorKind, OpFlags};
 use crate::import::ImportReport;
+use crate::import::source::Meter;
 use crate::import::testing::{Memory, import_bytes, import_many, import_with, sample};
 
 const QUEUED: u64 = 1 << 4;
@@ -444,4 +445,52 @@ fn the_real_capture_at_stage_d() {
     assert_eq!(report.ops.completes, 890);
     assert!(report.summary.losses.is_empty(), "{:?}", report.summary.losses);
     assert!(out.issues().iter().all(|issue| !issue.flags.contains(OpFlags::PREFLUSH)));
+}
+
+/// Two CPUs' files with disorder, gaps, messages and garbage, cut at the end.
+fn damaged_files() -> [Vec<u8>; 2] {
+    let mut prng = crate::base::Prng::new(3);
+    [0, 1].map(|cpu| {
+        let mut file = File::of(Version::V7, Order::Little, cpu);
+        file.note(10, notify::TIMESTAMP, &[1; 8]);
+        for n in 0..10_000u64 {
+            let (time, sector) = (1000 + n * 50 + prng.below(300), prng.below(1 << 20) * 8);
+            file.queue(time, cat::WRITE, sector, 4096).done(time + 90, cat::WRITE, sector, 4096);
+            match prng.below(300) {
+                0 => file.sequence += 1,
+                1 => file.bytes.extend([0x5a; 77]),
+                2 => {
+                    file.note(time, notify::MESSAGE, b"mark");
+                }
+                _ => {}
+            }
+        }
+        file.bytes.truncate(file.bytes.len() - usize::from(cpu == 1));
+        file.bytes
+    })
+}
+
+#[test]
+fn what_a_thread_reads_is_what_is_read_without_one() {
+    let read = |ahead: bool| {
+        let mut memory = Memory::default();
+        let (meter, mut progress) = (Meter::default(), |_| {});
+        let mut job = Job::new(&mut memory, "blktrace", None, meter, &mut progress);
+        let inputs = damaged_files().map(|bytes| {
+            let bytes = Box::new(std::io::Cursor::new(bytes));
+            Input::open(Source::from_read("x".into(), bytes).unwrap()).unwrap()
+        });
+        let reader = Reader::new(inputs.into(), Stage::Queue, Places::Sequence).within(100);
+        if ahead { reader.read_ahead(&mut job) } else { reader.read(&mut job) }.unwrap();
+        let summary = job.summary.clone();
+        (memory, summary)
+    };
+    let ((plain, said), (ahead, said_ahead)) = (read(false), read(true));
+    assert!(plain.issues().len() > 19_000 && plain.marks().len() > 20);
+    assert!(plain.header == ahead.header && plain.streams == ahead.streams);
+    assert!(plain.events == ahead.events && plain.payloads == ahead.payloads);
+    assert_eq!(said.losses(), said_ahead.losses());
+    assert_eq!(said.losses().len(), 3, "{:?}", said.losses());
+    assert_eq!((said.notes(), said.cut_text()), (said_ahead.notes(), said_ahead.cut_text()));
+    assert!(said.cut_text().is_some());
 }

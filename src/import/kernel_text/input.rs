@@ -9,8 +9,8 @@ use super::prefix::{self, Event, Line};
 use crate::base::Result;
 use crate::import::Stage;
 use crate::import::blktrace::input::{Item, WallClock};
-use crate::import::blktrace::reader::Items;
 use crate::import::blktrace::record::{Record, act};
+use crate::import::blktrace::sorted::{Items, NextItem};
 use crate::import::job::{Job, line_place};
 use crate::import::source::Source;
 use crate::import::text_records::{TextFormat, TextRecords, sequence};
@@ -185,7 +185,7 @@ pub(super) struct BlockRecords {
     pub choice: Choice,
 }
 
-impl Items for BlockRecords {
+impl NextItem<Job<'_>> for BlockRecords {
     fn next(&mut self, _: &mut WallClock, job: &mut Job<'_>) -> Result<Option<Item>> {
         while let Some(moment) = self.records.next_item(job)? {
             match moment {
@@ -201,7 +201,9 @@ impl Items for BlockRecords {
         }
         Ok(None)
     }
+}
 
+impl Items for BlockRecords {
     fn source(&self) -> &Source {
         self.records.source()
     }
