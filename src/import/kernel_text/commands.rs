@@ -17,10 +17,13 @@ use crate::import::text_records::TextRecords;
 use crate::import::{note_condition, nvme_status};
 use crate::trace::{NotRecorded, PayloadRef, StreamId};
 
+/// By time and line.
+type ByTime = fn(&Heard) -> (u64, u64);
+
 /// Follows commands.
 pub(super) struct Commands {
     unit: u64,
-    sorter: Sorter<Heard, fn(&Heard) -> (u64, u64)>,
+    sorter: Sorter<Heard, ByTime>,
     origin: Option<u64>,
     /// Tag and stream of what was issued; nothing of a command that was left out.
     in_flight: HashMap<Key, Option<(u64, StreamId)>>,
