@@ -1,6 +1,6 @@
 //! Lines of kernel events as moments of requests' lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::block::{self, Kind};
 use super::clock::Clock;
@@ -129,6 +129,8 @@ pub(super) struct Choice {
     pub dispatch: Kind,
     /// Whether `block_io_done` stands for completions.
     pub accounting: bool,
+    /// Whether dispatches that the driver hands back are told of.
+    pub requeues: bool,
 }
 
 impl Choice {
@@ -146,7 +148,8 @@ impl Choice {
             (None, false, None) => return None,
         };
         let accounting = !has(Kind::RqComplete) && !has(Kind::BioComplete);
-        Some(Self { stage, dispatch: dispatch.unwrap_or(Kind::RqIssue), accounting })
+        let dispatch = dispatch.unwrap_or(Kind::RqIssue);
+        Some(Self { stage, dispatch, accounting, requeues: has(Kind::RqRequeue) })
     }
 
     /// Whether the capture has the ends of requests alone, which then stand for them.
@@ -183,6 +186,37 @@ pub(super) struct BlockRecords {
     pub records: TextRecords<Events>,
     /// How they are read.
     pub choice: Choice,
+    /// Dispatches without an end yet, of a capture that does not tell which are handed back.
+    dispatched: HashSet<Dispatch>,
+}
+
+/// Device, first sector, bytes and categories.
+type Dispatch = (u32, u64, u32, u64);
+
+/// Dispatches that are remembered: far more than devices have in flight.
+const DISPATCHED_MAX: usize = 1 << 16;
+
+impl BlockRecords {
+    /// The records of one input.
+    pub fn new(records: TextRecords<Events>, choice: Choice) -> Self {
+        Self { records, choice, dispatched: HashSet::new() }
+    }
+
+    /// Says so when a dispatch may be that of a request which the driver has handed back.
+    fn watch(&mut self, act: u16, record: &Record, job: &mut Job<'_>) {
+        if self.choice.requeues || self.choice.issue() != Kind::RqIssue {
+            return;
+        }
+        let dispatch = (record.device, record.sector, record.bytes, record.action);
+        if act != act::ISSUE {
+            self.dispatched.remove(&dispatch);
+        } else if self.dispatched.len() < DISPATCHED_MAX && !self.dispatched.insert(dispatch) {
+            job.summary.note(
+                "requests were dispatched while equal ones were in flight: those that the driver had \
+                 handed back stand twice (with block_rq_requeue recorded they do not)",
+            );
+        }
+    }
 }
 
 impl NextItem<Job<'_>> for BlockRecords {
@@ -191,6 +225,7 @@ impl NextItem<Job<'_>> for BlockRecords {
             match moment {
                 Moment::Block(kind, mut record) => match self.choice.act(kind) {
                     Some(act) => {
+                        self.watch(act, &record, job);
                         record.action |= u64::from(act);
                         return Ok(Some(Item::Record(record)));
                     }

@@ -1,8 +1,8 @@
 //! Events of the kernel as text: what ftrace (tracefs' `trace` and `trace_pipe`), `perf script` and
 //! `trace-cmd report` print of the block layer's events and of the NVMe driver's.
 //!
-//! - `prefix`, `perf_trace`: who, where and when, in the shapes of the three tools, and of `perf
-//!   trace`; `clock`: the times; `fields`: arguments that a tool prints by name.
+//! - `prefix`, `who`, `remarks`, `perf_trace`: who, where and when, in the shapes of the three tools,
+//!   and of `perf trace`; `clock`: the times; `fields`: arguments that a tool prints by name.
 //! - `block`, `rwbs`: the block layer's events. They become the records that binary blktrace has of
 //!   the same moments (its `Requests` follow them): `block_bio_queue` is Q, `block_rq_issue` D,
 //!   `block_rq_complete` and `block_bio_complete` C, `block_rq_requeue` R. Without `--stage` a
@@ -25,9 +25,11 @@ mod input;
 mod nvme;
 mod perf_trace;
 pub(super) mod prefix;
+mod remarks;
 pub(super) mod rwbs;
 #[cfg(test)]
 mod tests;
+mod who;
 
 use self::block::Kind;
 use self::clock::Clock;
@@ -161,7 +163,7 @@ impl Importer for KernelText {
             Some(choice) if block && self.tool.is_some() => {
                 describe_block(choice, lacks, job);
                 let inputs =
-                    inputs.into_iter().map(|records| BlockRecords { records, choice }).collect();
+                    inputs.into_iter().map(|records| BlockRecords::new(records, choice)).collect();
                 Reader::new(inputs, choice.stage, Places::Line).read(job)
             }
             _ => {

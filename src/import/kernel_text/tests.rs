@@ -399,3 +399,16 @@ fn a_text_without_times_keeps_its_order() {
         assert!(report.summary.not_recorded.contains(NotRecorded::TIMES));
     }
 }
+
+#[test]
+fn a_capture_without_requeues_says_what_it_cannot_tell() {
+    let line = |n: u32, what: &str| format!("a-1 [000] 1.{n}: block_rq_{what}\n");
+    let issue = |n| line(n, "issue: 8,0 W 4096 () 0 + 8 [a]");
+    let (back, done) =
+        (line(2, "requeue: 8,0 W () 0 + 8 [0]"), line(4, "complete: 8,0 W () 0 + 8 [0]"));
+    let notes = |text: String| import(&text).0.summary.notes.join("\n");
+    let again = "dispatched while equal ones were in flight";
+    assert!(notes([issue(1), issue(3), done.clone()].concat()).contains(again));
+    assert!(!notes([issue(1), back, issue(3), done.clone()].concat()).contains(again));
+    assert!(!notes([issue(1), done.clone(), issue(5), done].concat()).contains(again));
+}
