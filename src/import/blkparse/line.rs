@@ -93,6 +93,8 @@ fn record(mut record: Record, action: &[u8], rest: &[u8]) -> Result<Record, &'st
                 None => return Err("record that ends behind its RWBS letters"),
             }
         }
+        // Of use for the flush that follows, whose place is not printed.
+        act::REMAP => record.sector = place(rest).map_or(0, |(sector, ..)| sector),
         // No stage takes these: what they say is not read.
         _ => {}
     }
@@ -150,7 +152,7 @@ mod tests {
             ("UT   N [fio] 1", 11, 0, 0, 0),
             ("U   N [fio] 1", 10, 0, 0, 0),
             ("X  WS 2048 / 4096 [fio]", act::SPLIT, 0, 0, 0),
-            ("A  WS 8 + 8 <- (8,1) 0", 15, 0, 0, 0),
+            ("A  WS 8 + 8 <- (8,1) 0", act::REMAP, 8, 0, 0),
         ] {
             let record = read(&format!("  8,0    0        1     0.000000001     0 {tail}"));
             let got = (record.act(), record.sector, record.bytes, record.errno());

@@ -111,6 +111,8 @@ struct Text {
     write_zeroes: bool,
     sequences: HashMap<(u32, u32), u64>,
     missing: u64,
+    /// Where a flush was moved to from a partition, by (device, CPU): its queueing follows.
+    remapped: HashMap<(u32, u32), u64>,
     /// The statistics have begun.
     ended: bool,
 }
@@ -133,6 +135,22 @@ impl Text {
             let last = self.sequences.insert(key, number).unwrap_or(number);
             let gap = number.saturating_sub(last).saturating_sub(1);
             self.missing = self.missing.saturating_add(gap);
+        }
+    }
+
+    /// A flush has no place of its own when it is queued, but its completion names where it was
+    /// moved to.
+    fn follow_remap(&mut self, record: &mut Record) {
+        let key = (record.device, record.cpu);
+        match record.act() {
+            act::REMAP if record.is(cat::FLUSH) && self.remapped.len() < SEQUENCES_MAX => {
+                self.remapped.insert(key, record.sector);
+            }
+            act::QUEUE if record.is(cat::FLUSH) => {
+                let moved = self.remapped.remove(&key).filter(|_| record.bytes == 0);
+                record.sector = moved.unwrap_or(record.sector);
+            }
+            _ => {}
         }
     }
 
@@ -178,6 +196,7 @@ impl TextFormat for Text {
         match line::parse(text) {
             Line::Record(mut record, by_cpu) => {
                 self.record(&record, by_cpu);
+                self.follow_remap(&mut record);
                 self.ended = false;
                 record.sequence = sequence(number);
                 return Some(Item::Record(record));

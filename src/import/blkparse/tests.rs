@@ -140,3 +140,21 @@ fn completions_alone_are_no_requests() {
     assert_eq!(error.kind(), ErrorKind::Nothing);
     assert!(error.to_string().ends_with("only completions (C), 2 of them"), "{error}");
 }
+
+#[test]
+fn a_flush_of_a_partition_is_answered_where_it_was_moved_to() {
+    let text = "259,0   11       19     5.027073014  1889  A FWFS 2048 + 0 <- (253,3) 0\n\
+                259,0   11       20     5.027074128  1889  Q FWFS [jbd2/dm-4-8]\n\
+                259,0   11       22     5.027084885   612  D  FN [kworker/11:1H]\n\
+                259,0   11       23     5.027852186     0  C  FN 0 [0]\n\
+                259,0   11       24     5.027859859     0  C WFS 2048 [0]\n\
+                259,0   11       25     5.027900000  1889  A FWFS 4096 + 8 <- (253,3) 2048\n\
+                259,0   11       26     5.027900128  1889  Q FWFS 4096 + 8 [jbd2/dm-4-8]\n\
+                259,0   11       27     5.028000000  1889  Q FWS [sync]\n\
+                259,0   11       28     5.028100000     0  C  WS 0 [0]\n";
+    let (report, out) = import(text);
+    let ops: Vec<_> = out.issues().iter().map(|issue| (issue.op, issue.offset)).collect();
+    assert_eq!(ops, [(BlockOp::Flush, 0), (BlockOp::Write, 2_097_152), (BlockOp::Flush, 0)]);
+    assert_eq!(out.completes().iter().map(|done| done.0).collect::<Vec<_>>(), [0, 2]);
+    assert!(losses(&report).is_empty());
+}

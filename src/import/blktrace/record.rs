@@ -46,6 +46,7 @@ pub mod act {
     pub const ISSUE: u16 = 7;
     pub const COMPLETE: u16 = 8;
     pub const SPLIT: u16 = 13;
+    pub const REMAP: u16 = 15;
     pub const DRV_DATA: u16 = 17;
     /// A cgroup id stands before the rest of the data.
     pub const CGROUP: u16 = 1 << 8;
