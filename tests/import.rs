@@ -678,3 +678,37 @@ fn a_line_that_is_too_long_is_one_lost_record() {
     assert_eq!(summary["losses"][0]["count"], 1);
     assert_eq!(summary["losses"][0]["first"], "line 2");
 }
+
+#[test]
+fn an_input_of_another_format_is_not_lost_among_others() {
+    let msr = b"128166372003061629,h,0,Read,0,512,1\n";
+    let spc = b"0,20941264,8192,W,0.551706\n0,20939840,8192,W,0.554041\n";
+    let dir = folder(&[("a.csv", msr), ("b.spc", spc)]);
+    let output = qtrace(dir.path(), &["a.csv", "b.spc", "-o", "t.qtrace"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("b.spc: this is spc"), "{}", stderr(&output));
+    // Forced to one, what is none of it is said to be something else.
+    let output = qtrace(dir.path(), &["b.spc", "-o", "t.qtrace", "--from", "msr-csv"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("it is spc: leave --from out"), "{}", stderr(&output));
+    assert_eq!(names(dir.path()), ["a.csv", "b.spc"]);
+}
+
+#[test]
+fn two_compressions_and_a_damaged_one_are_told_with_what_helps() {
+    let twice = gzip(&gzip(IOLOG.as_bytes()));
+    let mut damaged = gzip(IOLOG.repeat(100).as_bytes());
+    let end = damaged.len();
+    damaged[end - 6] ^= 1;
+    let dir = folder(&[("twice.gz", &twice), ("bad.gz", &damaged)]);
+    for (input, what, hint) in [
+        ("twice.gz", "gzip in another", "take the outer"),
+        ("bad.gz", "bytes into what gzip", "own tool"),
+    ] {
+        let output = qtrace(dir.path(), &[input, "-o", "t.qtrace"]);
+        assert_eq!(output.status.code(), Some(3));
+        let stderr = stderr(&output);
+        assert!(stderr.contains(what) && stderr.contains(hint), "{stderr}");
+    }
+    assert_eq!(names(dir.path()), ["bad.gz", "twice.gz"]);
+}

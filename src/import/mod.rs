@@ -74,7 +74,7 @@ pub use self::file::import;
 use self::job::{Counts, Job, Sink};
 use self::registry::{Importer, Probe};
 use self::source::{Meter, Source};
-use crate::base::{BlockOp, Error, Result};
+use crate::base::{BlockOp, Error, ErrorKind, Result};
 use crate::trace::TraceSummary;
 
 /// The moment of a request's life that becomes its issue, for sources that have several.
@@ -167,9 +167,13 @@ pub fn run(
     };
     let path = first.path().to_path_buf();
     let importer = choose(first, options).map_err(|error| error.path(&path))?;
+    let looks_like = other_format(first, importer)?;
     if sources.len() > 1 && !importer.takes_several() {
         return Err(Error::usage(format!("{} takes one input", importer.name()))
             .hint("import them one by one"));
+    }
+    if options.from.is_none() {
+        refuse_other_formats(&mut sources, importer)?;
     }
     for (option, given) in [
         (registry::STAGE, options.stage.is_some()),
@@ -188,8 +192,13 @@ pub fn run(
     if let Some(bytes) = options.device_bytes {
         job.device_size(bytes);
     }
-    importer.import(sources, options, &mut job)?;
-    job.close(&path)?;
+    let imported = importer.import(sources, options, &mut job).and_then(|()| job.close(&path));
+    imported.map_err(|error| match (error.kind(), looks_like) {
+        (ErrorKind::Input | ErrorKind::Nothing, Some(other)) => {
+            error.hint(format!("by its content it is {other}: leave --from out"))
+        }
+        _ => error,
+    })?;
     let summary = TraceSummary {
         not_recorded: job.not_recorded,
         losses: job.summary.losses().to_vec(),
@@ -218,6 +227,31 @@ fn choose(source: &mut Source, options: &ImportOptions) -> Result<&'static dyn I
     }
     let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     registry::by_content(&Probe { head: &head, name: &name })
+}
+
+/// The format that the content has, where it is plainly not that of `importer`.
+fn other_format(source: &mut Source, importer: &dyn Importer) -> Result<Option<&'static str>> {
+    let head = source.head()?;
+    let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let probe = Probe { head: &head, name: &name };
+    if importer.probe(&probe).is_some() {
+        return Ok(None);
+    }
+    let found = registry::by_content(&probe).ok().map(Importer::name);
+    Ok(found.filter(|found| *found != importer.name()))
+}
+
+/// Of several inputs, not one row of one in another format than the first would be read.
+fn refuse_other_formats(sources: &mut [Source], importer: &dyn Importer) -> Result<()> {
+    for source in sources.iter_mut().skip(1) {
+        if let Some(other) = other_format(source, importer)? {
+            let what = format!("this is {other}, and the input before it {}", importer.name());
+            return Err(Error::usage(what).path(source.path()).hint(
+                "import each by itself and merge the traces with qtrace edit; --from reads all as one format",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Says in the summary what was found out at the end of an input.

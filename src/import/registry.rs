@@ -174,6 +174,9 @@ fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i d
     }
 }
 
+/// What helps where only the inner of two compressions is left.
+const UNPACK_ONCE: &str = "take the outer one off and pipe it in: zcat FILE | qtrace import - ...";
+
 /// What a trace may be wrapped in that is not looked through: where it is told by which bytes, what
 /// it is, and what takes it out.
 const WRAPPINGS: &[(usize, &[u8], &str, &str)] = &[
@@ -186,6 +189,10 @@ const WRAPPINGS: &[(usize, &[u8], &str, &str)] = &[
     (0, b"\xff\xfe", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
     (0, b"\xfe\xff", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
     (0, b"SQLite format 3\0", "an SQLite database", "export its rows in a format that is imported"),
+    (0, b"\x1f\x8b\x08", "gzip in another compression", UNPACK_ONCE),
+    (0, b"BZh", "bzip2 in another compression", UNPACK_ONCE),
+    (0, b"\xfd7zXZ\0", "xz in another compression", UNPACK_ONCE),
+    (0, b"\x28\xb5\x2f\xfd", "zstd in another compression", UNPACK_ONCE),
     (0, b"PAR1", "a Parquet file", "convert it to a format that is imported"),
     (0, b"\x17\x08Dtracing", "trace-cmd's binary file", "print it: trace-cmd report -i FILE"),
     (0, b"PERFILE2", "perf's binary file", "print it: perf script -i FILE"),

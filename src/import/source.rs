@@ -157,7 +157,7 @@ impl Source {
     pub fn head(&mut self) -> Result<Vec<u8>> {
         let mut head = Vec::with_capacity(PROBE_BYTES);
         let read = self.by_ref().take(PROBE_BYTES as u64).read_to_end(&mut head);
-        read.reading(&self.path, "cannot read")?;
+        read.map_err(|error| self.error(error))?;
         self.unread(head.clone());
         Ok(head)
     }
@@ -214,7 +214,16 @@ impl Source {
 
     /// Puts this input's name and place on an I/O error.
     pub fn error(&self, error: io::Error) -> Error {
-        Error::input("cannot read").path(&self.path).source(error)
+        match self.condition.get().compression {
+            None => Error::input("cannot read").path(&self.path).source(error),
+            Some(name) => {
+                let what = format!("cannot read, {} bytes into what {name} holds", self.offset);
+                let hint = format!(
+                    "decompress it with {name}'s own tool: what that gives can be imported"
+                );
+                Error::input(what).path(&self.path).source(error).hint(hint)
+            }
+        }
     }
 }
 

@@ -224,7 +224,8 @@ impl Reuse {
         let mut rows = Vec::new();
         for (row, count) in self.distances.iter().enumerate().filter(|(_, count)| **count > 0.0) {
             let within_blocks = super::buckets::bounds(row).1;
-            let deviation = (within_blocks as f64 * (1.0 - rate) / rate).sqrt();
+            // Of the blocks up to the next of the sample: with none of it between, there may be some.
+            let deviation = ((within_blocks as f64 + 1.0) * (1.0 - rate) / rate).sqrt();
             let share = count / total;
             cumulative += share;
             let within_error = (DEVIATIONS_95 * deviation).ceil() as u64;
