@@ -198,7 +198,8 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Input);
         let long = vec![b'1'; 200_000];
         let error = import_with(&long, &options).unwrap_err();
-        assert_eq!(error.to_string(), "test-input: line 1: line longer than 65536 bytes");
+        let said = error.to_string();
+        assert!(said.contains("1 record lost, first: row does not have 7 fields"), "{said}");
     }
 
     #[test]
