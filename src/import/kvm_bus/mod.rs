@@ -106,7 +106,12 @@ fn vcpu_of(comm: &[u8]) -> Option<u16> {
     let name = memchr::memmem::rfind(comm, b": ").map_or(0, |at| at + 2);
     let comm = comm.get(name..)?.trim_ascii_start();
     let digits = match comm.strip_prefix(b"CPU ") {
-        Some(rest) => rest.strip_suffix(b"/KVM")?,
+        // Latency-format cuts a name to eight bytes.
+        Some(rest) => {
+            let slash = rest.iter().position(|byte| *byte == b'/')?;
+            let (digits, behind) = rest.split_at(slash);
+            b"/KVM".starts_with(behind).then_some(digits)?
+        }
         None => {
             let at = memchr::memmem::rfind(comm, b"vcpu")?;
             let rest = comm.get(at + b"vcpu".len()..)?;

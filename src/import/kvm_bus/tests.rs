@@ -162,6 +162,10 @@ fn threads_that_are_named_after_their_vcpu() {
         ("crosvm_vcpu7", Some(7)),
         ("vcpu2", Some(2)),
         ("vcpu", None),
+        ("CPU 3/KV", Some(3)),
+        ("CPU 12/K", Some(12)),
+        ("CPU 3/TCG", None),
+        ("host.dat: CPU 3/KVM", Some(3)),
         ("qemu-system-x86", None),
     ] {
         assert_eq!(vcpu_of(comm.as_bytes()), cpu, "{comm}");

@@ -25,7 +25,10 @@ pub struct Line<'l> {
 
 /// Splits a line; `None` when it is no trace event.
 pub fn parse(text: &[u8]) -> Option<Line<'_>> {
-    let text = text.trim_ascii();
+    // A mail may quote it.
+    let quoted = |byte: &u8| *byte == b'>' || byte.is_ascii_whitespace();
+    let start = text.iter().position(|byte| !quoted(byte)).unwrap_or(text.len());
+    let text = text.get(start..)?.trim_ascii_end();
     let (time, rest) = if let Some((time, rest)) = thread_time(text) {
         (Some(time), rest)
     } else if let Some((time, rest)) = iso_time(text) {
@@ -89,6 +92,7 @@ mod tests {
     #[test]
     fn the_three_shapes() {
         assert_eq!(time_of(EVENT), None);
+        assert_eq!(time_of(&format!("> > {EVENT}\r")), None);
         let epoch_ns = Some(1_795_334_721_345_295_000);
         assert_eq!(time_of(&format!("21520@1795334721.345295:{EVENT}")), epoch_ns);
         for speaker in ["", "21520 ", "21520: ", "[21520] ", "qemu-system-x86_64(21520:main): "] {

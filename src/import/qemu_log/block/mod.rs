@@ -106,6 +106,7 @@ pub struct Block {
     /// Completions of which the log tells how they ended.
     judged: u64,
     backend_events: u64,
+    node_events: u64,
 }
 
 impl Block {
@@ -120,6 +121,7 @@ impl Block {
             scsi: Scsi::new(told_block),
             judged: 0,
             backend_events: 0,
+            node_events: 0,
         }
     }
 
@@ -136,6 +138,7 @@ impl Block {
         job: &mut Job<'_>,
     ) -> Heard {
         let cx = &mut Cx { at, clock, judged: &mut self.judged, job };
+        self.node_events += u64::from(name.starts_with(b"bdrv_co_p"));
         if self.layer == Layer::Backends {
             return backend::event(name, fields, cx);
         }
@@ -177,12 +180,24 @@ impl Block {
     }
 
     fn nothing(&self, job: &Job<'_>) -> Result<NotRecorded> {
-        if self.backend_events == 0 || job.counts().bus.events() > 0 {
+        let (what, hint) = if job.counts().bus.events() > 0 {
             return Ok(NotRecorded::empty());
-        }
+        } else if self.backend_events > 0 {
+            (
+                "no device's requests are in this log, only those of block back-ends (blk_co_*)",
+                "--from qemu-log-backend reads them",
+            )
+        } else if self.node_events > 0 {
+            (
+                "this log has events of block nodes (bdrv_co_*) alone, which tell of a request at \
+                 every node that it passes",
+                "trace the device's events, or blk_co_preadv and blk_co_pwritev",
+            )
+        } else {
+            return Ok(NotRecorded::empty());
+        };
         job.check_device()?;
-        let what = "no device's requests are in this log, only those of block back-ends (blk_co_*)";
-        Err(Error::new(ErrorKind::Nothing, what).hint("--from qemu-log-backend reads them"))
+        Err(Error::new(ErrorKind::Nothing, what).hint(hint))
     }
 }
 

@@ -335,3 +335,13 @@ fn scsi_requests_by_target_lun_and_tag() {
         import_with(format!("1@2.5:{}\n1@2.5:{}\n", log[0], log[1]).as_bytes(), &told).unwrap();
     assert_eq!(out.issues_brief(), [(0, BlockOp::Read, 8 * 4096, 4096)]);
 }
+
+#[test]
+fn events_of_nodes_alone_are_told_of() {
+    let text = "7@5.1:bdrv_co_preadv bs 0x55d0 offset 0 nbytes 512 flags 0x0\n";
+    for from in ["qemu-log", "qemu-log-block", "qemu-log-backend"] {
+        let options = ImportOptions { from: Some(from.into()), ..ImportOptions::default() };
+        let error = import_with(text.as_bytes(), &options).unwrap_err();
+        assert!(error.to_string().contains("events of block nodes"), "{error}");
+    }
+}
