@@ -15,6 +15,10 @@ const READ_BYTES: usize = 256 << 10;
 /// Room for what is read beside a record of which more is to come, and the beginning of the next.
 const BUFFER_BYTES: usize = RECORD_BYTES_MAX + V7_BYTES + READ_BYTES;
 
+/// Records decoded before the first of them is given out: a processor waits long for what it loads
+/// right after it was stored in small parts.
+const DECODED_TOGETHER: usize = 32;
+
 /// Text kept of a message: the kernel's `BLK_TN_MAX_MSG` is 128, and was 1024 for a time.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -62,6 +66,10 @@ pub struct Input {
     end: usize,
     /// The source has no more.
     ended: bool,
+    /// Records about requests that were at hand together.
+    decoded: Vec<Record>,
+    /// How many of them were given out.
+    given: usize,
     order: Order,
     /// Version of the first record.
     pub version: Version,
@@ -84,6 +92,8 @@ impl Input {
             at: 0,
             end: 0,
             ended: false,
+            decoded: Vec::new(),
+            given: 0,
             order: Order::Little,
             version: Version::V7,
             last_time: 0,
@@ -147,17 +157,24 @@ impl Input {
         (len <= rest.len()).then_some((record, len))
     }
 
-    /// Finds the next whole record; returns it and its length with data.
-    #[inline]
-    fn frame(&mut self, log: &mut impl Log) -> Result<Option<(Record, usize)>> {
-        match self.whole() {
-            Some(frame) => Ok(Some(frame)),
-            None => self.look_for_frame(log),
+    /// Decodes the records about requests that come next and are at hand.
+    fn decode(&mut self) {
+        self.decoded.clear();
+        self.given = 0;
+        while self.decoded.len() < DECODED_TOGETHER
+            && let Some((record, len)) = self.whole()
+            && !record.is(cat::NOTIFY)
+        {
+            // A notification is made before the record that follows it in the file.
+            self.rebased |= self.latest_note > record.time;
+            self.last_time = record.time;
+            self.decoded.push(record);
+            self.at += len;
         }
     }
 
-    #[cold]
-    fn look_for_frame(&mut self, log: &mut impl Log) -> Result<Option<(Record, usize)>> {
+    /// Finds the next whole record; returns it and its length with data.
+    fn frame(&mut self, log: &mut impl Log) -> Result<Option<(Record, usize)>> {
         loop {
             if !self.need(V7_BYTES)? {
                 self.cut(log);
@@ -271,18 +288,20 @@ impl<L: Log> NextItem<L> for Input {
     fn next(&mut self, clock: &mut WallClock, log: &mut L) -> Result<Option<Item>> {
         loop {
             log.tick()?;
+            if self.given == self.decoded.len() {
+                self.decode();
+            }
+            if let Some(record) = self.decoded.get(self.given) {
+                self.given += 1;
+                return Ok(Some(Item::Record(*record)));
+            }
             let Some((record, len)) = self.frame(log)? else { return Ok(None) };
-            let item = if record.is(cat::NOTIFY) {
-                self.notification(record, len, clock)
-            } else {
-                // A notification is made before the record that follows it in the file.
-                self.rebased |= self.latest_note > record.time;
-                self.last_time = record.time;
-                Some(Item::Record(record))
-            };
-            self.at += len;
-            if item.is_some() {
-                return Ok(item);
+            if record.is(cat::NOTIFY) {
+                let item = self.notification(record, len, clock);
+                self.at += len;
+                if item.is_some() {
+                    return Ok(item);
+                }
             }
         }
     }
