@@ -45,7 +45,8 @@ impl DataSet for IoTracer {
         use NotRecorded as N;
         About {
             options: &[],
-            lacks: lacks() - (N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES | N::FUA | N::HINTS),
+            lacks: lacks()
+                - (N::FLUSHES | N::DISCARDS | N::WRITE_ZEROES | N::FUA | N::PREFLUSH | N::HINTS),
             interpretation: &[
                 "timestamp: local time of the completion; issue: latency_ms before it",
                 "sector: units of 512 bytes; size: bytes",
@@ -283,6 +284,9 @@ mod tests {
 
     #[test]
     fn the_later_version_names_devices() {
+        let flush = "2026-01-15 10:30:45.5,1,a,8,flush|write,512,0.5,1,0,1,259:0,0.1,,\n";
+        let (report, _) = import_bytes(flush.as_bytes()).unwrap();
+        assert!(!report.summary.not_recorded.contains(NotRecorded::PREFLUSH));
         let text = "2026-01-15 10:30:45.5,1,\"a,b\",8,discard,4096,0.5,1,0,1,259:0,0.1,,3\n";
         let (_, out) = import_bytes(text.as_bytes()).unwrap();
         assert_eq!(out.streams[0].device, "259:0");
