@@ -86,6 +86,7 @@ impl RowFormat for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::import::dataset::columns::testing::both_ways_agree;
     use crate::import::testing::{import_bytes, import_with, losses, sample};
 
     const ROWS: &str = "device_id,opcode,offset,length,timestamp\n\
@@ -135,5 +136,10 @@ mod tests {
         assert_eq!(report.format, "alibaba");
         assert_eq!((out.issues().len(), out.streams.len()), (7, 6));
         assert!(report.summary.losses.is_empty() && report.summary.notes.is_empty());
+    }
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(Rows, Alibaba.clock(None), "419,W,8792731648,16384,1577808000000046");
     }
 }

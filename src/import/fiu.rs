@@ -125,6 +125,7 @@ fn op(text: &[u8]) -> Option<BlockOp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::import::dataset::columns::testing::both_ways_agree;
     use crate::import::testing::{import_bytes, losses, sample};
 
     #[test]
@@ -169,5 +170,14 @@ mod tests {
         assert_eq!(report.format, "fiu");
         assert_eq!(out.issues_brief(), [(0, BlockOp::Read, 283_193_184 * 512, 4096)]);
         assert!(report.summary.losses.is_empty());
+    }
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(
+            Rows,
+            Fiu.clock(None),
+            "89966181 4892 syslogd 904265560 8 W 6 0 531e779099b0dcbd",
+        );
     }
 }

@@ -106,6 +106,7 @@ impl RowFormat for Rows {
 mod tests {
     use super::*;
     use crate::base::ErrorKind;
+    use crate::import::dataset::columns::testing::both_ways_agree;
     use crate::import::testing::{import_bytes, import_with, sample};
     use crate::trace::Event;
 
@@ -220,5 +221,14 @@ mod tests {
         assert!(report.summary.losses.is_empty() && report.summary.notes.is_empty());
         // 2007-02-22 17:22:09 UTC.
         assert_eq!(out.header.unwrap().origin_unix_ns.unwrap() / 1_000_000_000, 1_172_164_929);
+    }
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(
+            Rows,
+            MsrCsv.clock(None),
+            "128166372003061629,hm,1,Read,383496192,32768,413",
+        );
     }
 }

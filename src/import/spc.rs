@@ -96,6 +96,7 @@ impl RowFormat for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::import::dataset::columns::testing::both_ways_agree;
     use crate::import::testing::{import_bytes, import_many, import_with, losses, sample};
 
     const ROWS: &str =
@@ -161,5 +162,10 @@ mod tests {
         assert_eq!(report.format, "spc");
         assert_eq!(out.issues().len(), 8);
         assert!(report.summary.losses.is_empty());
+    }
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(Rows { block_bytes: 512 }, Spc.clock(None), "0,20941264,8192,W,0.551706,x");
     }
 }

@@ -96,6 +96,7 @@ impl RowFormat for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::import::dataset::columns::testing::both_ways_agree;
     use crate::import::testing::{import_bytes, losses, plain_sample};
 
     const ROWS: &str = "Timestamp,Response,IOType,LUN,Offset,Size\n\
@@ -156,5 +157,14 @@ mod tests {
             assert!(report.summary.losses.is_empty());
             assert!(out.events.is_sorted_by_key(|event| event.time()));
         }
+    }
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(
+            Rows,
+            Systor17.clock(None),
+            "1455592800.026587,0.000141000,W,4,98765432,4096",
+        );
     }
 }

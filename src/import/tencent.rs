@@ -126,6 +126,7 @@ impl RowFormat for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::import::dataset::columns::testing::both_ways_agree;
     use crate::import::testing::{import_bytes, import_with, losses, sample};
 
     #[test]
@@ -163,5 +164,10 @@ mod tests {
         let note = "144 rows were out of order of time in the input and put in order";
         assert!(report.summary.notes.iter().any(|n| n == note), "{:?}", report.summary.notes);
         assert!(out.events.is_sorted_by_key(|event| event.time()));
+    }
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(Rows { unit_bytes: 512 }, clock(None), "1538323200,12910952,128,0,1063");
     }
 }

@@ -151,3 +151,51 @@ impl<'l> Columns<'l> for Split<'l> {
         clock.read(self.next()).ok_or(NOT_A_NUMBER)
     }
 }
+
+#[cfg(test)]
+pub(in crate::import) mod testing {
+    use super::*;
+    use crate::base::Prng;
+    use crate::import::dataset::fields::Splitter;
+
+    const LINES: u64 = 20_000;
+    /// What is put into lines: what formats are made of, and what is none of it.
+    const BYTES: &[u8] = b"0123456789,. \t\"\r\n-+eERWrwx_;\0\xff";
+
+    /// Damages `line` again and again: what is taken for plain must be the row that the long way
+    /// makes of it, and nothing but the line.
+    pub(in crate::import) fn both_ways_agree<F: LineFormat>(
+        mut format: F,
+        mut clock: Clock,
+        line: &str,
+    ) {
+        clock.read(b"1").unwrap();
+        let mut prng = Prng::new(7);
+        let mut plain = 0;
+        for _ in 0..LINES {
+            let mut text = format!("{line}\nand what follows it").into_bytes();
+            for _ in 0..prng.below(3) {
+                let at = prng.below(line.len() as u64 + 1) as usize;
+                let byte = BYTES[prng.below(BYTES.len() as u64) as usize];
+                match prng.below(3) {
+                    0 => text[at] = byte,
+                    1 => text.insert(at, byte),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            let mut quick = Quick::new(&text, F::SEPARATOR);
+            let row = format.quick(&mut quick, &mut clock);
+            let Some((row, bytes)) = row.zip(quick.line_bytes()) else { continue };
+            plain += 1;
+            let row = format!("{row:?}");
+            let taken = text[..bytes].strip_suffix(b"\n").unwrap();
+            assert!(!taken.contains(&b'\n'), "{}", text.escape_ascii());
+            let taken = taken.strip_suffix(b"\r").unwrap_or(taken);
+            let mut splitter = Splitter::new(F::SEPARATOR);
+            let want = format.parse(splitter.split(taken), &mut clock);
+            assert_eq!(row, format!("{:?}", want.unwrap()), "{}", taken.escape_ascii());
+        }
+        // A third of the lines is whole, and much damage leaves a plain one.
+        assert!(plain > LINES / 3, "{plain}");
+    }
+}

@@ -1,10 +1,11 @@
 //! A window over the rows of one input that gives them out in order of time.
 //!
 //! It holds as many rows as its width, in order, and reads a batch more at a time. A batch in order
-//! behind those held stays as it is; of one that is not, no more is sorted than from where the
-//! least of its rows belongs. So a row that stands up to one width too late is mended.
+//! behind those held stays as it is. One that is not is sorted, and put among the last one held;
+//! its rows that belong further ahead, most often few, wait apart and join what is given out. So a
+//! row that stands up to one width too late is mended.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Context, Row, Rows};
 use crate::base::Result;
@@ -17,7 +18,10 @@ const BATCH_ROWS: usize = 1 << 13;
 pub(super) struct Reorder {
     /// Each in order of time, and none before the one ahead of it; none is empty.
     held: VecDeque<Vec<Row>>,
-    /// Rows in those.
+    /// Rows that belong ahead of the last of those, by time and order of arrival.
+    late: BTreeMap<(u64, u64), Row>,
+    lates: u64,
+    /// Rows in both.
     rows: usize,
     /// What was given out last, and the next row of it where rows are taken one by one.
     out: Vec<Row>,
@@ -34,6 +38,8 @@ impl Reorder {
     pub(super) fn new(width: usize) -> Self {
         Self {
             held: VecDeque::new(),
+            late: BTreeMap::new(),
+            lates: 0,
             rows: 0,
             out: Vec::new(),
             at: 0,
@@ -90,10 +96,44 @@ impl Reorder {
             self.ended = !input.fill(&mut used, most, context, job)?;
             self.put(std::mem::take(&mut used));
         }
-        let next = self.held.pop_front();
-        (self.at, self.out) = (0, next.unwrap_or_default());
+        let batch = self.held.pop_front().unwrap_or_default();
+        let late = self.late.first_key_value().map(|((time, _), _)| *time);
+        self.at = 0;
+        self.out = match (batch.last(), late) {
+            (Some(last), Some(late)) if late < last.time => self.with_late(batch),
+            (None, Some(_)) => self.with_late(batch),
+            _ => batch,
+        };
         self.rows -= self.out.len();
         Ok(!self.out.is_empty())
+    }
+
+    /// The first rows of a batch and of the late ones; of equal times those are last. As many stay
+    /// behind as the window is wide, until the input has ended.
+    fn with_late(&mut self, mut batch: Vec<Row>) -> Vec<Row> {
+        let surplus = if self.ended { self.rows } else { self.rows - self.width };
+        let most = surplus.min(BATCH_ROWS);
+        let mut rows = Vec::with_capacity(most);
+        // Behind the batch others may follow, and the late ones among them.
+        let (mut taken, late_alone) = (0, batch.is_empty());
+        while rows.len() < most {
+            let next = batch.get(taken);
+            match self.late.first_entry() {
+                Some(late) if next.map_or(late_alone, |next| late.key().0 < next.time) => {
+                    rows.push(late.remove());
+                }
+                _ => {
+                    let Some(next) = next else { break };
+                    rows.push(*next);
+                    taken += 1;
+                }
+            }
+        }
+        batch.drain(..taken);
+        if !batch.is_empty() {
+            self.held.push_front(batch);
+        }
+        rows
     }
 
     /// Puts rows among those held; of equal times those are first.
@@ -104,13 +144,40 @@ impl Reorder {
             // Stable, and quick on runs that are in order.
             batch.sort_by_key(|row| row.time);
         }
-        let Some(first) = batch.first().map(|row| row.time) else { return };
         self.rows += batch.len();
-        let last = self.held.back().and_then(|held| held.last());
-        if last.is_none_or(|last| last.time <= first) {
-            self.held.push_back(batch);
-        } else {
-            self.merge(batch, first);
+        let begin = self.begin();
+        let ahead = batch.partition_point(|row| row.time < begin);
+        for row in batch.drain(..ahead) {
+            self.late.insert((row.time, self.lates), row);
+            self.lates += 1;
+        }
+        let Some(first) = batch.first().map(|row| row.time) else { return };
+        match self.held.back() {
+            Some(last) if last.last().is_some_and(|last| last.time > first) => self.merge(batch),
+            _ => self.held.push_back(batch),
+        }
+    }
+
+    /// The least time of a row that may join those held; all late ones are before it.
+    fn begin(&self) -> u64 {
+        let last = self.held.back().and_then(|last| last.first());
+        let late = || self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1));
+        last.map_or_else(late, |row| row.time)
+    }
+
+    /// Puts rows among those of the last batch held.
+    fn merge(&mut self, mut batch: Vec<Row>) {
+        let Some(mut rows) = self.held.pop_back() else { return };
+        let first = batch.first().map_or(u64::MAX, |row| row.time);
+        let earlier = rows.partition_point(|row| row.time <= first);
+        rows.append(&mut batch);
+        if let Some(later) = rows.get_mut(earlier..) {
+            later.sort_by_key(|row| row.time);
+        }
+        let behind = rows.split_off(rows.len().min(BATCH_ROWS.min(self.width)));
+        self.held.push_back(rows);
+        if !behind.is_empty() {
+            self.held.push_back(behind);
         }
     }
 
@@ -122,26 +189,6 @@ impl Reorder {
             self.last_in = row.time;
         }
         disordered
-    }
-
-    /// Puts rows, the first of which is of that time, among those of the last batches held.
-    fn merge(&mut self, batch: Vec<Row>, first: u64) {
-        let is_before = |held: &Vec<Row>| held.last().is_none_or(|last| last.time <= first);
-        let untouched = self.held.partition_point(is_before);
-        let mut rows: Vec<Row> = Vec::with_capacity(batch.len());
-        for (number, held) in self.held.drain(untouched..).enumerate() {
-            if number == 0 { rows = held } else { rows.extend(held) }
-        }
-        let earlier = rows.partition_point(|row| row.time <= first);
-        rows.extend(batch);
-        if let Some(later) = rows.get_mut(earlier..) {
-            later.sort_by_key(|row| row.time);
-        }
-        while rows.len() > BATCH_ROWS {
-            let behind = rows.split_off(BATCH_ROWS);
-            self.held.push_back(std::mem::replace(&mut rows, behind));
-        }
-        self.held.push_back(rows);
     }
 
     /// Rows that came in below the one before them.
@@ -224,6 +271,24 @@ mod tests {
             );
         }
         assert_eq!(reorder(5, &[]), (vec![], 0));
+    }
+
+    #[test]
+    fn rows_of_far_ahead_wait_for_those_that_come_behind_them() {
+        let (width, ahead) = (3 * BATCH_ROWS, 1_000_000);
+        // A whole batch of another clock, single rows of it, and rows that are far behind.
+        let mut times: Vec<u64> = (0..BATCH_ROWS as u64).map(|n| ahead + n).collect();
+        times.extend((0..50_000).map(|n| match n {
+            n if n % 1000 == 7 => ahead + n,
+            n if n % 300 == 5 => n - n.min(10_000),
+            n => n,
+        }));
+        let (out, _) = reorder(width + times.len(), &times);
+        assert!(out == sorted(&times));
+        let (out, _) = reorder(width, &times);
+        assert_eq!(out.len(), times.len());
+        let late = out.windows(2).filter(|pair| pair[0].0 > pair[1].0).count();
+        assert_eq!(late, 0, "a window of {width} rows mends all of them");
     }
 
     #[test]

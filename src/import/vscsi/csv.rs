@@ -76,3 +76,14 @@ impl RowFormat for Rows {
         fields.get(0).eq_ignore_ascii_case(b"version")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::dataset::columns::testing::both_ways_agree;
+
+    #[test]
+    fn plain_lines_are_what_the_long_way_makes_of_them() {
+        both_ways_agree(Rows, VscsiCsv.clock(None), "1,5633.898611,2a,512,42932745");
+    }
+}
