@@ -7,7 +7,7 @@
 //!   split, or [`quick`], from where a plain line stands;
 //! - [`numbers`]: the numbers in them, [eight bytes at a time](swar);
 //! - [`text`] and [`binary`]: rows of lines, rows of fixed-size records;
-//! - [`batch`]: lines and their rows, a batch at a time, [`ahead`]: by a thread of its own;
+//! - [`batch`]: lines and their rows, a batch at a time, in a large input by a thread of its own;
 //! - [`streams`]: the streams of rows, by the names of their devices, which stand in [`places`];
 //! - [`reorder`]: a window that puts the rows of one input in order of time;
 //! - [`emit`]: rows as issues and completions, in the order of a replay; completions are
@@ -17,7 +17,6 @@
 //! Several inputs are merged by time. A response time becomes a completion event; a row without
 //! one has none.
 
-mod ahead;
 mod batch;
 pub(super) mod binary;
 pub(super) mod clock;

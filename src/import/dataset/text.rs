@@ -1,13 +1,13 @@
 //! Rows of a text format: a line a row.
 
-use super::ahead::Ahead;
-use super::batch::{Batch, Reader};
+use super::batch::{BATCH_LINES, Batch, Reader};
 use super::clock::Clock;
 use super::fields::{Fields, Separator};
 use super::quick::Quick;
 use super::streams::Streams;
 use super::{Context, Row, Rows};
 use crate::base::{BlockOp, OpFlags, Result};
+use crate::import::batches::Batches;
 use crate::import::job::Job;
 use crate::import::source::Source;
 
@@ -107,7 +107,8 @@ const LINES_HERE: usize = 1 << 14;
 /// Where the lines of an input are parsed.
 enum Parsing<F> {
     Here(Box<Reader<F>>),
-    Ahead(Ahead<F>),
+    /// By a thread of their own.
+    Ahead(Batches<Batch, Reader<F>>),
     /// Nowhere: a thread could not be started, or is lost.
     Lost,
 }
@@ -138,7 +139,7 @@ impl<F: LineFormat> TextRows<F> {
     }
 
     /// Reads the next batch of lines.
-    fn next_batch(&mut self, most: usize, clock: &mut Clock) -> Result<()> {
+    fn next_batch(&mut self, most: usize, clock: &mut Clock, job: &mut Job<'_>) -> Result<()> {
         if self.here == Some(0) && clock.is_settled() {
             self.go_ahead(clock)?;
         }
@@ -148,7 +149,10 @@ impl<F: LineFormat> TextRows<F> {
                 self.here = self.here.map(|left| left.saturating_sub(self.batch.lines()));
                 Ok(())
             }
-            Parsing::Ahead(ahead) => ahead.next(&mut self.batch),
+            Parsing::Ahead(batches) => {
+                self.batch = batches.next(std::mem::take(&mut self.batch), || job.tick())?;
+                Ok(())
+            }
             Parsing::Lost => {
                 self.batch.clear();
                 self.batch.end = Some(Ok(()));
@@ -162,7 +166,12 @@ impl<F: LineFormat> TextRows<F> {
         self.here = None;
         match std::mem::replace(&mut self.parsing, Parsing::Lost) {
             Parsing::Here(reader) => {
-                self.parsing = Parsing::Ahead(Ahead::start(*reader, clock.clone())?);
+                let mut clock = clock.clone();
+                let batches = Batches::start(*reader, move |reader, batch: &mut Batch, _| {
+                    reader.fill(batch, BATCH_LINES, &mut clock);
+                    batch.end.is_none()
+                })?;
+                self.parsing = Parsing::Ahead(batches);
             }
             other => self.parsing = other,
         }
@@ -171,14 +180,13 @@ impl<F: LineFormat> TextRows<F> {
 
     /// The reader comes back from its thread.
     #[cold]
-    fn end(&mut self) {
+    fn end(&mut self) -> Result<()> {
         self.here = None;
         self.parsing = match std::mem::replace(&mut self.parsing, Parsing::Lost) {
-            Parsing::Ahead(ahead) => {
-                ahead.finish().map_or(Parsing::Lost, |reader| Parsing::Here(Box::new(reader)))
-            }
+            Parsing::Ahead(batches) => Parsing::Here(Box::new(batches.finish()?)),
             other => other,
         };
+        Ok(())
     }
 }
 
@@ -190,7 +198,7 @@ impl<F: LineFormat> Rows for TextRows<F> {
         context: &mut Context,
         job: &mut Job<'_>,
     ) -> Result<bool> {
-        self.next_batch(most, &mut context.clock)?;
+        self.next_batch(most, &mut context.clock, job)?;
         job.ticks(self.batch.lines())?;
         self.streams.batch(&mut self.batch, context, job)?;
         if rows.is_empty() {
@@ -201,7 +209,7 @@ impl<F: LineFormat> Rows for TextRows<F> {
         match self.batch.end.take() {
             None => Ok(true),
             Some(end) => {
-                self.end();
+                self.end()?;
                 end.map(|()| false)
             }
         }
@@ -220,4 +228,43 @@ impl<F: LineFormat> Rows for TextRows<F> {
 pub(super) fn is_no_row(format: &impl LineFormat, line: &[u8], fields: Fields<'_>) -> bool {
     let line = line.trim_ascii();
     line.is_empty() || line.starts_with(b"#") || format.is_header(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::import::testing::{import_bytes, losses};
+
+    /// More rows than are parsed where they are wanted, in several batches.
+    const ROWS: u64 = 40_000;
+
+    fn row(n: u64) -> String {
+        format!("{},R,{},512,{}\n", n % 5, n * 512, 1_577_808_000_000_000 + n)
+    }
+
+    #[test]
+    fn rows_of_the_thread_are_those_of_the_input_and_losses_keep_their_lines() {
+        let mut text: String = (0..ROWS).map(row).collect();
+        text.insert_str(text.len() - row(ROWS - 1).len(), "\n# nothing\n7,X,0,512,1\n");
+        let (report, out) = import_bytes(text.as_bytes()).unwrap();
+        let want: Vec<_> = (0..ROWS).map(|n| (n * 1000, n * 512, (n % 5).to_string())).collect();
+        let got = out.issues().into_iter().map(|issue| {
+            let device = out.streams[issue.stream.0 as usize].device.clone();
+            (issue.time.0, issue.offset, device)
+        });
+        assert!(got.eq(want));
+        assert_eq!(losses(&report), [("opcode is neither R nor W", 1, "line 40002")]);
+    }
+
+    #[test]
+    fn an_error_of_the_input_comes_from_the_thread_too() {
+        use std::io::Write;
+        let text: String = (0..ROWS).map(row).collect();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text.as_bytes()).unwrap();
+        let mut damaged = gz.finish().unwrap();
+        let checksum = damaged.len() - 8;
+        damaged[checksum] ^= 1;
+        let error = import_bytes(&damaged).unwrap_err();
+        assert!(error.to_string().contains("bytes into what gzip holds"), "{error}");
+    }
 }
