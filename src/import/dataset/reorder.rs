@@ -1,9 +1,9 @@
 //! A window over the rows of one input that gives them out in order of time.
 //!
 //! It holds as many rows as its width, in order, and reads a batch more at a time. A batch in order
-//! behind those held stays as it is. One that is not is sorted, and put among the last one held;
-//! its rows that belong further ahead, most often few, wait apart and join what is given out. So a
-//! row that stands up to one width too late is mended.
+//! behind those held stays as it is. Of one that nearly is, the strays wait apart and join what is
+//! given out; one that is not is sorted and put among the last one held, but for what belongs
+//! further ahead, which waits apart too. So a row that stands up to one width too late is mended.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,11 +14,15 @@ use crate::import::job::Job;
 /// Rows read at a time, no more than the width: few enough to stay in the cache of one processor.
 const BATCH_ROWS: usize = 1 << 13;
 
+/// A batch of which no more than one row in so many belongs ahead of another is not sorted.
+const STRAY_IN: usize = 32;
+
 /// The window.
 pub(super) struct Reorder {
     /// Each in order of time, and none before the one ahead of it; none is empty.
     held: VecDeque<Vec<Row>>,
-    /// Rows that belong ahead of the last of those, by time and order of arrival.
+    /// Rows that wait apart, by time and order of arrival; of equal times they came after those
+    /// held.
     late: BTreeMap<(u64, u64), Row>,
     lates: u64,
     /// Rows in both.
@@ -117,16 +121,17 @@ impl Reorder {
         // Behind the batch others may follow, and the late ones among them.
         let (mut taken, late_alone) = (0, batch.is_empty());
         while rows.len() < most {
-            let next = batch.get(taken);
-            match self.late.first_entry() {
-                Some(late) if next.map_or(late_alone, |next| late.key().0 < next.time) => {
-                    rows.push(late.remove());
+            let rest = batch.get(taken..).unwrap_or_default();
+            let late = self.late.first_entry();
+            let until = late.as_ref().map_or(u64::MAX, |late| late.key().0);
+            let run = rest.partition_point(|row| row.time <= until).min(most - rows.len());
+            match late {
+                _ if run > 0 => {
+                    rows.extend_from_slice(rest.get(..run).unwrap_or_default());
+                    taken += run;
                 }
-                _ => {
-                    let Some(next) = next else { break };
-                    rows.push(*next);
-                    taken += 1;
-                }
+                Some(late) if late_alone || !rest.is_empty() => rows.push(late.remove()),
+                _ => break,
             }
         }
         batch.drain(..taken);
@@ -140,44 +145,65 @@ impl Reorder {
     fn put(&mut self, mut batch: Vec<Row>) {
         let disordered = self.count_disordered(&batch);
         self.disordered += disordered;
-        if disordered > 0 {
-            // Stable, and quick on runs that are in order.
-            batch.sort_by_key(|row| row.time);
-        }
         self.rows += batch.len();
-        let begin = self.begin();
-        let ahead = batch.partition_point(|row| row.time < begin);
+        let mut greatest = self.greatest();
+        let strays = batch.iter().filter(|row| is_stray(row, &mut greatest)).count();
+        if strays * STRAY_IN <= batch.len() {
+            let mut greatest = self.greatest();
+            if strays > 0 {
+                let late = batch.extract_if(.., |row| is_stray(row, &mut greatest));
+                for row in late {
+                    self.late.insert((row.time, self.lates), row);
+                    self.lates += 1;
+                }
+            }
+            if !batch.is_empty() {
+                self.held.push_back(batch);
+            }
+            return;
+        }
+        if disordered > 0 {
+            // Stable; a row is larger than its key.
+            batch.sort_by_cached_key(|row| row.time);
+        }
+        self.merge(batch);
+    }
+
+    /// The time from which on a row belongs behind all others.
+    fn greatest(&self) -> u64 {
+        let late = || self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1));
+        let last = self.held.back().and_then(|held| held.last());
+        last.map_or_else(late, |last| last.time)
+    }
+
+    /// Puts rows in order among those of the last batch held, or apart as late.
+    fn merge(&mut self, mut batch: Vec<Row>) {
+        let late = self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1));
+        let last = self.held.back_mut();
+        let begin = last.as_ref().and_then(|last| last.first()).map_or(0, |row| row.time);
+        let ahead = batch.partition_point(|row| row.time < begin.max(late));
         for row in batch.drain(..ahead) {
             self.late.insert((row.time, self.lates), row);
             self.lates += 1;
         }
-        let Some(first) = batch.first().map(|row| row.time) else { return };
-        match self.held.back() {
-            Some(last) if last.last().is_some_and(|last| last.time > first) => self.merge(batch),
-            _ => self.held.push_back(batch),
+        if let Some(last) = last
+            && let Some(end) = last.last().map(|row| row.time)
+            && let Some(first) = batch.first().map(|row| row.time)
+        {
+            let overlap = batch.partition_point(|row| row.time < end);
+            let earlier = last.partition_point(|row| row.time <= first);
+            last.extend(batch.drain(..overlap));
+            if let Some(later) = last.get_mut(earlier..) {
+                later.sort_by_key(|row| row.time);
+            }
+            let most = BATCH_ROWS.min(self.width);
+            if last.len() > 2 * most {
+                let behind = last.split_off(most);
+                self.held.push_back(behind);
+            }
         }
-    }
-
-    /// The least time of a row that may join those held; all late ones are before it.
-    fn begin(&self) -> u64 {
-        let last = self.held.back().and_then(|last| last.first());
-        let late = || self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1));
-        last.map_or_else(late, |row| row.time)
-    }
-
-    /// Puts rows among those of the last batch held.
-    fn merge(&mut self, mut batch: Vec<Row>) {
-        let Some(mut rows) = self.held.pop_back() else { return };
-        let first = batch.first().map_or(u64::MAX, |row| row.time);
-        let earlier = rows.partition_point(|row| row.time <= first);
-        rows.append(&mut batch);
-        if let Some(later) = rows.get_mut(earlier..) {
-            later.sort_by_key(|row| row.time);
-        }
-        let behind = rows.split_off(rows.len().min(BATCH_ROWS.min(self.width)));
-        self.held.push_back(rows);
-        if !behind.is_empty() {
-            self.held.push_back(behind);
+        if !batch.is_empty() {
+            self.held.push_back(batch);
         }
     }
 
@@ -195,6 +221,13 @@ impl Reorder {
     pub(super) fn disordered(&self) -> u64 {
         self.disordered
     }
+}
+
+/// Whether a row belongs ahead of one that came before it; those are up to `greatest`.
+fn is_stray(row: &Row, greatest: &mut u64) -> bool {
+    let stray = row.time < *greatest;
+    *greatest = row.time.max(*greatest);
+    stray
 }
 
 #[cfg(test)]
@@ -226,10 +259,9 @@ mod tests {
         }
     }
 
-    /// What a window makes of rows of these times: their times and places, and the disorder.
-    fn reorder(width: usize, times: &[u64]) -> (Vec<(u64, u64)>, u64) {
-        let row = |(tag, time): (u64, &u64)| Row {
-            time: *time,
+    fn row(time: u64, tag: u64) -> Row {
+        Row {
+            time,
             offset: 0,
             len: 1,
             latency: Row::NO_LATENCY,
@@ -238,8 +270,13 @@ mod tests {
             flags: OpFlags::empty(),
             own_tag: false,
             op: Some(BlockOp::Read),
-        };
-        let mut input = Given((0..).zip(times).map(row).collect::<Vec<_>>().into_iter());
+        }
+    }
+
+    /// What a window makes of rows of these times: their times and places, and the disorder.
+    fn reorder(width: usize, times: &[u64]) -> (Vec<(u64, u64)>, u64) {
+        let rows = (0..).zip(times).map(|(tag, time)| row(*time, tag));
+        let mut input = Given(rows.collect::<Vec<_>>().into_iter());
         let clock = Clock::new(Epoch::Start, TimeUnit::Ns, None);
         let mut context = Context { clock, tags: 0, known: Places::default() };
         let (mut memory, mut progress) = (Memory::default(), |_| {});
@@ -289,6 +326,21 @@ mod tests {
         assert_eq!(out.len(), times.len());
         let late = out.windows(2).filter(|pair| pair[0].0 > pair[1].0).count();
         assert_eq!(late, 0, "a window of {width} rows mends all of them");
+    }
+
+    #[test]
+    fn a_time_of_the_far_future_holds_up_nothing() {
+        // Of a damaged row; and rows of which every other one is a little late.
+        let times: Vec<u64> = std::iter::once(u64::MAX)
+            .chain((0..200_000).map(|n| if n % 2 == 0 { n } else { n - n.min(50) }))
+            .collect();
+        let (out, _) = reorder(BATCH_ROWS, &times);
+        assert!(out == sorted(&times));
+        let mut window = Reorder::new(BATCH_ROWS);
+        for rows in times.chunks(BATCH_ROWS) {
+            window.put(rows.iter().zip(0..).map(|(time, tag)| row(*time, tag)).collect());
+        }
+        assert!(window.held.iter().all(|held| held.len() <= 3 * BATCH_ROWS));
     }
 
     #[test]
