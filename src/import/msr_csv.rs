@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::base::ErrorKind;
     use crate::import::dataset::columns::testing::both_ways_agree;
-    use crate::import::testing::{import_bytes, import_with, sample};
+    use crate::import::testing::{import_bytes, import_many, import_with, losses, sample};
     use crate::trace::Event;
 
     const T: u64 = 128_166_372_003_061_629;
@@ -189,7 +189,18 @@ mod tests {
         let (report, out) = import_bytes(format!("{header}{rows}").as_bytes()).unwrap();
         assert_eq!((report.format.as_str(), out.issues_brief()[1].0), ("msr-csv", 2000));
         assert!(report.summary.losses.is_empty());
+        let times = "times: ticks of 100 ns since a start that is not recorded";
+        assert!(report.interpretation.iter().any(|line| line == times));
         assert!(import_bytes(rows.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_loss_of_one_of_several_inputs_says_of_which() {
+        let good = format!("{T},h,0,Read,0,512,1\n");
+        let bad = format!("{good}{T},h,0,Erase,0,512,1\n");
+        let inputs = [("a.csv", good.as_bytes()), ("b.csv", bad.as_bytes())];
+        let (report, _) = import_many(&inputs, &ImportOptions::default()).unwrap();
+        assert_eq!(losses(&report), [("type is neither Read nor Write", 1, "b.csv line 2")]);
     }
 
     #[test]

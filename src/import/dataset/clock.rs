@@ -221,7 +221,9 @@ impl Clock {
     pub(in crate::import) fn describe(&mut self, job: &mut Job<'_>) {
         let from = match self.epoch {
             Epoch::Unix if self.dated || !self.settled => "since 1970-01-01 UTC",
-            Epoch::Windows => "since 1601-01-01 UTC (Windows FILETIME)",
+            Epoch::Windows if self.dated || !self.settled => {
+                "since 1601-01-01 UTC (Windows FILETIME)"
+            }
             _ => "since a start that is not recorded",
         };
         let told = if self.told { ", as told" } else { "" };

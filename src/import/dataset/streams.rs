@@ -53,6 +53,11 @@ impl Streams {
         job: &mut Job<'_>,
     ) -> Result<()> {
         let mut rows = std::mem::take(&mut batch.rows);
+        let input = self.input_name.clone();
+        let place_of = |line| match &input {
+            Some(name) => format!("{} {}", String::from_utf8_lossy(name), line_place(line)),
+            None => line_place(line),
+        };
         self.of_batch.clear();
         self.of_batch.resize(batch.names(), None);
         let mut skips = batch.skips.iter().enumerate().peekable();
@@ -60,12 +65,12 @@ impl Streams {
         rows.retain_mut(|row| {
             while let Some((before, skipped)) = skips.next_if(|(_, s)| s.rows_before <= read) {
                 let line = batch.first_line + (skipped.rows_before + before) as u64;
-                skipped.why.count(job, || line_place(line));
+                skipped.why.count(job, || place_of(line));
             }
             // As many lines were no rows as skips are no longer to come.
             let line = batch.first_line + (read + batch.skips.len() - skips.len()) as u64;
             read += 1;
-            let place = || line_place(line);
+            let place = || place_of(line);
             match self.numbered(row.stream, batch, context, job, &place) {
                 Ok(Some(stream)) => row.stream = stream,
                 Ok(None) => return false,
@@ -80,7 +85,7 @@ impl Streams {
         });
         for (before, skipped) in skips {
             let line = batch.first_line + (skipped.rows_before + before) as u64;
-            skipped.why.count(job, || line_place(line));
+            skipped.why.count(job, || place_of(line));
         }
         batch.rows = rows;
         result

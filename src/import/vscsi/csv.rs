@@ -5,7 +5,7 @@ use crate::base::{Result, SECTOR_SIZE};
 use crate::import::ImportOptions;
 use crate::import::dataset::clock::{Clock, Epoch, TimeUnit};
 use crate::import::dataset::columns::{Columns, RowFormat};
-use crate::import::dataset::fields::{Fields, Separator};
+use crate::import::dataset::fields::{Fields, Separator, Splitter};
 use crate::import::dataset::text::{Parsed, Skip, TextRows};
 use crate::import::dataset::{About, DataSet, lacks, probe};
 use crate::import::job::Job;
@@ -14,7 +14,8 @@ use crate::import::registry::Confidence;
 use crate::import::source::Source;
 use crate::trace::NotRecorded;
 
-const COLUMNS: usize = 5;
+const HEADER: [&str; 5] = ["version", "time", "op", "size", "lbn"];
+const COLUMNS: usize = HEADER.len();
 
 /// The importer.
 pub struct VscsiCsv;
@@ -38,8 +39,12 @@ impl DataSet for VscsiCsv {
     }
 
     fn looks_like(&self, head: &[u8]) -> Option<Confidence> {
-        let first = probe::whole_lines(head).next()?.trim_ascii();
-        first.eq_ignore_ascii_case(b"version,time,op,size,lbn").then_some(Confidence::Certain)
+        let mut splitter = Splitter::new(Rows::SEPARATOR);
+        let first = probe::whole_lines(head).find(|line| !line.trim_ascii().is_empty())?;
+        let fields = splitter.split(first);
+        let is = |(at, name): (usize, &str)| fields.get(at).eq_ignore_ascii_case(name.as_bytes());
+        let header = fields.len() == HEADER.len() && HEADER.into_iter().enumerate().all(is);
+        header.then_some(Confidence::Certain)
     }
 
     fn inputs(
@@ -81,6 +86,17 @@ impl RowFormat for Rows {
 mod tests {
     use super::*;
     use crate::import::dataset::columns::testing::both_ways_agree;
+
+    #[test]
+    fn a_header_in_quotes_behind_blank_lines_is_one() {
+        for text in ["version,time,op,size,lbn\n", "\n \n\"Version\",\"time\",op, size ,lbn\r\n"] {
+            let found = VscsiCsv.looks_like(format!("{text}1,2,2a,512,8\n").as_bytes());
+            assert_eq!(found, Some(Confidence::Certain), "{text}");
+        }
+        for text in ["", "\n\n", "version,time,op,size\n", "1,2,2a,512,8\n"] {
+            assert_eq!(VscsiCsv.looks_like(text.as_bytes()), None, "{text}");
+        }
+    }
 
     #[test]
     fn plain_lines_are_what_the_long_way_makes_of_them() {
