@@ -7,13 +7,15 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
-use super::source::{BUFFER_BYTES, Source};
+use super::source::Source;
 use crate::base::error::Place;
 use crate::base::limits::LINE_BYTES_MAX;
 use crate::base::{Error, Result};
 
-/// Bytes read at a time: as many as the input's own buffer has, so that they are not copied twice.
-const BLOCK_BYTES: usize = BUFFER_BYTES;
+/// Bytes read at a time: more than the input's own buffer has, so that they are not copied twice.
+const BLOCK_BYTES: usize = 256 << 10;
+/// The same, where there may be hundreds of inputs.
+const SMALL_BLOCK_BYTES: usize = 16 << 10;
 
 /// Finds lines in blocks of the input; the line number is 1-based.
 pub struct Lines {
@@ -34,6 +36,11 @@ impl Lines {
     /// Lines of `source`; of one that is longer than [`LINE_BYTES_MAX`] the first bytes.
     pub fn new(source: Source) -> Self {
         Self { clips: true, ..Self::with_limit(source, LINE_BYTES_MAX) }
+    }
+
+    /// The same, of one of several inputs that are read at a time: with little memory.
+    pub fn of_many(source: Source) -> Self {
+        Self { buffer: vec![0; SMALL_BLOCK_BYTES], ..Self::new(source) }
     }
 
     /// Lines of `source`; one of more than `limit` bytes is an error.

@@ -15,9 +15,8 @@ use crate::base::{Error, ErrorKind, Result, stop};
 /// Bytes that a probe may look at.
 pub const PROBE_BYTES: usize = 8 << 10;
 
-/// The buffer of one input: an import may have one input a CPU. Who reads as much at a time reads
-/// past it.
-pub(super) const BUFFER_BYTES: usize = 256 << 10;
+/// The buffer of one input, of which there may be hundreds. Who reads more at a time reads past it.
+const BUFFER_BYTES: usize = 32 << 10;
 
 /// The byte order mark that editors and spreadsheets put before UTF-8 text.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -168,7 +167,7 @@ impl Source {
         let empty: Box<dyn Read + Send> = Box::new(io::empty());
         let rest = std::mem::replace(&mut self.reader, BufReader::with_capacity(0, empty));
         let chained: Box<dyn Read + Send> = Box::new(io::Cursor::new(head).chain(rest));
-        self.reader = BufReader::with_capacity(BUFFER_BYTES, chained);
+        self.reader = BufReader::with_capacity(PROBE_BYTES, chained);
     }
 
     /// The name it goes by.

@@ -103,9 +103,11 @@ pub(super) struct Reader<F> {
 }
 
 impl<F: LineFormat> Reader<F> {
-    pub fn new(source: Source, format: F) -> Self {
+    /// Reads the lines of `source`, which may be one of `several`.
+    pub fn new(source: Source, format: F, several: bool) -> Self {
         let splitter = Splitter::new(F::SEPARATOR);
-        Self { lines: Lines::new(source), splitter, format, known: Places::default() }
+        let lines = if several { Lines::of_many(source) } else { Lines::new(source) };
+        Self { lines, splitter, format, known: Places::new(several) }
     }
 
     /// The input.

@@ -173,7 +173,7 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
     let window = window.max(SORT_WINDOW_INPUT_ROWS_MIN);
     let several = inputs.len() > 1;
     job.put_in_order();
-    let mut context = Context { clock, tags: 0, known: Places::default() };
+    let mut context = Context { clock, tags: 0, known: Places::new(false) };
     let mut inputs: Vec<_> =
         inputs.into_iter().map(|rows| Input { rows, window: Reorder::new(window) }).collect();
     if several {

@@ -6,8 +6,10 @@
 use super::swar;
 use super::text::Device;
 
-/// Places of the table, as a power of two.
-const PLACES_LOG2: u32 = 12;
+/// Places of a table for names of one input, as a power of two.
+const MANY_LOG2: u32 = 12;
+/// Likewise of one of several inputs, each of which has one.
+const FEW_LOG2: u32 = 6;
 /// Longest name that is kept.
 const NAME_BYTES_MAX: usize = 64;
 /// Bytes that a word holds.
@@ -16,6 +18,7 @@ const WORD_BYTES: usize = 8;
 /// The table.
 pub(super) struct Places<T> {
     places: Vec<Place<T>>,
+    log2: u32,
 }
 
 #[derive(Clone, Default)]
@@ -47,12 +50,13 @@ impl Key {
         self.lens.0.max(self.lens.1) as usize <= WORD_BYTES
     }
 
-    /// Where the name stands; whoever makes many names stand at one place gains nothing.
+    /// Where the name stands in a table of so many places, as a power of two; whoever makes many
+    /// names stand at one place gains nothing.
     #[inline]
-    fn place(self) -> usize {
+    fn place(self, log2: u32) -> usize {
         // 2^64 divided by the golden ratio spreads what differs in low bits over the high ones.
         let both = self.words.0.rotate_left(29) ^ self.words.1;
-        (both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES_LOG2)) as usize
+        (both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - log2)) as usize
     }
 }
 
@@ -81,9 +85,11 @@ fn parts<'l>(device: &Device<'l>) -> Option<Parts<'l>> {
     }
 }
 
-impl<T: Copy + Default> Default for Places<T> {
-    fn default() -> Self {
-        Self { places: vec![Place::default(); 1 << PLACES_LOG2] }
+impl<T: Copy + Default> Places<T> {
+    /// A table for one input, or for one of `several`.
+    pub(super) fn new(several: bool) -> Self {
+        let log2 = if several { FEW_LOG2 } else { MANY_LOG2 };
+        Self { places: vec![Place::default(); 1 << log2], log2 }
     }
 }
 
@@ -93,7 +99,7 @@ impl<T: Copy> Places<T> {
     pub(super) fn find(&self, device: &Device<'_>) -> Option<T> {
         let parts = parts(device)?;
         let key = Key::of(parts);
-        let place = self.places.get(key.place())?;
+        let place = self.places.get(key.place(self.log2))?;
         let known = place.key == key && !place.name.is_empty();
         (known && (key.tells_all() || is_made_of(&place.name, parts))).then_some(place.value)
     }
@@ -102,7 +108,7 @@ impl<T: Copy> Places<T> {
     pub(super) fn keep(&mut self, device: &Device<'_>, value: T) {
         let Some(parts) = parts(device) else { return };
         let key = Key::of(parts);
-        if let Some(place) = self.places.get_mut(key.place())
+        if let Some(place) = self.places.get_mut(key.place(self.log2))
             && parts.0.len() + parts.2.len() <= NAME_BYTES_MAX
         {
             place.name.clear();
@@ -136,7 +142,7 @@ mod tests {
 
     #[test]
     fn names_are_told_apart_wherever_they_stand() {
-        let mut known = Places::default();
+        let mut known = Places::new(false);
         let names: Vec<Vec<u8>> = (0..10_000u32)
             .map(|n| format!("{}{n}", "x".repeat(n as usize % 70)).into_bytes())
             .collect();
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn parts_are_no_whole() {
-        let mut known = Places::default();
+        let mut known = Places::new(false);
         let all = [
             Device::Pair(b"a", b'_', b"b"),
             Device::Name(b"a_b"),

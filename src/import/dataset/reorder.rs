@@ -278,7 +278,7 @@ mod tests {
         let rows = (0..).zip(times).map(|(tag, time)| row(*time, tag));
         let mut input = Given(rows.collect::<Vec<_>>().into_iter());
         let clock = Clock::new(Epoch::Start, TimeUnit::Ns, None);
-        let mut context = Context { clock, tags: 0, known: Places::default() };
+        let mut context = Context { clock, tags: 0, known: Places::new(false) };
         let (mut memory, mut progress) = (Memory::default(), |_| {});
         let mut job = Job::new(&mut memory, "t", None, Meter::default(), &mut progress);
         let mut window = Reorder::new(width);

@@ -127,7 +127,7 @@ impl<F: LineFormat> TextRows<F> {
     /// Rows of `source`; `several` inputs of a format without devices are a device each.
     pub(in crate::import) fn new(source: Source, format: F, several: bool) -> Self {
         let streams = Streams::new(&source, several);
-        let parsing = Parsing::Here(Box::new(Reader::new(source, format)));
+        let parsing = Parsing::Here(Box::new(Reader::new(source, format, several)));
         let here = (!several).then_some(LINES_HERE);
         Self { parsing, batch: Batch::default(), here, streams }
     }
