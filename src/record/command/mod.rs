@@ -262,6 +262,9 @@ mod tests {
         let script = format!("sleep 1000 & echo $! > '{}'", pid.display());
         assert_eq!(run(&script, &[]), 0);
         let pid: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        // Ended: gone, or a zombie until init looks for it (proc_pid_stat(5)).
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        assert!(state.is_none_or(|state| "ZX".contains(state)), "{stat}");
     }
 }
