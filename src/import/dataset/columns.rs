@@ -2,7 +2,7 @@
 //!
 //! A format says once, for any [`Columns`], what its columns are. Nearly all lines are plain and
 //! are read where they stand in the input's buffer, without a look for their end and their columns
-//! before ([`Quick`](super::quick::Quick)); what is anything but plain, or no row, is split into
+//! before ([`Quick`]); what is anything but plain, or no row, is split into
 //! [`Fields`] and read again, which says why.
 
 use std::ops::RangeInclusive;
