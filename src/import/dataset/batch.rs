@@ -14,17 +14,23 @@ use crate::trace::StreamId;
 /// Lines of a batch: as many as stay in the cache of a processor.
 pub(super) const BATCH_LINES: usize = 1 << 13;
 
+/// Numbers of names after which they are given from 0 on again: what is kept of each takes memory.
+const NAMES_MAX: u32 = 1 << 16;
+
 /// Lines in their order, each a row or none.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// The rows. The stream of one is the number of its device's name, or [`ONLY_DEVICE`]; tags
-    /// are for the reader of all inputs to give, but those that rows have by themselves.
+    /// The rows. The stream of one is the number of its device's name, or [`ONLY_DEVICE`]; numbers
+    /// count up from 0 by the row that is the first to have them. Tags are for the reader of all
+    /// inputs to give, but those that rows have by themselves.
     pub rows: Vec<Row>,
     /// Lines that are no rows.
     pub skips: Vec<Skipped>,
     /// Number of the first line.
     pub first_line: u64,
-    /// The names of the rows' devices, one behind the other, and where each ends.
+    /// The number that the first new name of a device has; from 0 on all are new.
+    pub first_name: u32,
+    /// The new names, one behind the other, and where each ends.
     names: Vec<u8>,
     ends: Vec<u32>,
     /// How the input ended behind them, if it did.
@@ -55,39 +61,42 @@ impl Batch {
         self.rows.len() + self.skips.len()
     }
 
-    /// How many names of devices it holds.
-    pub fn names(&self) -> usize {
-        self.ends.len()
+    /// The new name of that number.
+    pub fn name(&self, number: u32) -> &[u8] {
+        let end_of = |at: usize| self.ends.get(at).map_or(0, |end| *end as usize);
+        let Some(at) = number.checked_sub(self.first_name).map(|at| at as usize) else {
+            return &[];
+        };
+        let start = at.checked_sub(1).map_or(0, end_of);
+        self.names.get(start..end_of(at)).unwrap_or_default()
     }
 
-    /// The name of that number.
-    pub fn name(&self, number: usize) -> &[u8] {
-        let end_of = |number: usize| self.ends.get(number).map_or(0, |end| *end as usize);
-        let start = number.checked_sub(1).map_or(0, end_of);
-        self.names.get(start..end_of(number)).unwrap_or_default()
+    /// The number after the last one.
+    fn next_name(&self) -> u32 {
+        self.first_name + self.ends.len() as u32
     }
 
-    /// The number of a device: of its name in this batch, which `known` may tell.
+    /// The number of a device, which `known` may tell.
     #[inline]
-    fn device(&mut self, device: Device<'_>, known: &mut Places<(u64, u32)>) -> StreamId {
+    fn device(&mut self, device: Device<'_>, known: &mut Places<u32>) -> StreamId {
         if matches!(device, Device::Only) {
             return ONLY_DEVICE;
         }
-        if let Some((batch, number)) = known.find(&device)
-            && batch == self.first_line
-        {
-            return StreamId(number);
-        }
-        let number = self.ends.len() as u32;
-        known.keep(&device, (self.first_line, number));
+        StreamId(known.find(&device).unwrap_or_else(|| self.new_name(device, known)))
+    }
+
+    #[cold]
+    fn new_name(&mut self, device: Device<'_>, known: &mut Places<u32>) -> u32 {
+        let number = self.next_name();
+        known.keep(&device, number);
         places::add_name(&device, &mut self.names);
         self.ends.push(self.names.len() as u32);
-        StreamId(number)
+        number
     }
 
     /// Adds a row, whose stream is the number of its device.
     #[inline]
-    fn add(&mut self, parsed: &Parsed<'_>, known: &mut Places<(u64, u32)>) {
+    fn add(&mut self, parsed: &Parsed<'_>, known: &mut Places<u32>) {
         let stream = self.device(parsed.device, known);
         self.rows.push(Row { stream, ..Row::of(parsed) });
     }
@@ -98,8 +107,9 @@ pub(super) struct Reader<F> {
     lines: Lines,
     splitter: Splitter,
     format: F,
-    /// Names of devices: the first line of the batch that had it last, and its number there.
-    known: Places<(u64, u32)>,
+    /// Numbers of devices, by their names, and the next one.
+    known: Places<u32>,
+    next_name: u32,
 }
 
 impl<F: LineFormat> Reader<F> {
@@ -107,7 +117,7 @@ impl<F: LineFormat> Reader<F> {
     pub fn new(source: Source, format: F, several: bool) -> Self {
         let splitter = Splitter::new(F::SEPARATOR);
         let lines = if several { Lines::of_many(source) } else { Lines::new(source) };
-        Self { lines, splitter, format, known: Places::new(several) }
+        Self { lines, splitter, format, known: Places::new(several), next_name: 0 }
     }
 
     /// The input.
@@ -119,6 +129,16 @@ impl<F: LineFormat> Reader<F> {
     pub fn fill(&mut self, batch: &mut Batch, most: usize, clock: &mut Clock) {
         batch.clear();
         batch.first_line = self.lines.number() + 1;
+        if self.next_name >= NAMES_MAX {
+            self.known.clear();
+            self.next_name = 0;
+        }
+        batch.first_name = self.next_name;
+        self.read(batch, most, clock);
+        self.next_name = batch.next_name();
+    }
+
+    fn read(&mut self, batch: &mut Batch, most: usize, clock: &mut Clock) {
         while batch.lines() < most.min(BATCH_LINES) {
             if self.quick(batch, clock) {
                 continue;

@@ -25,17 +25,35 @@ pub(super) struct Emitter {
 }
 
 impl Emitter {
-    /// Takes the next row.
+    /// Takes the next rows, which are in order of time.
     ///
     /// # Errors
     /// Those of the job's sink.
-    pub(super) fn row(&mut self, row: &Row, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
-        while let Some(due) = self.waiting.pop_until(row.time) {
+    pub(super) fn rows(&mut self, rows: &[Row], clock: &Clock, job: &mut Job<'_>) -> Result<()> {
+        // What came too late for the sort window is not in order.
+        self.waiting.begin(rows.iter().map(|row| row.time).max().unwrap_or_default());
+        for row in rows {
+            if row.op.is_some() && !matches!(row.latency, 0 | Row::NO_LATENCY) {
+                let time = row.time.saturating_add(row.latency);
+                self.waiting.push(Due { time, ..due(row) });
+            }
+        }
+        self.waiting.sort();
+        for row in rows {
+            self.complete_until(row.time, clock, job)?;
+            self.row(row, clock, job)?;
+        }
+        self.complete_until(u64::MAX, clock, job)?;
+        while let Some(due) = self.waiting.pop_surplus() {
             self.complete(due, clock, job)?;
         }
-        self.rows += 1;
-        let due = Due { time: row.time, tag: row.tag, stream: row.stream };
-        let Some(op) = row.op else { return self.complete(due, clock, job) };
+        self.rows += rows.len() as u64;
+        Ok(())
+    }
+
+    #[inline]
+    fn row(&mut self, row: &Row, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
+        let Some(op) = row.op else { return self.complete(due(row), clock, job) };
         let time = self.time(row.time, clock, job)?;
         job.issue(Request {
             time,
@@ -48,18 +66,16 @@ impl Emitter {
             payload: PayloadRef::Absent,
             cpu: None,
         })?;
-        match row.latency {
-            Row::NO_LATENCY => Ok(()),
-            // Behind its own issue, not before those of the same time.
-            0 => self.complete(due, clock, job),
-            latency => {
-                self.waiting.push(Due { time: row.time.saturating_add(latency), ..due });
-                match self.waiting.pop_surplus() {
-                    Some(due) => self.complete(due, clock, job),
-                    None => Ok(()),
-                }
-            }
+        // Behind its own issue, not before those of the same time.
+        if row.latency == 0 { self.complete(due(row), clock, job) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn complete_until(&mut self, time: u64, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
+        while let Some(due) = self.waiting.pop_until(time) {
+            self.complete(due, clock, job)?;
         }
+        Ok(())
     }
 
     fn complete(&mut self, due: Due, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
@@ -94,10 +110,9 @@ impl Emitter {
     /// # Errors
     /// Those of the job's sink.
     pub(super) fn finish(&mut self, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
-        while let Some(due) = self.waiting.pop_until(u64::MAX) {
-            self.complete(due, clock, job)?;
-        }
-        Ok(())
+        self.waiting.begin(u64::MAX);
+        self.waiting.sort();
+        self.complete_until(u64::MAX, clock, job)
     }
 
     /// Says what was put in order, and what is odd about the times.
@@ -114,4 +129,10 @@ impl Emitter {
             job.summary.note(note);
         }
     }
+}
+
+/// The completion of a row at its own time.
+#[inline]
+fn due(row: &Row) -> Due {
+    Due { time: row.time, tag: row.tag, stream: row.stream }
 }

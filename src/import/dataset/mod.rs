@@ -12,6 +12,7 @@
 //! - [`reorder`]: a window that puts the rows of one input in order of time;
 //! - [`emit`]: rows as issues and completions, in the order of a replay; completions are
 //!   [`waiting`] for their time;
+//! - [`order`]: the order of a batch by time;
 //! - [`probe`]: whether the first lines look like a format.
 //!
 //! Several inputs are merged by time. A response time becomes a completion event; a row without
@@ -25,6 +26,7 @@ mod data_set;
 mod emit;
 pub(super) mod fields;
 mod numbers;
+mod order;
 mod places;
 pub(super) mod probe;
 pub(super) mod quick;
@@ -183,9 +185,7 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
     let mut emitter = Emitter::default();
     if let [input] = inputs.as_mut_slice() {
         while let Some(rows) = input.window.next_batch(&mut input.rows, &mut context, job)? {
-            for row in rows {
-                emitter.row(row, &context.clock, job)?;
-            }
+            emitter.rows(rows, &context.clock, job)?;
         }
     } else {
         merge(&mut inputs, &mut context, &mut emitter, job)?;
@@ -202,6 +202,9 @@ pub(super) fn import_rows<R: Rows>(inputs: Vec<R>, clock: Clock, job: &mut Job<'
     Ok(())
 }
 
+/// Rows of several inputs that are written at a time.
+const MERGED_ROWS: usize = 1 << 12;
+
 fn merge<R: Rows>(
     inputs: &mut [Input<R>],
     context: &mut Context,
@@ -215,15 +218,18 @@ fn merge<R: Rows>(
         heads.extend(row.map(|row| Reverse((row.time, number))));
         firsts.push(row);
     }
+    let mut batch = Vec::with_capacity(MERGED_ROWS);
     while let Some(Reverse((_, number))) = heads.pop() {
         let (Some(input), Some(first)) = (inputs.get_mut(number), firsts.get_mut(number)) else {
             continue;
         };
-        if let Some(row) = first.take() {
-            emitter.row(&row, &context.clock, job)?;
+        batch.extend(first.take());
+        if batch.len() == MERGED_ROWS {
+            emitter.rows(&batch, &context.clock, job)?;
+            batch.clear();
         }
         *first = input.window.next(&mut input.rows, context, job)?;
         heads.extend(first.map(|row| Reverse((row.time, number))));
     }
-    Ok(())
+    emitter.rows(&batch, &context.clock, job)
 }

@@ -1,17 +1,17 @@
 //! What is known of names seen of late, such as those of devices.
 //!
-//! A name is most often one of few, and short: each stands at one place of a small table, which
-//! its first and last bytes choose, so that it is found by one comparison.
+//! A name is most often one of a few thousand, and short: each stands at one of two places of a
+//! table, which its first and last bytes choose, so that it is found by one comparison or two.
 
 use super::swar;
 use super::text::Device;
 
 /// Places of a table for names of one input, as a power of two.
-const MANY_LOG2: u32 = 12;
+const MANY_LOG2: u32 = 14;
 /// Likewise of one of several inputs, each of which has one.
 const FEW_LOG2: u32 = 6;
 /// Longest name that is kept.
-const NAME_BYTES_MAX: usize = 64;
+pub(super) const NAME_BYTES_MAX: usize = 64;
 /// Bytes that a word holds.
 const WORD_BYTES: usize = 8;
 
@@ -50,13 +50,14 @@ impl Key {
         self.lens.0.max(self.lens.1) as usize <= WORD_BYTES
     }
 
-    /// Where the name stands in a table of so many places, as a power of two; whoever makes many
+    /// Where the name may stand in a table of so many places, as a power of two; whoever makes many
     /// names stand at one place gains nothing.
     #[inline]
-    fn place(self, log2: u32) -> usize {
+    fn places(self, log2: u32) -> [usize; 2] {
         // 2^64 divided by the golden ratio spreads what differs in low bits over the high ones.
         let both = self.words.0.rotate_left(29) ^ self.words.1;
-        (both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - log2)) as usize
+        let place = (both.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - log2)) as usize;
+        [place, place ^ 1]
     }
 }
 
@@ -99,22 +100,34 @@ impl<T: Copy> Places<T> {
     pub(super) fn find(&self, device: &Device<'_>) -> Option<T> {
         let parts = parts(device)?;
         let key = Key::of(parts);
-        let place = self.places.get(key.place(self.log2))?;
-        let known = place.key == key && !place.name.is_empty();
-        (known && (key.tells_all() || is_made_of(&place.name, parts))).then_some(place.value)
+        let mut places = key.places(self.log2).into_iter().filter_map(|at| self.places.get(at));
+        let place = places.find(|place| {
+            let known = place.key == key && !place.name.is_empty();
+            known && (key.tells_all() || is_made_of(&place.name, parts))
+        })?;
+        Some(place.value)
     }
 
-    /// Takes the place of another name; of a device without one nothing is kept.
+    /// Takes the place of another name that was not kept for longer; of a device without a name, and
+    /// of one with a long one, nothing is kept.
     pub(super) fn keep(&mut self, device: &Device<'_>, value: T) {
         let Some(parts) = parts(device) else { return };
         let key = Key::of(parts);
-        if let Some(place) = self.places.get_mut(key.place(self.log2))
-            && parts.0.len() + parts.2.len() <= NAME_BYTES_MAX
-        {
+        if parts.0.len() + parts.2.len() > NAME_BYTES_MAX {
+            return;
+        }
+        let [first, second] = key.places(self.log2);
+        let free = self.places.get(first).is_some_and(|place| place.name.is_empty());
+        if let Some(place) = self.places.get_mut(if free { first } else { second }) {
             place.name.clear();
             put_together(parts, &mut place.name);
             (place.key, place.value) = (key, value);
         }
+    }
+
+    /// Forgets all names.
+    pub(super) fn clear(&mut self) {
+        self.places.iter_mut().for_each(|place| place.name.clear());
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::order::Order;
 use super::{Context, Row, Rows};
 use crate::base::Result;
 use crate::import::job::Job;
@@ -27,6 +28,9 @@ pub(super) struct Reorder {
     lates: u64,
     /// Rows in both.
     rows: usize,
+    /// Of a batch that is put in order, and memory for it.
+    order: Order,
+    spare: Vec<Row>,
     /// What was given out last, and the next row of it where rows are taken one by one.
     out: Vec<Row>,
     at: usize,
@@ -45,6 +49,8 @@ impl Reorder {
             late: BTreeMap::new(),
             lates: 0,
             rows: 0,
+            order: Order::default(),
+            spare: Vec::new(),
             out: Vec::new(),
             at: 0,
             width: width.max(1),
@@ -143,19 +149,19 @@ impl Reorder {
 
     /// Puts rows among those held; of equal times those are first.
     fn put(&mut self, mut batch: Vec<Row>) {
-        let disordered = self.count_disordered(&batch);
-        self.disordered += disordered;
         self.rows += batch.len();
         let mut greatest = self.greatest();
-        let strays = batch.iter().filter(|row| is_stray(row, &mut greatest)).count();
+        let (mut disordered, mut strays) = (0, 0);
+        for row in &batch {
+            disordered += u64::from(row.time < self.last_in);
+            self.last_in = row.time;
+            strays += usize::from(is_stray(row, &mut greatest));
+        }
+        self.disordered += disordered;
         if strays * STRAY_IN <= batch.len() {
-            let mut greatest = self.greatest();
             if strays > 0 {
-                let late = batch.extract_if(.., |row| is_stray(row, &mut greatest));
-                for row in late {
-                    self.late.insert((row.time, self.lates), row);
-                    self.lates += 1;
-                }
+                let mut greatest = self.greatest();
+                self.wait_apart(batch.extract_if(.., |row| is_stray(row, &mut greatest)));
             }
             if !batch.is_empty() {
                 self.held.push_back(batch);
@@ -163,29 +169,46 @@ impl Reorder {
             return;
         }
         if disordered > 0 {
-            // Stable; a row is larger than its key.
-            batch.sort_by_cached_key(|row| row.time);
+            batch = self.sorted(batch);
         }
         self.merge(batch);
     }
 
+    /// The batch in order of time; equal times in the input's order.
+    fn sorted(&mut self, mut batch: Vec<Row>) -> Vec<Row> {
+        self.order.sort(&batch, |row| row.time);
+        let mut sorted = std::mem::take(&mut self.spare);
+        sorted.extend((0..).map_while(|at| batch.get(self.order.get(at)?).copied()));
+        batch.clear();
+        self.spare = batch;
+        sorted
+    }
+
+    fn wait_apart(&mut self, rows: impl Iterator<Item = Row>) {
+        for row in rows {
+            self.late.insert((row.time, self.lates), row);
+            self.lates += 1;
+        }
+    }
+
     /// The time from which on a row belongs behind all others.
     fn greatest(&self) -> u64 {
-        let late = || self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1));
         let last = self.held.back().and_then(|held| held.last());
-        last.map_or_else(late, |last| last.time)
+        last.map_or_else(|| self.behind_late(), |last| last.time)
+    }
+
+    /// The time from which on a row belongs behind those that wait apart.
+    fn behind_late(&self) -> u64 {
+        self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1))
     }
 
     /// Puts rows in order among those of the last batch held, or apart as late.
     fn merge(&mut self, mut batch: Vec<Row>) {
-        let late = self.late.last_key_value().map_or(0, |((time, _), _)| time.saturating_add(1));
+        let first = self.held.back().and_then(|last| last.first()).map_or(0, |row| row.time);
+        let begin = first.max(self.behind_late());
+        let ahead = batch.partition_point(|row| row.time < begin);
+        self.wait_apart(batch.drain(..ahead));
         let last = self.held.back_mut();
-        let begin = last.as_ref().and_then(|last| last.first()).map_or(0, |row| row.time);
-        let ahead = batch.partition_point(|row| row.time < begin.max(late));
-        for row in batch.drain(..ahead) {
-            self.late.insert((row.time, self.lates), row);
-            self.lates += 1;
-        }
         if let Some(last) = last
             && let Some(end) = last.last().map(|row| row.time)
             && let Some(first) = batch.first().map(|row| row.time)
@@ -205,16 +228,6 @@ impl Reorder {
         if !batch.is_empty() {
             self.held.push_back(batch);
         }
-    }
-
-    /// Rows below the one before them.
-    fn count_disordered(&mut self, batch: &[Row]) -> u64 {
-        let mut disordered = 0;
-        for row in batch {
-            disordered += u64::from(row.time < self.last_in);
-            self.last_in = row.time;
-        }
-        disordered
     }
 
     /// Rows that came in below the one before them.

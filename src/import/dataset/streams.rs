@@ -17,8 +17,16 @@ pub(in crate::import) struct Streams {
     only: Option<StreamId>,
     /// A name put together from two.
     name: Vec<u8>,
-    /// The streams of the names of a batch, as far as they were asked for.
-    of_batch: Vec<Option<StreamId>>,
+    /// What became of the names of an input's batches, by number.
+    of_names: Vec<Named>,
+}
+
+/// What became of a device's name.
+enum Named {
+    /// Its stream.
+    Stream(StreamId),
+    /// It has none: the name again, unless nobody will come back to it.
+    Refused(Vec<u8>),
 }
 
 impl Streams {
@@ -58,8 +66,9 @@ impl Streams {
             Some(name) => format!("{} {}", String::from_utf8_lossy(name), line_place(line)),
             None => line_place(line),
         };
-        self.of_batch.clear();
-        self.of_batch.resize(batch.names(), None);
+        if batch.first_name == 0 {
+            self.of_names.clear();
+        }
         let mut skips = batch.skips.iter().enumerate().peekable();
         let (mut read, mut result) = (0, Ok(()));
         rows.retain_mut(|row| {
@@ -101,17 +110,26 @@ impl Streams {
         job: &mut Job<'_>,
         place: &impl Fn() -> String,
     ) -> Result<Option<StreamId>> {
-        if number == ONLY_DEVICE {
-            return self.only(job, place);
+        match self.of_names.get(number.0 as usize) {
+            Some(Named::Stream(stream)) => Ok(Some(*stream)),
+            _ if number == ONLY_DEVICE => self.only(job, place),
+            Some(Named::Refused(name)) => job.stream(name, None, place),
+            None => self.name(batch.name(number.0), context, job, place),
         }
-        let number = number.0 as usize;
-        if let Some(Some(stream)) = self.of_batch.get(number) {
-            return Ok(Some(*stream));
-        }
-        let stream = self.stream(Device::Name(batch.name(number)), context, job, place)?;
-        if let Some(known) = self.of_batch.get_mut(number) {
-            *known = stream;
-        }
+    }
+
+    /// The stream of a new name, which is the next one.
+    #[cold]
+    fn name(
+        &mut self,
+        name: &[u8],
+        context: &mut Context,
+        job: &mut Job<'_>,
+        place: &impl Fn() -> String,
+    ) -> Result<Option<StreamId>> {
+        let stream = self.stream(Device::Name(name), context, job, place)?;
+        let again = if name.len() <= places::NAME_BYTES_MAX { name } else { &[] };
+        self.of_names.push(stream.map_or_else(|| Named::Refused(again.to_vec()), Named::Stream));
         Ok(stream)
     }
 

@@ -232,10 +232,14 @@ pub(super) fn is_no_row(format: &impl LineFormat, line: &[u8], fields: Fields<'_
 
 #[cfg(test)]
 mod tests {
-    use crate::import::testing::{import_bytes, losses};
+    use crate::import::ImportOptions;
+    use crate::import::testing::{import_bytes, import_with, losses};
+    use crate::trace::Issue;
 
     /// More rows than are parsed where they are wanted, in several batches.
     const ROWS: u64 = 40_000;
+    /// Of 2007.
+    const TICKS: u64 = 128_166_372_003_061_629;
 
     fn row(n: u64) -> String {
         format!("{},R,{},512,{}\n", n % 5, n * 512, 1_577_808_000_000_000 + n)
@@ -253,6 +257,33 @@ mod tests {
         });
         assert!(got.eq(want));
         assert_eq!(losses(&report), [("opcode is neither R nor W", 1, "line 40002")]);
+    }
+
+    #[test]
+    fn each_of_more_devices_than_are_numbered_is_its_own() {
+        // Rows long behind their first, names that are too long to be kept, and an empty one.
+        let name = |n: u64| match n % 70_000 {
+            7 => "x".repeat(100),
+            8 => String::new(),
+            n => n.to_string(),
+        };
+        let text: String = (0..150_000)
+            .map(|n| format!("{},{},1,Read,{},512,9\n", TICKS + n, name(n), n * 512))
+            .collect();
+        let options = ImportOptions { from: Some("msr-csv".into()), ..ImportOptions::default() };
+        let (_, out) = import_with(text.as_bytes(), &options).unwrap();
+        let issues = out.issues();
+        assert_eq!((issues.len(), out.streams.len()), (150_000, 70_000));
+        let device = |issue: &Issue| &out.streams[issue.stream.0 as usize].device;
+        assert!((0..).zip(&issues).all(|(n, issue)| *device(issue) == format!("{}_1", name(n))));
+        for wanted in [7, 9] {
+            let device = Some(format!("{}_1", name(wanted)));
+            let options = ImportOptions { device, ..options.clone() };
+            let (report, out) = import_with(text.as_bytes(), &options).unwrap();
+            assert_eq!(out.issues().len(), 3, "{wanted}");
+            let reason = "another device than the one asked for";
+            assert_eq!(losses(&report), [(reason, 149_997, "line 1")]);
+        }
     }
 
     #[test]

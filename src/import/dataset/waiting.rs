@@ -1,20 +1,18 @@
 //! Completions that wait for their time.
 //!
-//! Requests end nearly in the order in which they were issued: a completion most often belongs
-//! behind all that wait, or a few places before the last. Those stand in a queue, in order; the
-//! others in a heap.
+//! Rows come in batches that are in order of time, and most requests end before the last row of
+//! their batch: those completions are put in order all at once, which takes a fraction of what a
+//! heap takes. Only those of a later batch wait in one.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 
+use super::order::Order;
 use crate::base::limits::IMPORT_IN_FLIGHT_MAX;
 use crate::trace::StreamId;
 
-/// Places from the end of the queue at which a completion may stand in it.
-const STEPS_MAX: usize = 8;
-
 /// A completion; they are in order of time, then of tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Due {
     /// When, as the rows have it.
     pub time: u64,
@@ -27,46 +25,60 @@ pub(super) struct Due {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Waiting {
-    queue: VecDeque<Due>,
-    heap: BinaryHeap<Reverse<Due>>,
+    /// Until when completions of this batch are given out.
+    horizon: u64,
+    /// Those, as they came.
+    near: Vec<Due>,
+    /// Their order, and how many were given out.
+    order: Order,
+    given: usize,
+    /// Those after it.
+    far: BinaryHeap<Reverse<Due>>,
 }
 
 impl Waiting {
+    /// Begins a batch of which no row is after `horizon`, when all completions of the last one
+    /// were given out; then come those of its requests ([`Waiting::push`]), and
+    /// [`Waiting::sort`].
+    pub(super) fn begin(&mut self, horizon: u64) {
+        debug_assert_eq!(self.given, self.near.len());
+        self.near.clear();
+        self.given = 0;
+        self.horizon = horizon;
+        while let Some(due) = self.far.peek().map(|Reverse(due)| *due)
+            && due.time <= horizon
+        {
+            self.near.push(due);
+            self.far.pop();
+        }
+    }
+
     /// Takes one.
     #[inline]
     pub(super) fn push(&mut self, due: Due) {
-        let mut at = self.queue.len();
-        while let Some(before) = at.checked_sub(1).and_then(|before| self.queue.get(before))
-            && *before > due
-        {
-            at -= 1;
-            if at + STEPS_MAX < self.queue.len() {
-                self.heap.push(Reverse(due));
-                return;
-            }
-        }
-        self.queue.insert(at, due);
+        if due.time <= self.horizon { self.near.push(due) } else { self.far.push(Reverse(due)) }
     }
 
-    /// The first one, if its time is no later than `time`.
+    /// All of the batch are there.
+    pub(super) fn sort(&mut self) {
+        self.order.sort(&self.near, |due| due.time);
+    }
+
+    /// The first one of the batch, if its time is no later than `time`.
     #[inline]
     pub(super) fn pop_until(&mut self, time: u64) -> Option<Due> {
-        match (self.queue.front(), self.heap.peek()) {
-            (Some(first), heap) if heap.is_none_or(|Reverse(other)| first < other) => {
-                if first.time <= time { self.queue.pop_front() } else { None }
-            }
-            (_, Some(Reverse(first))) if first.time <= time => {
-                self.heap.pop().map(|Reverse(due)| due)
-            }
-            _ => None,
-        }
+        let due = *self.near.get(self.order.get(self.given)?)?;
+        (due.time <= time).then(|| {
+            self.given += 1;
+            due
+        })
     }
 
-    /// The first one, if there are more than an import remembers.
+    /// The first one after the batch, if there are more than an import remembers.
     #[inline]
     pub(super) fn pop_surplus(&mut self) -> Option<Due> {
-        let surplus = self.queue.len() + self.heap.len() > IMPORT_IN_FLIGHT_MAX;
-        if surplus { self.pop_until(u64::MAX) } else { None }
+        let surplus = self.far.len() > IMPORT_IN_FLIGHT_MAX;
+        if surplus { self.far.pop().map(|Reverse(due)| due) } else { None }
     }
 }
 
@@ -80,16 +92,25 @@ mod tests {
         for spread in [1, 10, 100, 100_000] {
             let (mut prng, mut waiting) = (Prng::new(spread), Waiting::default());
             let (mut want, mut got) = (Vec::new(), Vec::new());
-            for now in 0..20_000 {
-                while let Some(due) = waiting.pop_until(now) {
-                    assert!(due.time <= now);
-                    got.push(due);
+            for batch in 0..200 {
+                let rows = batch * 100..batch * 100 + 1 + prng.below(100);
+                waiting.begin(rows.end - 1);
+                for now in rows.clone() {
+                    let time = now + 1 + prng.below(spread);
+                    let due = Due { time, tag: now, stream: StreamId(0) };
+                    want.push(due);
+                    waiting.push(due);
                 }
-                let time = now + 1 + prng.below(spread);
-                let due = Due { time, tag: prng.below(4), stream: StreamId(0) };
-                want.push(due);
-                waiting.push(due);
+                waiting.sort();
+                for now in rows {
+                    while let Some(due) = waiting.pop_until(now) {
+                        assert!(due.time <= now);
+                        got.push(due);
+                    }
+                }
             }
+            waiting.begin(u64::MAX);
+            waiting.sort();
             got.extend(std::iter::from_fn(|| waiting.pop_until(u64::MAX)));
             want.sort();
             assert!(got == want, "spread {spread}");
@@ -99,7 +120,7 @@ mod tests {
     #[test]
     fn no_more_are_held_than_an_import_remembers() {
         let mut waiting = Waiting::default();
-        let due = |n: usize| Due { time: n as u64, tag: 0, stream: StreamId(0) };
+        let due = |n: usize| Due { time: n as u64 + 1, tag: 0, stream: StreamId(0) };
         for n in 0..IMPORT_IN_FLIGHT_MAX {
             waiting.push(due(n));
             assert_eq!(waiting.pop_surplus(), None);
