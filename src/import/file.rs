@@ -9,7 +9,8 @@ use super::source::{Meter, Source};
 use super::{ImportOptions, ImportReport, inputs, run};
 use crate::base::{Error, Nanos, Result};
 use crate::trace::{
-    Event, PayloadRef, StreamId, StreamInfo, Trace, TraceHeader, TraceSummary, TraceWriter,
+    Complete, Event, Issue, PayloadRef, StreamId, StreamInfo, Trace, TraceHeader, TraceSummary,
+    TraceWriter,
 };
 
 /// Imports `inputs` into a new trace at `output`, which appears whole or not at all (a file of
@@ -68,6 +69,17 @@ impl<'p> FileSink<'p> {
         let output = self.output;
         let missing = || Error::incomplete("the trace was not begun").path(output);
         self.writer.as_mut().ok_or_else(missing)
+    }
+
+    /// The writer, for an event of that time that can be written as it is.
+    #[inline]
+    fn writer_at(&mut self, time: Nanos) -> Option<&mut TraceWriter> {
+        let key = Key::from(time.0);
+        if self.moved != 0 || key < self.last {
+            return None;
+        }
+        self.last = key;
+        self.writer.as_mut()
     }
 
     /// Ends the trace, in order of time.
@@ -158,6 +170,20 @@ impl Sink for FileSink<'_> {
         let mut event = *event;
         event.set_time(since(key, 0));
         self.writer()?.event(&event)
+    }
+
+    fn issue_anywhere(&mut self, issue: &Issue) -> Result<()> {
+        match self.writer_at(issue.time) {
+            Some(writer) => writer.issue(issue),
+            None => self.event_anywhere(&Event::Issue(*issue)),
+        }
+    }
+
+    fn complete_anywhere(&mut self, complete: &Complete) -> Result<()> {
+        match self.writer_at(complete.time) {
+            Some(writer) => writer.complete(complete),
+            None => self.event_anywhere(&Event::Complete(*complete)),
+        }
     }
 
     fn earlier_origin(&mut self, by: Nanos) -> Result<()> {

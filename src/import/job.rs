@@ -33,6 +33,14 @@ pub trait Sink {
     fn event_anywhere(&mut self, event: &Event) -> Result<()> {
         self.event(event)
     }
+    /// The same of an issue.
+    fn issue_anywhere(&mut self, issue: &Issue) -> Result<()> {
+        self.event_anywhere(&Event::Issue(*issue))
+    }
+    /// The same of a completion.
+    fn complete_anywhere(&mut self, complete: &Complete) -> Result<()> {
+        self.event_anywhere(&Event::Complete(*complete))
+    }
     /// Events to come count from `by` nanoseconds before those given so far, and may stand before
     /// them. A sink that keeps events moves those that it has; only what an importer has said it
     /// may give out of order ([`Job::put_in_order`]) comes with this.
@@ -416,7 +424,12 @@ impl<'a> Job<'a> {
         self.counts.bytes[index] = self.counts.bytes[index].saturating_add(len);
         self.end_bytes = self.end_bytes.max(offset.saturating_add(len));
         self.unaligned += u64::from((offset | len) % SECTOR_SIZE != 0);
-        self.event(Event::Issue(Issue { time, tag, stream, op, flags, offset, len, payload, cpu }))
+        let issue = Issue { time, tag, stream, op, flags, offset, len, payload, cpu };
+        self.begin()?;
+        match self.any_order {
+            true => self.sink.issue_anywhere(&issue),
+            false => self.sink.event(&Event::Issue(issue)),
+        }
     }
 
     /// Writes a completion.
@@ -426,7 +439,12 @@ impl<'a> Job<'a> {
     pub fn complete(&mut self, time: Nanos, stream: StreamId, tag: u64, status: u16) -> Result<()> {
         self.counts.completes += 1;
         let payload = PayloadRef::Absent;
-        self.event(Event::Complete(Complete { time, tag, stream, status, payload }))
+        let complete = Complete { time, tag, stream, status, payload };
+        self.begin()?;
+        match self.any_order {
+            true => self.sink.complete_anywhere(&complete),
+            false => self.sink.event(&Event::Complete(complete)),
+        }
     }
 
     /// Writes a mark with `text` (made UTF-8 with replacement characters where it is not).

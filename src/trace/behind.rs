@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use zerocopy::IntoBytes;
 
-use super::format::FrameHeader;
+use super::format::{FrameHeader, Record};
 use super::sink::write_all_vectored;
 
 /// Frames handed over at a time: waking a thread takes as long as some of a frame's events.
@@ -23,12 +23,28 @@ const WAITING_BATCHES: usize = 8;
 /// requests.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
+/// What stands in a frame.
+enum Body {
+    /// Nearly all frames are of these.
+    Records(Vec<Record>),
+    Bytes(Vec<u8>),
+}
+
+impl Body {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Records(records) => records.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 /// A frame.
 struct Frame {
     /// But for lengths and CRCs.
     header: FrameHeader,
     /// With its padding.
-    body: Vec<u8>,
+    body: Body,
     /// Bytes of it that are no padding.
     len: usize,
 }
@@ -38,8 +54,8 @@ pub(super) struct Behind {
     batch: Vec<Frame>,
     /// Gone once no more is to come.
     full: Option<SyncSender<Vec<Frame>>>,
-    /// Bodies that were written, for use again.
-    empty: Receiver<Vec<u8>>,
+    /// Records that were written, for use again.
+    empty: Receiver<Vec<Record>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -66,11 +82,27 @@ impl Behind {
         parts: impl IntoIterator<Item = &'a [u8]>,
         len: usize,
     ) -> io::Result<()> {
-        let mut body = self.empty.try_recv().unwrap_or_default();
-        for part in parts {
-            body.extend_from_slice(part);
-        }
-        self.batch.push(Frame { header, body, len });
+        let bytes = parts.into_iter().collect::<Vec<_>>().concat();
+        self.put(Frame { header, body: Body::Bytes(bytes), len })
+    }
+
+    /// Hands over a frame of records, which need no padding; their memory is another then.
+    ///
+    /// # Errors
+    /// Those of [`Behind::frame`].
+    pub(super) fn records(
+        &mut self,
+        header: FrameHeader,
+        records: &mut Vec<Record>,
+    ) -> io::Result<()> {
+        let empty = self.empty.try_recv();
+        let empty = empty.unwrap_or_else(|_| Vec::with_capacity(records.capacity()));
+        let (len, body) = (size_of_val(records.as_slice()), std::mem::replace(records, empty));
+        self.put(Frame { header, body: Body::Records(body), len })
+    }
+
+    fn put(&mut self, frame: Frame) -> io::Result<()> {
+        self.batch.push(frame);
         if self.batch.len() >= BATCH_FRAMES { self.hand_over() } else { Ok(()) }
     }
 
@@ -115,26 +147,28 @@ impl Drop for Behind {
 fn write(
     file: File,
     frames: Receiver<Vec<Frame>>,
-    written: &mpsc::Sender<Vec<u8>>,
+    written: &mpsc::Sender<Vec<Record>>,
 ) -> io::Result<()> {
     let mut at = (&file).stream_position()?;
     let mut begun = at;
     for mut batch in frames {
         for frame in &mut batch {
-            frame.header.seal([frame.body.as_slice()], frame.len);
+            frame.header.seal([frame.body.as_bytes()], frame.len);
         }
         // In one call: the kernel finds larger pages for more bytes.
-        let parts = batch.iter().flat_map(|frame| [frame.header.as_bytes(), &frame.body]);
+        let parts = batch.iter().flat_map(|frame| [frame.header.as_bytes(), frame.body.as_bytes()]);
         write_all_vectored(&file, &mut parts.map(IoSlice::new).collect::<Vec<_>>())?;
         at += batch.iter().map(|frame| frame.header.frame_bytes()).sum::<u64>();
         if at - begun >= WRITE_BACK_BYTES {
             write_back(&file, begun, at - begun);
             begun = at;
         }
-        for mut frame in batch {
-            frame.body.clear();
-            // Who hands over may have left already.
-            drop(written.send(frame.body));
+        for frame in batch {
+            if let Body::Records(mut records) = frame.body {
+                records.clear();
+                // Who hands over may have left already.
+                drop(written.send(records));
+            }
         }
     }
     Ok(())

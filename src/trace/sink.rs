@@ -11,7 +11,7 @@ use tempfile::{Builder, NamedTempFile, TempPath};
 use zerocopy::IntoBytes;
 
 use super::behind::Behind;
-use super::format::{FRAME_ALIGNMENT, FrameHeader, MAGIC, Preamble, padded};
+use super::format::{FRAME_ALIGNMENT, FrameHeader, MAGIC, Preamble, Record, padded};
 use crate::base::error::IoContext;
 use crate::base::{Error, Result};
 
@@ -148,10 +148,8 @@ impl Sink {
         let body = || parts.iter().copied().chain([padding]);
         if let Some(behind) = &mut self.behind {
             header.body_len = (len as u64).into();
-            let taken = behind.frame(*header, body(), len).writing(&self.path, CANNOT_WRITE);
-            self.broken |= taken.is_err();
-            self.at += header.frame_bytes();
-            return taken.map(|()| offset);
+            let taken = behind.frame(*header, body(), len);
+            return self.handed_over(header, taken);
         }
         header.seal(body(), len);
         let written = self.write([header.as_bytes()].into_iter().chain(body()));
@@ -161,6 +159,33 @@ impl Sink {
         }
         debug_assert_eq!(self.at, offset + header.frame_bytes());
         Ok(offset)
+    }
+
+    /// Writes a frame of records, which are gone then, and returns its offset.
+    ///
+    /// # Errors
+    /// Those of [`Sink::frame`].
+    pub(super) fn records(
+        &mut self,
+        header: &mut FrameHeader,
+        records: &mut Vec<Record>,
+    ) -> Result<u64> {
+        let Some(behind) = &mut self.behind else {
+            let offset = self.frame(header, &[records.as_bytes()])?;
+            records.clear();
+            return Ok(offset);
+        };
+        header.body_len = (size_of_val(records.as_slice()) as u64).into();
+        let taken = behind.records(*header, records);
+        self.handed_over(header, taken)
+    }
+
+    /// A frame was given to the thread that writes; returns its offset.
+    fn handed_over(&mut self, header: &FrameHeader, taken: io::Result<()>) -> Result<u64> {
+        let offset = self.at;
+        self.broken |= taken.is_err();
+        self.at += header.frame_bytes();
+        taken.writing(&self.path, CANNOT_WRITE).map(|()| offset)
     }
 
     /// Ends a live trace with its last whole frame. A reader would stop there by itself.

@@ -404,8 +404,7 @@ impl TraceWriter {
         header.payload = self.collector.next().into();
         header.time_min = self.time_min.into();
         header.time_max = self.time_max.into();
-        let offset = self.sink.frame(&mut header, &[self.records.as_bytes()])?;
-        self.records.clear();
+        let offset = self.sink.records(&mut header, &mut self.records)?;
         (self.time_min, self.time_max) = (u64::MAX, 0);
         let added = self.index.add_events(offset, &header);
         added.map_err(|why| self.too_large(&why))

@@ -4,8 +4,8 @@
 /// again.
 #[derive(Default)]
 pub(super) struct Order {
-    /// Each with the place of an element, in the order of their times; sorted they are numbers of
-    /// time and place, which is several times faster than to sort elements or pairs.
+    /// Each is the time and the place of an element in one number: to sort these is several times
+    /// faster than to sort elements or pairs.
     keys: Vec<u64>,
     /// The bits of a key that are the place.
     place: u64,

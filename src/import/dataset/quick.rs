@@ -189,9 +189,11 @@ impl<'l> Columns<'l> for Quick<'l> {
         if let [b'.', rest @ ..] = self.rest {
             self.rest = rest;
             let (fraction, len) = self.digits()?;
-            let scale = POWERS.get(len).copied().filter(|scale| unit.is_multiple_of(*scale));
-            let fraction = fraction * (unit / scale.ok_or(ODD)?);
-            value = value.checked_add(fraction).ok_or(ODD)?;
+            // No division: units are powers of ten.
+            let digits = unit.checked_ilog10().ok_or(ODD)?;
+            let left = digits.checked_sub(len as u32).ok_or(ODD)?;
+            let power = POWERS.get(left as usize).ok_or(ODD)?;
+            value = value.checked_add(fraction * power).ok_or(ODD)?;
         }
         self.end_column()?;
         Ok(value)
