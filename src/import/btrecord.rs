@@ -19,7 +19,7 @@ use super::ImportOptions;
 use super::dataset::clock::{Clock, Epoch, TimeUnit};
 use super::dataset::streams::Streams;
 use super::dataset::text::{Device, NOT_A_NUMBER, Parsed, Skip};
-use super::dataset::{About, Context, DataSet, Row, Rows, fill_one_by_one, lacks};
+use super::dataset::{About, Context, DataSet, Row, RowByRow, lacks};
 use super::job::{Job, offset_place};
 use super::registry::Confidence;
 use super::source::Source;
@@ -184,7 +184,7 @@ impl Packets {
     }
 }
 
-impl Packets {
+impl RowByRow for Packets {
     fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>> {
         let mut packet = [0; PACKET_BYTES];
         loop {
@@ -215,18 +215,6 @@ impl Packets {
                 return Ok(row);
             }
         }
-    }
-}
-
-impl Rows for Packets {
-    fn fill(
-        &mut self,
-        rows: &mut Vec<Row>,
-        most: usize,
-        context: &mut Context,
-        job: &mut Job<'_>,
-    ) -> Result<bool> {
-        fill_one_by_one(rows, most, || self.next_row(context, job))
     }
 
     fn source(&self) -> Option<&Source> {

@@ -39,6 +39,21 @@ pub fn child_with(parent: &mut Child, word: &str) -> i32 {
     panic!("no child with {word} within {PATIENCE:?}");
 }
 
+/// Waits until a process catches a signal, which would end it before.
+pub fn catches(pid: Pid, signal: Signal) {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        // proc(5): a mask in hexadecimal digits, of which signal 1 is the lowest bit.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal as i32 - 1) & 1 == 1 {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{pid} does not catch {signal} within {PATIENCE:?}");
+}
+
 /// Its output; it must end by itself.
 pub fn finish(child: Child) -> Output {
     let pid = Pid::from_raw(child.id() as i32);

@@ -1,10 +1,12 @@
 //! Inputs that are odd: silent, given twice, of two formats, damaged.
 
 use super::*;
+use crate::common::process;
+use nix::sys::signal::Signal;
 
-/// Sends Ctrl-C to an import that waits for input, and gives its exit code; `None` if it waits on.
+/// Sends Ctrl-C to an import that waits for input, and gives its exit code.
 fn interrupted(dir: &Path, input: &Path) -> Option<i32> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_qtrace"))
+    let child = Command::new(env!("CARGO_BIN_EXE_qtrace"))
         .current_dir(dir)
         .args(["import", "-o", "t.qtrace", "--from", "ftrace"])
         .arg(input)
@@ -12,18 +14,9 @@ fn interrupted(dir: &Path, input: &Path) -> Option<i32> {
         .spawn()
         .expect("the program starts");
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-    // Time enough to begin to watch for it: before that a signal ends the program at once.
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    for _ in 0..100 {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        if let Some(status) = child.try_wait().expect("the child") {
-            return status.code();
-        }
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
-    }
-    child.kill().expect("killed");
-    child.wait().expect("the child");
-    None
+    process::catches(pid, Signal::SIGINT);
+    nix::sys::signal::kill(pid, Signal::SIGINT).expect("sent");
+    process::finish(child).status.code()
 }
 
 /// It is a regular file by its looks, and a read of it waits for events.

@@ -33,7 +33,7 @@ use super::dataset::clock::{Clock, Epoch};
 use super::dataset::probe::whole_lines;
 use super::dataset::streams::Streams;
 use super::dataset::text::{Device, Parsed};
-use super::dataset::{self, Context, Rows, import_rows};
+use super::dataset::{self, Context, import_rows};
 use super::job::{Job, line_place};
 use super::lines::{Lines, number};
 use super::registry::{Confidence, Importer, Probe, STAGE, TIME_UNIT};
@@ -168,7 +168,7 @@ enum Found<'l> {
     Why(Why),
 }
 
-impl Text {
+impl dataset::RowByRow for Text {
     fn next_row(
         &mut self,
         context: &mut Context,
@@ -202,18 +202,6 @@ impl Text {
                 .note(format!("{count} in one text: each begins where the one before ended"));
         }
         Ok(None)
-    }
-}
-
-impl Rows for Text {
-    fn fill(
-        &mut self,
-        rows: &mut Vec<dataset::Row>,
-        most: usize,
-        context: &mut Context,
-        job: &mut Job<'_>,
-    ) -> Result<bool> {
-        dataset::fill_one_by_one(rows, most, || self.next_row(context, job))
     }
 
     fn source(&self) -> Option<&Source> {

@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::streams::Streams;
 use super::text::{Parsed, Skip};
-use super::{Context, Row, Rows, fill_one_by_one};
+use super::{Context, Row, RowByRow};
 use crate::base::Result;
 use crate::import::job::{Job, offset_place};
 use crate::import::source::Source;
@@ -69,7 +69,7 @@ impl<F: RecordFormat> RecordRows<F> {
     }
 }
 
-impl<F: RecordFormat> RecordRows<F> {
+impl<F: RecordFormat> RowByRow for RecordRows<F> {
     fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>> {
         let len = self.format.record_bytes() as u64;
         while let Some(range) = self.next_record(job)? {
@@ -88,18 +88,6 @@ impl<F: RecordFormat> RecordRows<F> {
             }
         }
         Ok(None)
-    }
-}
-
-impl<F: RecordFormat> Rows for RecordRows<F> {
-    fn fill(
-        &mut self,
-        rows: &mut Vec<Row>,
-        most: usize,
-        context: &mut Context,
-        job: &mut Job<'_>,
-    ) -> Result<bool> {
-        fill_one_by_one(rows, most, || self.next_row(context, job))
     }
 
     fn source(&self) -> Option<&Source> {

@@ -127,19 +127,35 @@ pub(super) trait Rows {
     fn source(&self) -> Option<&Source>;
 }
 
-/// [`Rows::fill`] of rows that come one by one.
-pub(super) fn fill_one_by_one(
-    rows: &mut Vec<Row>,
-    most: usize,
-    mut next: impl FnMut() -> Result<Option<Row>>,
-) -> Result<bool> {
-    for _ in 0..most {
-        match next()? {
-            Some(row) => rows.push(row),
-            None => return Ok(false),
+/// The rows of one input, of which each is read when it is asked for.
+pub(super) trait RowByRow {
+    /// The next row; `None` at the end.
+    fn next_row(&mut self, context: &mut Context, job: &mut Job<'_>) -> Result<Option<Row>>;
+
+    /// As [`Rows::source`].
+    fn source(&self) -> Option<&Source>;
+}
+
+impl<R: RowByRow> Rows for R {
+    fn fill(
+        &mut self,
+        rows: &mut Vec<Row>,
+        most: usize,
+        context: &mut Context,
+        job: &mut Job<'_>,
+    ) -> Result<bool> {
+        for _ in 0..most {
+            match self.next_row(context, job)? {
+                Some(row) => rows.push(row),
+                None => return Ok(false),
+            }
         }
+        Ok(true)
     }
-    Ok(true)
+
+    fn source(&self) -> Option<&Source> {
+        RowByRow::source(self)
+    }
 }
 
 /// What a format's rows never tell: nothing of the set that follows is in any of them.

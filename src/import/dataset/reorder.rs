@@ -247,8 +247,8 @@ fn is_stray(row: &Row, greatest: &mut u64) -> bool {
 mod tests {
     use super::*;
     use crate::base::{BlockOp, OpFlags, Prng};
+    use crate::import::dataset::RowByRow;
     use crate::import::dataset::clock::{Clock, Epoch, TimeUnit};
-    use crate::import::dataset::fill_one_by_one;
     use crate::import::dataset::places::Places;
     use crate::import::source::{Meter, Source};
     use crate::import::testing::Memory;
@@ -256,15 +256,9 @@ mod tests {
 
     struct Given(std::vec::IntoIter<Row>);
 
-    impl Rows for Given {
-        fn fill(
-            &mut self,
-            rows: &mut Vec<Row>,
-            most: usize,
-            _: &mut Context,
-            _: &mut Job<'_>,
-        ) -> Result<bool> {
-            fill_one_by_one(rows, most, || Ok(self.0.next()))
+    impl RowByRow for Given {
+        fn next_row(&mut self, _: &mut Context, _: &mut Job<'_>) -> Result<Option<Row>> {
+            Ok(self.0.next())
         }
 
         fn source(&self) -> Option<&Source> {

@@ -1,6 +1,6 @@
 //! The streams of rows, by the names of their devices.
 
-use super::batch::Batch;
+use super::batch::{Batch, Skipped};
 use super::places;
 use super::text::{Device, Parsed};
 use super::{Context, ONLY_DEVICE, Row};
@@ -69,12 +69,15 @@ impl Streams {
         if batch.first_name == 0 {
             self.of_names.clear();
         }
+        let count = |(before, skipped): (usize, &Skipped), job: &mut Job<'_>| {
+            let line = batch.first_line + (skipped.rows_before + before) as u64;
+            skipped.why.count(job, || place_of(line));
+        };
         let mut skips = batch.skips.iter().enumerate().peekable();
         let (mut read, mut result) = (0, Ok(()));
         rows.retain_mut(|row| {
-            while let Some((before, skipped)) = skips.next_if(|(_, s)| s.rows_before <= read) {
-                let line = batch.first_line + (skipped.rows_before + before) as u64;
-                skipped.why.count(job, || place_of(line));
+            while let Some(skip) = skips.next_if(|(_, s)| s.rows_before <= read) {
+                count(skip, job);
             }
             // As many lines were no rows as skips are no longer to come.
             let line = batch.first_line + (read + batch.skips.len() - skips.len()) as u64;
@@ -92,10 +95,7 @@ impl Streams {
             }
             take(row, context, job, place)
         });
-        for (before, skipped) in skips {
-            let line = batch.first_line + (skipped.rows_before + before) as u64;
-            skipped.why.count(job, || place_of(line));
-        }
+        skips.for_each(|skip| count(skip, job));
         batch.rows = rows;
         result
     }

@@ -79,6 +79,11 @@ impl Kind {
     pub fn has_errno(self) -> bool {
         matches!(self, Self::RqRequeue | Self::RqComplete | Self::BioComplete)
     }
+
+    /// The errno of an event that has one, at the end of it.
+    fn errno(self, rest: &[u8]) -> Result<u16, &'static str> {
+        if self.has_errno() { errno(rest).ok_or(NO_ERRNO) } else { Ok(0) }
+    }
 }
 
 /// What stands for the name of an event in lines of ftrace's tracer `blk`, which have none.
@@ -156,6 +161,7 @@ struct Said {
 }
 
 const NO_DEVICE: &str = "event without a device MAJOR,MINOR";
+const NO_ERRNO: &str = "event without its errno";
 const NO_LETTERS: &str = "event with unknown RWBS letters";
 
 /// As the kernel's own format has it.
@@ -172,10 +178,7 @@ fn printed(kind: Kind, args: &[u8]) -> Result<Said, &'static str> {
     };
     let (has_command, rest) = command(rest).ok_or("event whose command does not end")?;
     let (sector, sectors, rest) = place(rest).ok_or("event without SECTOR + SECTORS")?;
-    let errno = match kind.has_errno() {
-        true => errno(rest).ok_or("event without its errno")?,
-        false => 0,
-    };
+    let errno = kind.errno(rest)?;
     Ok(Said { device, rwbs, bytes, has_command, sector, sectors, errno })
 }
 
@@ -194,10 +197,7 @@ fn traced(kind: Kind, args: &[u8]) -> Result<Said, &'static str> {
         _ => Some((0, 0)),
     }
     .ok_or("event without SECTOR + SECTORS")?;
-    let errno = match kind.has_errno() {
-        true => errno(rest).ok_or("event without its errno")?,
-        false => 0,
-    };
+    let errno = kind.errno(rest)?;
     Ok(Said { device, rwbs, bytes: None, has_command, sector, sectors, errno })
 }
 
@@ -222,7 +222,7 @@ fn by_name(args: &[u8]) -> Result<Said, &'static str> {
         has_command: value(args, b"cmd").is_some_and(|command| !command.is_empty()),
         sector: some_sector(sector),
         sectors,
-        errno: signed(error).ok_or("event without its errno")?,
+        errno: signed(error).ok_or(NO_ERRNO)?,
     })
 }
 
