@@ -16,9 +16,7 @@ pub(super) struct Emitter {
     waiting: Waiting,
     /// The first time, from which all count.
     origin: Option<u64>,
-    first: u64,
-    last: u64,
-    /// Time of the event written last.
+    /// The latest time written.
     written: u64,
     rows: u64,
     late: u64,
@@ -78,31 +76,39 @@ impl Emitter {
         Ok(())
     }
 
+    #[inline]
     fn complete(&mut self, due: Due, clock: &Clock, job: &mut Job<'_>) -> Result<()> {
         let time = self.time(due.time, clock, job)?;
         job.complete(time, due.stream, due.tag, 0)
     }
 
-    /// The time of an event since the origin, which the first one sets.
+    /// The time of an event since the origin.
+    #[inline]
     fn time(&mut self, time: u64, clock: &Clock, job: &mut Job<'_>) -> Result<Nanos> {
         let origin = match self.origin {
             Some(origin) if origin <= time => origin,
-            Some(origin) => {
-                job.earlier_origin(Nanos(origin - time))?;
-                self.first = time;
-                time
-            }
-            None => {
-                job.header.origin_unix_ns = clock.unix_ns(time);
-                self.first = time;
-                time
-            }
+            other => self.set_origin(time, other, clock, job)?,
         };
-        self.origin = Some(origin);
         self.late += u64::from(time < self.written);
         self.written = self.written.max(time);
-        self.last = self.last.max(time);
         Ok(Nanos(time - origin))
+    }
+
+    /// The first event, and whatever is before all others, sets the origin.
+    #[cold]
+    fn set_origin(
+        &mut self,
+        time: u64,
+        before: Option<u64>,
+        clock: &Clock,
+        job: &mut Job<'_>,
+    ) -> Result<u64> {
+        match before {
+            Some(origin) => job.earlier_origin(Nanos(origin - time))?,
+            None => job.header.origin_unix_ns = clock.unix_ns(time),
+        }
+        self.origin = Some(time);
+        Ok(time)
     }
 
     /// Writes the completions that are left.
@@ -125,7 +131,8 @@ impl Emitter {
             let count = counted(self.late, "event", "events");
             job.summary.note(format!("{count} came too late for the sort window: sorted on disk"));
         }
-        if let Some(note) = clock.doubt(self.last - self.first, self.rows) {
+        let first = self.origin.unwrap_or_default();
+        if let Some(note) = clock.doubt(self.written - first, self.rows) {
             job.summary.note(note);
         }
     }

@@ -29,9 +29,10 @@ pub(super) struct Waiting {
     horizon: u64,
     /// Those, as they came.
     near: Vec<Due>,
-    /// Their order, and how many were given out.
+    /// Their order, how many of them were looked at, and the last of those, until it is given out.
     order: Order,
-    given: usize,
+    seen: usize,
+    next: Option<Due>,
     /// Those after it.
     far: BinaryHeap<Reverse<Due>>,
 }
@@ -41,9 +42,8 @@ impl Waiting {
     /// were given out; then come those of its requests ([`Waiting::push`]), and
     /// [`Waiting::sort`].
     pub(super) fn begin(&mut self, horizon: u64) {
-        debug_assert_eq!(self.given, self.near.len());
+        debug_assert_eq!(self.next, None);
         self.near.clear();
-        self.given = 0;
         self.horizon = horizon;
         while let Some(due) = self.far.peek().map(|Reverse(due)| *due)
             && due.time <= horizon
@@ -62,16 +62,22 @@ impl Waiting {
     /// All of the batch are there.
     pub(super) fn sort(&mut self) {
         self.order.sort(&self.near, |due| due.time);
+        self.seen = 0;
+        self.look();
+    }
+
+    #[inline]
+    fn look(&mut self) {
+        self.next = self.order.get(self.seen).and_then(|at| self.near.get(at)).copied();
+        self.seen += 1;
     }
 
     /// The first one of the batch, if its time is no later than `time`.
     #[inline]
     pub(super) fn pop_until(&mut self, time: u64) -> Option<Due> {
-        let due = *self.near.get(self.order.get(self.given)?)?;
-        (due.time <= time).then(|| {
-            self.given += 1;
-            due
-        })
+        let due = self.next.filter(|due| due.time <= time)?;
+        self.look();
+        Some(due)
     }
 
     /// The first one after the batch, if there are more than an import remembers.
