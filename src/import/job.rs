@@ -396,6 +396,7 @@ impl<'a> Job<'a> {
     }
 
     /// Whether a request can stand in a trace; counts it as lost otherwise.
+    #[inline]
     pub fn accepts(
         &mut self,
         op: BlockOp,
@@ -568,6 +569,7 @@ fn in_container(cpu: Option<u16>) -> Option<u16> {
 }
 
 /// The reason why a range cannot stand in a trace.
+#[inline]
 fn check_range(op: BlockOp, offset: u64, len: u64) -> Result<(), &'static str> {
     if !op.has_range() {
         return Ok(());

@@ -1,6 +1,6 @@
 //! The streams of rows, by the names of their devices.
 
-use super::batch::{Batch, Skipped};
+use super::batch::Batch;
 use super::places;
 use super::text::{Device, Parsed};
 use super::{Context, ONLY_DEVICE, Row};
@@ -69,20 +69,21 @@ impl Streams {
         if batch.first_name == 0 {
             self.of_names.clear();
         }
-        let count = |(before, skipped): (usize, &Skipped), job: &mut Job<'_>| {
-            let line = batch.first_line + (skipped.rows_before + before) as u64;
-            skipped.why.count(job, || place_of(line));
+        let (mut skips, mut line) = (batch.skips.iter(), batch.first_line);
+        let mut skip = skips.next();
+        let mut pass_skips = |rows_read: usize, line: &mut u64, job: &mut Job<'_>| {
+            while let Some(skipped) = skip.filter(|skipped| skipped.rows_before <= rows_read) {
+                skipped.why.count(job, || place_of(*line));
+                *line += 1;
+                skip = skips.next();
+            }
         };
-        let mut skips = batch.skips.iter().enumerate().peekable();
         let (mut read, mut result) = (0, Ok(()));
         rows.retain_mut(|row| {
-            while let Some(skip) = skips.next_if(|(_, s)| s.rows_before <= read) {
-                count(skip, job);
-            }
-            // As many lines were no rows as skips are no longer to come.
-            let line = batch.first_line + (read + batch.skips.len() - skips.len()) as u64;
-            read += 1;
-            let place = || place_of(line);
+            pass_skips(read, &mut line, job);
+            let here = line;
+            let place = || place_of(here);
+            (read, line) = (read + 1, line + 1);
             match self.numbered(row.stream, batch, context, job, &place) {
                 Ok(Some(stream)) => row.stream = stream,
                 Ok(None) => return false,
@@ -95,7 +96,7 @@ impl Streams {
             }
             take(row, context, job, place)
         });
-        skips.for_each(|skip| count(skip, job));
+        pass_skips(usize::MAX, &mut line, job);
         batch.rows = rows;
         result
     }
