@@ -7,84 +7,16 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use super::counts::Counts;
+pub use super::sink::Sink;
 use super::source::Meter;
 use super::summary::{Summary, counted};
 use crate::base::limits::{DISK_BYTES_MAX, STREAMS_MAX};
 use crate::base::{BlockOp, Error, ErrorKind, Nanos, OpFlags, Result, SECTOR_SIZE};
 use crate::trace::{
-    BusEvent, BusTotals, Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId,
-    StreamInfo, StreamTotals, TraceHeader,
+    BusEvent, Complete, Event, Issue, Mark, NotRecorded, PayloadRef, StreamId, StreamInfo,
+    StreamTotals, TraceHeader,
 };
-
-/// Where events go. Nothing may come to exist before [`Sink::begin`].
-pub trait Sink {
-    /// The header; called once, before anything else.
-    fn begin(&mut self, header: TraceHeader) -> Result<()>;
-    /// A stream; ids are dense from 0.
-    fn stream(&mut self, info: StreamInfo) -> Result<StreamId>;
-    /// Stores data that is in memory.
-    fn payload(&mut self, data: &[u8]) -> Result<PayloadRef>;
-    /// Stores `len` bytes of `source`, streaming; a short source is an Input error.
-    fn payload_from(&mut self, len: u64, source: &mut dyn Read) -> Result<PayloadRef>;
-    /// An event.
-    fn event(&mut self, event: &Event) -> Result<()>;
-    /// An event whose time may be before that of events already given: a sink that can puts it
-    /// where it belongs.
-    fn event_anywhere(&mut self, event: &Event) -> Result<()> {
-        self.event(event)
-    }
-    /// The same of an issue.
-    fn issue_anywhere(&mut self, issue: &Issue) -> Result<()> {
-        self.event_anywhere(&Event::Issue(*issue))
-    }
-    /// The same of a completion.
-    fn complete_anywhere(&mut self, complete: &Complete) -> Result<()> {
-        self.event_anywhere(&Event::Complete(*complete))
-    }
-    /// Events to come count from `by` nanoseconds before those given so far, and may stand before
-    /// them. A sink that keeps events moves those that it has; only what an importer has said it
-    /// may give out of order ([`Job::put_in_order`]) comes with this.
-    fn earlier_origin(&mut self, _by: Nanos) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Issues by operation: how many and how many bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Issues, indexed by [`BlockOp::index`].
-    pub issues: [u64; 6],
-    /// Their bytes, likewise.
-    pub bytes: [u64; 6],
-    /// Completions.
-    pub completes: u64,
-    /// Marks.
-    pub marks: u64,
-    /// Accesses, guest memory, interrupts, clock steps.
-    pub bus: BusTotals,
-}
-
-impl Counts {
-    /// Issues of `op`.
-    pub fn issues_of(&self, op: BlockOp) -> u64 {
-        self.issues[op.index()]
-    }
-
-    /// Bytes of `op`.
-    pub fn bytes_of(&self, op: BlockOp) -> u64 {
-        self.bytes[op.index()]
-    }
-
-    /// Issues of every operation.
-    pub fn requests(&self) -> u64 {
-        self.issues.iter().sum()
-    }
-
-    /// All events.
-    pub fn events(&self) -> u64 {
-        self.requests() + self.completes + self.marks + self.bus.events()
-    }
-}
 
 /// A request as a source names it; see [`Job::issue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

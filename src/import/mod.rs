@@ -19,6 +19,7 @@
 
 mod batches;
 pub mod calendar;
+mod counts;
 mod dataset;
 pub mod decompress;
 mod external;
@@ -29,6 +30,7 @@ pub mod lines;
 pub mod log_clock;
 mod nvme_status;
 pub mod registry;
+mod sink;
 pub mod sort;
 pub mod source;
 pub mod summary;
