@@ -28,6 +28,8 @@ const RUNS: usize = 5;
 /// A format's rows.
 struct Format {
     name: &'static str,
+    /// The format's name, where it is not this one's.
+    from: &'static str,
     /// What stands before them.
     header: &'static str,
     delimiter: u8,
@@ -35,15 +37,22 @@ struct Format {
     row: fn(u64, &mut Prng) -> String,
 }
 
-const FORMATS: [Format; 7] = [
-    Format { name: "msr-csv", header: "", delimiter: b',', row: msr },
-    Format { name: "systor17", header: SYSTOR, delimiter: b',', row: systor },
-    Format { name: "alibaba", header: "", delimiter: b',', row: alibaba },
-    Format { name: "tencent", header: "", delimiter: b',', row: tencent },
-    Format { name: "spc", header: "", delimiter: b',', row: spc },
-    Format { name: "vscsi-csv", header: VSCSI, delimiter: b',', row: vscsi },
-    Format { name: "fiu", header: "", delimiter: b' ', row: fiu },
+const FORMATS: [Format; 9] = [
+    Format { row: msr, ..csv("msr-csv") },
+    Format { name: "msr-deep", row: msr_deep, ..csv("msr-csv") },
+    Format { header: SYSTOR, row: systor, ..csv("systor17") },
+    Format { name: "systor-deep", header: SYSTOR, row: systor_deep, ..csv("systor17") },
+    Format { row: alibaba, ..csv("alibaba") },
+    Format { row: tencent, ..csv("tencent") },
+    Format { row: spc, ..csv("spc") },
+    Format { header: VSCSI, row: vscsi, ..csv("vscsi-csv") },
+    Format { delimiter: b' ', row: fiu, ..csv("fiu") },
 ];
+
+const fn csv(name: &'static str) -> Format {
+    Format { name, from: name, header: "", delimiter: b',', row: msr }
+}
+
 const SYSTOR: &str = "Timestamp,Response,IOType,LUN,Offset,Size\n";
 const VSCSI: &str = "version,time,op,size,lbn\n";
 
@@ -59,8 +68,8 @@ fn main() {
     for format in wanted() {
         write_rows(&input, bytes, format);
         let mut command = Command::new(QTRACE);
-        command.args(["import", "--force", "--from", format.name, "-o"]).arg(&output).arg(&input);
-        println!("{:<10} peak memory {} MiB", format.name, peak_memory(&mut command) >> 20);
+        command.args(["import", "--force", "--from", format.from, "-o"]).arg(&output).arg(&input);
+        println!("{:<11} peak memory {} MiB", format.name, peak_memory(&mut command) >> 20);
     }
     println!();
     for format in wanted() {
@@ -110,7 +119,8 @@ fn compare(format: &Format, input: &Path, output: &Path, rows: u64) {
         // To give an old trace's pages back would count as importing the new one.
         remove(output);
         ours.push(Took::by(|| {
-            let options = ImportOptions { from: Some(name.to_owned()), ..ImportOptions::default() };
+            let options =
+                ImportOptions { from: Some(format.from.to_owned()), ..ImportOptions::default() };
             let inputs = [input.to_path_buf()];
             let report = import(&inputs, output, &options, &mut |_| {}).expect("import");
             assert_eq!(report.ops.requests(), rows);
@@ -121,7 +131,7 @@ fn compare(format: &Format, input: &Path, output: &Path, rows: u64) {
     }
     let (bare, ours, writing) = (Took::median(&bare), Took::median(&ours), Took::median(&writing));
     println!(
-        "{name:<10} bare csv loop {:>5.0} MiB/s, import {:>5.0} MiB/s: {:.2} of it ({:.2} by \
+        "{name:<11} bare csv loop {:>5.0} MiB/s, import {:>5.0} MiB/s: {:.2} of it ({:.2} by \
          processor time); writing alone {:.0} % of the import ({:.1} M rows/s)",
         mib / bare.wall,
         mib / ours.wall,
@@ -193,17 +203,39 @@ fn offset(prng: &mut Prng) -> u64 {
     prng.below(1 << 24) * 4096
 }
 
+/// As in the public sample: eight at a time, and most of them end before the next ones.
 fn msr(n: u64, prng: &mut Prng) -> String {
+    let ticks = n / 8 * 1_000_000 + n % 8 * 300 + prng.below(300);
+    msr_row(ticks, (500 << prng.below(6)) + prng.below(500), prng)
+}
+
+/// Fifty are in flight, and end in any order.
+fn msr_deep(n: u64, prng: &mut Prng) -> String {
+    let ticks = n * 1000 + prng.below(900);
+    msr_row(ticks, 100 + prng.below(100_000), prng)
+}
+
+fn msr_row(ticks: u64, response: u64, prng: &mut Prng) -> String {
+    let ticks = 128_166_372_003_061_629 + ticks;
     let word = if prng.below(3) == 0 { "Write" } else { "Read" };
-    let ticks = 128_166_372_003_061_629 + n * 1000 + prng.below(900);
-    let response = 100 + prng.below(100_000);
     format!("{ticks},hm,{},{word},{},{},{response}\n", prng.below(2), offset(prng), 4096)
 }
 
+/// As in the public samples: answers, not issues, are in order, and two or three are in flight, so
+/// that a quarter of the rows belongs further ahead, by a few rows.
 fn systor(n: u64, prng: &mut Prng) -> String {
-    // Answers, not issues, are in order: within a few milliseconds.
-    let us = 1_455_591_804_000_000 + n * 40 + prng.below(5_000);
-    let response = 100 + prng.below(5_000);
+    let response = (100 << prng.below(8)) + prng.below(100);
+    systor_row(20_000 + n * 1_330 + prng.below(1_330) - response, response, prng)
+}
+
+/// Sixty are in flight, and rows are out of order by a hundred.
+fn systor_deep(n: u64, prng: &mut Prng) -> String {
+    let us = n * 40 + prng.below(5_000);
+    systor_row(us, 100 + prng.below(5_000), prng)
+}
+
+fn systor_row(us: u64, response: u64, prng: &mut Prng) -> String {
+    let us = 1_455_591_804_000_000 + us;
     let (s, us) = (us / 1_000_000, us % 1_000_000);
     format!("{s}.{us:06}000,0.{response:06}000,{},0,{},4096\n", letter(prng), offset(prng))
 }

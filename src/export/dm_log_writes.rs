@@ -13,11 +13,11 @@
 
 use std::collections::HashSet;
 
-use super::job::{Job, lost_event};
+use super::job::{Job, devices, lost_event};
 use super::registry::Exporter;
 use crate::base::limits::IN_FLIGHT_MAX;
 use crate::base::{BlockOp, Error, OpFlags, Result, SECTOR_SIZE};
-use crate::trace::{Event, InFlight, Issue, PayloadRef};
+use crate::trace::{Event, InFlight, Issue, NotRecorded, PayloadRef};
 
 /// `WRITE_LOG_MAGIC`.
 const WRITE_LOG_MAGIC: u64 = 0x006a_7366_7773_6872;
@@ -96,21 +96,22 @@ impl Exporter for DmLogWrites {
     }
 }
 
+/// Devices in a message.
+const DEVICES_SHOWN: usize = 8;
+
 /// A log names no device: the events must all be of one.
 fn check_device(job: &Job<'_>) -> Result<()> {
-    let streams = (0..).zip(job.trace.streams().iter().zip(job.trace.totals()));
-    let mut devices: Vec<&str> = streams
-        .filter(|(number, (_, totals))| {
-            job.has_stream(crate::trace::StreamId(*number)) && totals.issues.iter().any(|n| *n > 0)
-        })
-        .map(|(_, (info, _))| info.device.as_str())
-        .collect();
-    devices.sort_unstable();
-    devices.dedup();
+    let devices = devices(job);
     if devices.len() <= 1 {
         return Ok(());
     }
-    let listed: Vec<_> = devices.iter().take(8).map(|d| d.escape_debug().to_string()).collect();
+    // No device helps where the data is missing.
+    if job.trace.summary().not_recorded.contains(NotRecorded::WRITE_DATA) {
+        return Err(without_data(job));
+    }
+    let listed = devices.iter().take(DEVICES_SHOWN).map(|d| d.escape_debug().to_string());
+    let more = (devices.len() > DEVICES_SHOWN).then(|| "…".to_owned());
+    let listed: Vec<_> = listed.chain(more).collect();
     Err(Error::usage(format!("a log is of one device, and the trace has {}", devices.len()))
         .path(job.trace.path())
         .hint(format!("choose one with --device: {}", listed.join(", "))))

@@ -17,7 +17,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use super::job::{Job, lost_event};
+use super::job::{Job, devices, lost_event};
 use super::names::Names;
 use super::registry::Exporter;
 use crate::base::{BlockOp, Error, Nanos, Result};
@@ -61,7 +61,13 @@ impl Exporter for FioIolog {
 
     fn export(&self, job: &mut Job<'_>) -> Result<()> {
         let names = match &job.options.file_name {
-            Some(name) => Names::one(job, name),
+            Some(name) => {
+                let devices = devices(job).len();
+                if devices > 1 {
+                    job.summary.note(format!("requests of {devices} devices stand on one file"));
+                }
+                Names::one(job, name)
+            }
             None => Names::new(job, fio_name, |name, n| format!("{name}_{n}")),
         };
         job.write(b"fio version 3 iolog\n")?;

@@ -38,6 +38,20 @@ pub struct Job<'t> {
     progress: &'t mut dyn FnMut(u64),
 }
 
+/// The names of the devices that requests are exported of, in order.
+pub(super) fn devices<'j>(job: &'j Job<'_>) -> Vec<&'j str> {
+    let streams = (0..).zip(job.trace.streams().iter().zip(job.trace.totals()));
+    let mut devices: Vec<&str> = streams
+        .filter(|(number, (_, totals))| {
+            job.has_stream(StreamId(*number)) && totals.issues.iter().any(|n| *n > 0)
+        })
+        .map(|(_, (info, _))| info.device.as_str())
+        .collect();
+    devices.sort_unstable();
+    devices.dedup();
+    devices
+}
+
 impl<'t> Job<'t> {
     /// An export of what `filter` means of `trace` to `out`, which goes by `name`.
     pub fn new(
@@ -160,6 +174,11 @@ impl<'t> Job<'t> {
     pub fn misfit(&mut self, reason: &str, number: u64) {
         self.misfits += 1;
         self.lose(reason, number);
+    }
+
+    /// An event that was made, and that a comparison will find; what it is stands in a note.
+    pub fn made(&mut self) {
+        self.misfits += 1;
     }
 
     /// How many events a comparison will find.

@@ -128,6 +128,7 @@ fn response(
         (Some(answer), _) => answer.time - issue.time,
         (None, Some(response)) => {
             job.summary.note("requests without an answer have the response time of --response");
+            job.made();
             response.0
         }
         (None, None) => {

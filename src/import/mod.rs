@@ -259,7 +259,13 @@ fn refuse_other_formats(sources: &mut [Source], importer: &dyn Importer) -> Resu
 /// Says in the summary what was found out at the end of an input.
 fn note_condition(source: &Source, job: &mut Job<'_>) {
     let condition = source.condition();
-    let place = || job::offset_place(source.path(), source.offset());
+    let place = || {
+        let place = job::offset_place(source.path(), source.offset());
+        match condition.compression {
+            Some(name) => format!("{place} of what {name} holds"),
+            None => place,
+        }
+    };
     if let (true, Some(name)) = (condition.cut, condition.compression) {
         job.summary.cut(&format!("{name} input ends before its own end"), place());
     }

@@ -24,8 +24,9 @@ const COLUMNS: usize = 7;
 const TICK_NS: u64 = 100;
 /// How a header that copies have begins.
 const HEADER: &[u8] = b"timestamp,hostname,disknumber,";
-/// 1990-01-01 in ticks since 1601: the traces are of 2007, copies may have shifted dates.
-const TICKS_MIN: u64 = 122_756_256_000_000_000;
+/// 1970-01-01 in ticks since 1601: the traces are of 2007, copies may have shifted dates, and of a
+/// trace without dates our own export counts from here.
+const TICKS_MIN: u64 = 116_444_736_000_000_000;
 
 /// The importer.
 pub struct MsrCsv;
@@ -176,7 +177,8 @@ mod tests {
             [
                 ("type is neither Read nor Write", 1, "line 3"),
                 ("row does not have 7 fields", 2, "line 4"),
-                ("field is not a number", 2, "line 5"),
+                ("field is not a number", 1, "line 5"),
+                ("time too great for its unit, see --time-unit", 1, "line 7"),
                 ("request of length 0", 1, "line 8"),
             ]
         );
@@ -192,6 +194,25 @@ mod tests {
         let times = "times: ticks of 100 ns since a start that is not recorded";
         assert!(report.interpretation.iter().any(|line| line == times));
         assert!(import_bytes(rows.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn times_of_1970_are_our_own_export_of_a_trace_without_dates() {
+        let rows = "116444736000000000,h,0,Read,0,512,1\n116444736000000030,h,0,Write,0,512,1\n";
+        let (report, out) = import_bytes(rows.as_bytes()).unwrap();
+        assert_eq!((report.format.as_str(), out.issues_brief()[1].0), ("msr-csv", 3000));
+    }
+
+    #[test]
+    fn a_time_that_its_unit_makes_too_great_says_so() {
+        let options = ImportOptions {
+            from: Some("msr-csv".into()),
+            time_unit: Some(TimeUnit::S),
+            ..ImportOptions::default()
+        };
+        let text = format!("{T},h,0,Read,0,512,1\n");
+        let error = import_with(text.as_bytes(), &options).unwrap_err().to_string();
+        assert!(error.contains("time too great for its unit, see --time-unit"), "{error}");
     }
 
     #[test]

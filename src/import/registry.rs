@@ -158,6 +158,10 @@ fn choose<'i>(probe: &Probe<'_>, importers: &[&'i dyn Importer]) -> Result<&'i d
     let mut found: Vec<(Confidence, &dyn Importer)> =
         importers.iter().filter_map(|importer| Some((importer.probe(probe)?, *importer))).collect();
     found.sort_by_key(|(confidence, _)| std::cmp::Reverse(*confidence));
+    // Files in an archive stand there as they are, and would be read with what is between them.
+    if probe.head.get(257..).is_some_and(|rest| rest.starts_with(b"ustar")) {
+        found.clear();
+    }
     match found.as_slice() {
         [] => Err(unknown(probe.head)),
         [(first, _), (second, _), ..] if first == second => {
@@ -279,8 +283,12 @@ mod tests {
     fn wrappings_are_named_with_what_takes_a_trace_out() {
         let mut tar = vec![0; 512];
         tar[257..262].copy_from_slice(b"ustar");
+        // What is in it looks like a format.
+        let rows = b"128166372003061629,h,0,Read,0,512,1\n".repeat(10);
+        let full = [&tar[..], &rows].concat();
         for (head, what) in [
             (&tar[..], "a tar archive"),
+            (&full, "a tar archive"),
             (b"PK\x03\x04\x14\0", "a zip archive"),
             (b"\xff\xfe1\0,\0", "UTF-16 text"),
         ] {

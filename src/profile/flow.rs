@@ -93,7 +93,9 @@ impl Slice {
 /// Gathers the flow.
 pub(super) struct Flow {
     timed: bool,
+    /// Any request is, and those of which streams.
     answered: bool,
+    answered_streams: Vec<bool>,
     first: u64,
     span: u64,
     slices: Vec<Slice>,
@@ -119,9 +121,13 @@ impl Flow {
     pub(super) fn new(trace: &Trace) -> Self {
         let (first, last) = trace.time_span().unwrap_or_default();
         let timed = !trace.summary().not_recorded.contains(NotRecorded::TIMES) && last > first;
+        // A merged trace may hold streams of sources that know no answers.
+        let answered_streams: Vec<_> =
+            trace.totals().iter().map(|totals| totals.completes > 0).collect();
         let mut flow = Self {
             timed,
-            answered: trace.totals().iter().any(|totals| totals.completes > 0),
+            answered: answered_streams.contains(&true),
+            answered_streams,
             first: first.0,
             span: (last - first).max(1),
             slices: vec![Slice::default(); SLICES],
@@ -214,7 +220,7 @@ impl Flow {
             self.gap_squares += delta * (gap as f64 - self.gap_mean);
         }
         self.last_arrival = Some(time.max(self.last_arrival.unwrap_or(0)));
-        if self.answered {
+        if self.answered_streams.get(issue.stream.0 as usize) == Some(&true) {
             self.at_arrival.add(self.depth);
             self.requests.issue(issue.stream, issue.tag, (issue.time, issue.op));
             self.depth = self.requests.len() as u64;
@@ -346,5 +352,24 @@ mod tests {
             let mean = slice.depth_mean.unwrap();
             assert!((mean - area / width).abs() < 1e-6, "slice {at}: {mean}, {}", area / width);
         }
+    }
+
+    #[test]
+    fn requests_of_a_stream_that_knows_no_answers_are_not_under_way() {
+        let mut made = Made::new(&["answered", "not"]);
+        made.event(Event::Issue(issue(0, 1, BlockOp::Read, 0, 512)));
+        made.event(Event::Issue(Issue { tag: 1, ..issue(10, 0, BlockOp::Read, 0, 512) }));
+        made.event(Event::Complete(complete(20, 0, 1)));
+        let (_dir, trace) = made.write();
+        let mut flow = Flow::new(&trace);
+        for event in made.events() {
+            match event {
+                Event::Issue(issue) => flow.issue(issue),
+                Event::Complete(complete) => flow.complete(complete),
+                _ => {}
+            }
+        }
+        let depth = flow.facts().unwrap().depth.unwrap();
+        assert_eq!((depth.max, depth.unanswered), (1, 0));
     }
 }

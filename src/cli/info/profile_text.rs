@@ -145,7 +145,7 @@ fn reuse_rows(page: &mut Page, reuse: &ReuseFacts) {
         ),
     };
     let text = format!(
-        "{} touched in blocks of {} ({} read, {} written), {how}",
+        "{} read or written in blocks of {} ({} read, {} written), {how}",
         bytes(reuse.blocks),
         human_bytes(reuse.block_bytes),
         bytes(reuse.blocks_read),

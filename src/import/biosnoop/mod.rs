@@ -95,8 +95,9 @@ impl Importer for Biosnoop {
             check(table, options.stage).map_err(|error| error.path(source.path()))?;
         }
         describe(table.as_ref(), stage, job);
-        // Times are put together here: what the clock gets is in nanoseconds.
-        let clock = Clock::new(Epoch::Start, TimeUnit::Ns, None);
+        // Times are put together here, in nanoseconds: the clock says what they were.
+        let unit = table.as_ref().and_then(Table::time_unit).unwrap_or(TimeUnit::Ns);
+        let clock = Clock::new(Epoch::Start, unit, options.time_unit);
         import_rows(vec![Text::new(source, stage, options.time_unit)], clock, job)
     }
 }

@@ -148,6 +148,11 @@ impl Table {
         [Column::Sector, Column::Bytes].iter().all(|column| self.columns.contains(column))
     }
 
+    /// What its times count, where they are not those of a day.
+    pub fn time_unit(&self) -> Option<TimeUnit> {
+        self.columns.iter().find_map(|column| unit_of(*column, Column::Time))
+    }
+
     /// Whether it says how long requests were queued.
     pub fn has_queue_times(&self) -> bool {
         self.columns.iter().any(|column| matches!(column, Column::Queued(_)))

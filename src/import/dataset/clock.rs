@@ -8,6 +8,7 @@
 //! known ([`Clock::or`]) is read in the other where the first time would be past a century.
 
 use super::fields::scaled;
+use super::text::{NOT_A_NUMBER, Skip};
 use crate::import::job::Job;
 use crate::import::summary::counted;
 
@@ -117,6 +118,15 @@ impl Clock {
             self.settle(text);
         }
         scaled(text, self.unit_ns)
+    }
+
+    /// Why [`Clock::read`] cannot read a field.
+    #[cold]
+    pub(super) fn why_not(&self, text: &[u8]) -> Skip {
+        match scaled(text, 1) {
+            Some(_) => Skip::Malformed("time too great for its unit, see --time-unit"),
+            None => NOT_A_NUMBER,
+        }
     }
 
     /// A time that needs no unit: it is in nanoseconds already.

@@ -148,7 +148,8 @@ impl<'l> Columns<'l> for Split<'l> {
     }
 
     fn time(&mut self, clock: &mut Clock) -> Result<u64, Skip> {
-        clock.read(self.next()).ok_or(NOT_A_NUMBER)
+        let text = self.next();
+        clock.read(text).ok_or_else(|| clock.why_not(text))
     }
 }
 
