@@ -249,14 +249,14 @@ impl<'a> Job<'a> {
             return Ok(None);
         }
         let name = name.into_owned();
-        self.names_bytes += device.len();
         if device.len() > DEVICE_NAME_BYTES_MAX
-            || self.names_bytes > DEVICE_NAMES_BYTES_MAX
+            || self.names_bytes + device.len() > DEVICE_NAMES_BYTES_MAX
             || self.devices.len() >= STREAMS_MAX
         {
             self.summary.lose("more devices, or longer names, than a trace can hold", place);
             return Ok(None);
         }
+        self.names_bytes += device.len();
         let device_bytes = self.device_bytes.or(info.device_bytes);
         let info = StreamInfo { device: name, device_bytes, ..info };
         let id = StreamId(self.devices.len() as u32);

@@ -97,7 +97,8 @@ impl RowFormat for Rows {
 mod tests {
     use super::*;
     use crate::import::dataset::columns::testing::both_ways_agree;
-    use crate::import::testing::{import_bytes, losses, plain_sample};
+    use crate::import::testing::{import_bytes, import_with, losses, plain_sample};
+    use crate::trace::Event;
 
     const ROWS: &str = "Timestamp,Response,IOType,LUN,Offset,Size\n\
         1455591804.000002000,0.000001000,R,0,4096,512\n\
@@ -142,6 +143,26 @@ mod tests {
         assert_eq!(origin, Some(1_455_591_804_000_000_000));
         assert!(report.summary.notes[0].contains("but in milliseconds"), "{:?}", report.summary);
         assert!(report.interpretation.iter().any(|line| line.starts_with("times: milliseconds")));
+    }
+
+    #[test]
+    fn a_response_beyond_the_end_of_time_comes_behind_its_issue() {
+        let text = b"1.0,0.5,R,0,0,512\n18446744073.709551615,0.5,R,0,512,512\n\
+            2.0,18446744073.709551615,R,0,1024,512\n";
+        let options = ImportOptions { from: Some("systor17".into()), ..ImportOptions::default() };
+        let (_, out) = import_with(text, &options).unwrap();
+        let kinds: Vec<_> = out
+            .events
+            .iter()
+            .map(|event| match event {
+                Event::Issue(issue) => (issue.tag, false),
+                Event::Complete(complete) => (complete.tag, true),
+                _ => unreachable!("rows are requests"),
+            })
+            .collect();
+        assert_eq!(kinds[..3], [(0, false), (0, true), (2, false)]);
+        let at = |tag, done| kinds.iter().position(|kind| *kind == (tag, done)).unwrap();
+        assert!(at(1, false) < at(1, true) && at(2, true) > 2 && kinds.len() == 6, "{kinds:?}");
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub(super) const BATCH_LINES: usize = 1 << 13;
 /// Numbers of names after which they are given from 0 on again: what is kept of each takes memory.
 const NAMES_MAX: u32 = 1 << 16;
 
+/// Bytes of new names after which a batch is full: a name may be as long as a line.
+const NAMES_BYTES_MAX: usize = 1 << 20;
+
 /// Lines in their order, each a row or none.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -139,7 +142,7 @@ impl<F: LineFormat> Reader<F> {
     }
 
     fn read(&mut self, batch: &mut Batch, most: usize, clock: &mut Clock) {
-        while batch.lines() < most.min(BATCH_LINES) {
+        while batch.lines() < most.min(BATCH_LINES) && batch.names.len() < NAMES_BYTES_MAX {
             if self.quick(batch, clock) {
                 continue;
             }

@@ -31,8 +31,7 @@ impl Emitter {
         // What came too late for the sort window is not in order.
         self.waiting.begin(rows.iter().map(|row| row.time).max().unwrap_or_default());
         for row in rows {
-            if row.op.is_some() && !matches!(row.latency, 0 | Row::NO_LATENCY) {
-                let time = row.time.saturating_add(row.latency);
+            if let Some(time) = row.ends().filter(|time| *time > row.time) {
                 self.waiting.push(Due { time, ..due(row) });
             }
         }
@@ -65,7 +64,7 @@ impl Emitter {
             cpu: None,
         })?;
         // Behind its own issue, not before those of the same time.
-        if row.latency == 0 { self.complete(due(row), clock, job) } else { Ok(()) }
+        if row.ends() == Some(row.time) { self.complete(due(row), clock, job) } else { Ok(()) }
     }
 
     #[inline]

@@ -80,6 +80,13 @@ impl Row {
     /// Says that a row has no response time.
     pub const NO_LATENCY: u64 = u64::MAX;
 
+    /// When a request ends, where that is known; no later than time can be.
+    #[inline]
+    fn ends(&self) -> Option<u64> {
+        let known = self.op.is_some() && self.latency != Self::NO_LATENCY;
+        known.then(|| self.time.saturating_add(self.latency))
+    }
+
     /// The row that was parsed, of no stream yet.
     #[inline]
     fn of(parsed: &Parsed<'_>) -> Self {
@@ -88,7 +95,7 @@ impl Row {
             time,
             offset,
             len,
-            latency: parsed.latency.unwrap_or(Self::NO_LATENCY),
+            latency: parsed.latency.map_or(Self::NO_LATENCY, |ns| ns.min(Self::NO_LATENCY - 1)),
             tag: parsed.tag.unwrap_or_default(),
             stream: ONLY_DEVICE,
             flags,

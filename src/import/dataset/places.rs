@@ -113,7 +113,8 @@ impl<T: Copy> Places<T> {
     pub(super) fn keep(&mut self, device: &Device<'_>, value: T) {
         let Some(parts) = parts(device) else { return };
         let key = Key::of(parts);
-        if parts.0.len() + parts.2.len() > NAME_BYTES_MAX {
+        let (first, between, second) = parts;
+        if first.len() + usize::from(between.is_some()) + second.len() > NAME_BYTES_MAX {
             return;
         }
         let [first, second] = key.places(self.log2);
@@ -168,7 +169,8 @@ mod tests {
         for n in 0..10_000 {
             assert_eq!(known.find(&device(n)), None);
             known.keep(&device(n), n);
-            let kept = names[n as usize].len() <= NAME_BYTES_MAX;
+            let name = &names[n as usize];
+            let kept = name.len() + usize::from(cut(name, n).is_some()) <= NAME_BYTES_MAX;
             assert_eq!(known.find(&device(n)), kept.then_some(n));
         }
         for n in 0..10_000 {

@@ -287,6 +287,32 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_refused_take_nothing_from_others() {
+        // Too long by a little, kept and not kept to be known again; enough to fill any budget.
+        for (len, rows) in [(63, 3), (64, 3), (4095, 4200)] {
+            let host = "h".repeat(len);
+            let mut text: String =
+                (0..rows).map(|n| format!("{},{host},1,Read,0,512,4\n", TICKS + n)).collect();
+            text += &format!("{},good,1,Read,0,512,4\n", TICKS + rows);
+            let options = ImportOptions {
+                from: Some("msr-csv".into()),
+                device: (len < 4095).then(String::new),
+                ..ImportOptions::default()
+            };
+            let imported = import_with(text.as_bytes(), &options);
+            if len < 4095 {
+                let error = imported.unwrap_err().to_string();
+                assert!(error.contains("no request of a device ''"), "{len}: {error}");
+                continue;
+            }
+            let (report, out) = imported.unwrap();
+            let reason = "more devices, or longer names, than a trace can hold";
+            assert_eq!(losses(&report), [(reason, rows, "line 1")]);
+            assert_eq!((out.issues().len(), out.streams[0].device.as_str()), (1, "good_1"));
+        }
+    }
+
+    #[test]
     fn an_error_of_the_input_comes_from_the_thread_too() {
         use std::io::Write;
         let text: String = (0..ROWS).map(row).collect();
