@@ -179,9 +179,36 @@ impl Wrapped {
 impl Wrapped {
     /// Whether CMD started it: ours are not touched.
     fn is_its_own(&self, pid: i32) -> bool {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes())
+        /// A program's start takes less; what shows no environment after it is not touched.
+        const LOOKS: u32 = 1000;
+        let mut seen_empty = 0;
+        for _ in 0..LOOKS {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            if !environment.is_empty() {
+                let mut variables = environment.split(|byte| *byte == 0);
+                return variables.any(|variable| variable == self.mark.as_bytes());
+            }
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if is_becoming_a_program(&stat) {
+                std::thread::sleep(Duration::from_millis(1));
+            } else if seen_empty == 2 {
+                // Gone, a zombie, or one that cleared it: it did not become a program between.
+                return false;
+            } else {
+                seen_empty += 1;
+            }
+        }
+        false
     }
+}
+
+/// Whether the process of this proc_pid_stat(5) stands within `execve`: its memory is new and its
+/// environment not there yet, so that `env_start` (field 50) is 0. A zombie has no memory either.
+fn is_becoming_a_program(stat: &str) -> bool {
+    // The name in brackets may hold anything; the field after it is the third, the state.
+    let Some((_, fields)) = stat.rsplit_once(") ") else { return false };
+    let field = |number: usize| fields.split(' ').nth(number - 3);
+    !matches!(field(3), Some("Z" | "X")) && field(50) == Some("0")
 }
 
 impl Drop for Wrapped {
@@ -253,6 +280,22 @@ mod tests {
         assert_eq!(run("test \"$uri\" = {uri} && test $QTRACE_URI = nbd://x", &places), 0);
         let error = Wrapped::start(&words(&["/nonexistent/program"]), &[]).unwrap_err();
         assert_eq!(error.kind(), crate::base::ErrorKind::Usage);
+    }
+
+    /// A process was left running whose `execve` had not yet placed its environment.
+    #[test]
+    fn a_process_within_execve_is_told_from_one_without_environment() {
+        let stat = |state: &str, env_start: &str| {
+            let between = "1 ".repeat(50 - 4);
+            format!("7 (a) b) {state} {between}{env_start} 9 0\n")
+        };
+        assert!(is_becoming_a_program(&stat("R", "0")));
+        assert!(is_becoming_a_program(&stat("D", "0")));
+        assert!(!is_becoming_a_program(&stat("Z", "0")));
+        assert!(!is_becoming_a_program(&stat("S", "140720434329072")));
+        assert!(!is_becoming_a_program(""));
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(!is_becoming_a_program(&own), "{own}");
     }
 
     #[test]
