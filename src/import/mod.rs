@@ -169,7 +169,7 @@ pub fn run(
     };
     let path = first.path().to_path_buf();
     let importer = choose(first, options).map_err(|error| error.path(&path))?;
-    let looks_like = other_format(first, importer)?;
+    let looks_like = likeliest(first)?.filter(|found| *found != importer.name());
     if sources.len() > 1 && !importer.takes_several() {
         return Err(Error::usage(format!("{} takes one input", importer.name()))
             .hint("import them one by one"));
@@ -227,20 +227,27 @@ fn choose(source: &mut Source, options: &ImportOptions) -> Result<&'static dyn I
     {
         return Err(Error::input(format!("this {name} input is cut before any of its content")));
     }
-    let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    registry::by_content(&Probe { head: &head, name: &name })
+    registry::by_content(&Probe { head: &head, name: &file_name(source) })
 }
 
 /// The format that the content has, where it is plainly not that of `importer`.
 fn other_format(source: &mut Source, importer: &dyn Importer) -> Result<Option<&'static str>> {
     let head = source.head()?;
-    let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let probe = Probe { head: &head, name: &name };
-    if importer.probe(&probe).is_some() {
+    if importer.probe(&Probe { head: &head, name: &file_name(source) }).is_some() {
         return Ok(None);
     }
-    let found = registry::by_content(&probe).ok().map(Importer::name);
-    Ok(found.filter(|found| *found != importer.name()))
+    Ok(likeliest(source)?.filter(|found| *found != importer.name()))
+}
+
+/// The one format that the content speaks for.
+fn likeliest(source: &mut Source) -> Result<Option<&'static str>> {
+    let head = source.head()?;
+    let probe = Probe { head: &head, name: &file_name(source) };
+    Ok(registry::by_content(&probe).ok().map(Importer::name))
+}
+
+fn file_name(source: &Source) -> String {
+    source.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Of several inputs, not one row of one in another format than the first would be read.

@@ -106,8 +106,8 @@ impl Source {
     /// Opens `path`, or standard input for `-`, and looks through its compression.
     ///
     /// # Errors
-    /// Input errors when it cannot be opened or its beginning cannot be decompressed; a usage
-    /// error for a terminal or a folder.
+    /// Input errors when it cannot be opened or its beginning cannot be decompressed or is a
+    /// folder; a usage error for a terminal.
     pub fn open(path: &Path, meter: &Meter) -> Result<Self> {
         let (file, path) = if path.as_os_str() == "-" {
             (open_stdin()?, PathBuf::from("(standard input)"))
@@ -116,7 +116,7 @@ impl Source {
         };
         let meta = file.metadata().reading(&path, "cannot look at")?;
         if meta.is_dir() {
-            return Err(Error::usage("is a folder").path(path).hint("name the trace file in it"));
+            return Err(Error::input("is a folder").path(path).hint("name the trace file in it"));
         }
         let raw = Raw { file, meter: meter.clone() };
         Self::from_read(path, Box::new(raw))

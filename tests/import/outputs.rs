@@ -59,6 +59,7 @@ fn exit_codes_of_bad_input() {
         ("no-requests", empty.as_bytes()),
         ("garbage", garbage.as_bytes()),
         ("own.qtrace", b"QTRACE\r\n and so on"),
+        ("kvm", b"q-1 [000] ..... 1.000001: kvm_pio: pio_write at 0x70 size 1 count 1 val 0x8f \n"),
     ]);
     let before = names(dir.path());
     for (args, code, says) in [
@@ -71,7 +72,9 @@ fn exit_codes_of_bad_input() {
         (&["noise", "--from", "blktrace"], 3, "wrong magic"),
         (&["noise", "--from", "fio-iolg"], 2, "did you mean fio-iolog?"),
         (&["garbage", "no-requests"], 2, "takes one input"),
-        (&["."], 2, "is a folder"),
+        (&["kvm", "--from", "ftrace"], 4, "by its content it is kvm-bus"),
+        (&["kvm", "--from", "perf-script"], 4, "by its content it is kvm-bus"),
+        (&["."], 3, "is a folder"),
     ] {
         let mut args = args.to_vec();
         args.extend(["-o", "t.qtrace"]);

@@ -6,19 +6,22 @@
 use super::swar;
 use super::text::Device;
 
-/// Places of a table for names of one input, as a power of two.
+/// Most places of a table for names of one input, as a power of two.
 const MANY_LOG2: u32 = 14;
-/// Likewise of one of several inputs, each of which has one.
+/// Likewise of one of several inputs, each of which has one; and what each begins with.
 const FEW_LOG2: u32 = 6;
 /// Longest name that is kept.
 pub(super) const NAME_BYTES_MAX: usize = 64;
 /// Bytes that a word holds.
 const WORD_BYTES: usize = 8;
 
-/// The table.
+/// The table, which grows with the names: most inputs have a few.
 pub(super) struct Places<T> {
     places: Vec<Place<T>>,
     log2: u32,
+    log2_max: u32,
+    /// Names taken in since it has this size.
+    kept: usize,
 }
 
 #[derive(Clone, Default)]
@@ -87,10 +90,48 @@ fn parts<'l>(device: &Device<'l>) -> Option<Parts<'l>> {
 }
 
 impl<T: Copy + Default> Places<T> {
-    /// A table for one input, or for one of `several`.
+    /// A small table for one input, or for one of `several`.
     pub(super) fn new(several: bool) -> Self {
-        let log2 = if several { FEW_LOG2 } else { MANY_LOG2 };
-        Self { places: vec![Place::default(); 1 << log2], log2 }
+        let log2_max = if several { FEW_LOG2 } else { MANY_LOG2 };
+        let places = vec![Place::default(); 1 << FEW_LOG2];
+        Self { places, log2: FEW_LOG2, log2_max, kept: 0 }
+    }
+
+    /// Twice the places; each name stands at one of those that it chooses there.
+    fn grow(&mut self) {
+        self.log2 += 1;
+        let more = vec![Place::default(); 1 << self.log2];
+        self.kept = 0;
+        for place in std::mem::replace(&mut self.places, more) {
+            if !place.name.is_empty() {
+                self.put(place);
+            }
+        }
+    }
+
+    /// Takes the place of another name that was not kept for longer; of a device without a name, and
+    /// of one with a long one, nothing is kept.
+    pub(super) fn keep(&mut self, device: &Device<'_>, value: T) {
+        let Some(parts) = parts(device) else { return };
+        let (first, between, second) = parts;
+        if first.len() + usize::from(between.is_some()) + second.len() > NAME_BYTES_MAX {
+            return;
+        }
+        if self.kept > self.places.len() / 4 && self.log2 < self.log2_max {
+            self.grow();
+        }
+        let mut name = Vec::new();
+        put_together(parts, &mut name);
+        self.put(Place { key: Key::of(parts), name, value });
+    }
+
+    fn put(&mut self, place: Place<T>) {
+        let [first, second] = place.key.places(self.log2);
+        let free = self.places.get(first).is_some_and(|place| place.name.is_empty());
+        if let Some(taken) = self.places.get_mut(if free { first } else { second }) {
+            *taken = place;
+            self.kept += 1;
+        }
     }
 }
 
@@ -108,27 +149,10 @@ impl<T: Copy> Places<T> {
         Some(place.value)
     }
 
-    /// Takes the place of another name that was not kept for longer; of a device without a name, and
-    /// of one with a long one, nothing is kept.
-    pub(super) fn keep(&mut self, device: &Device<'_>, value: T) {
-        let Some(parts) = parts(device) else { return };
-        let key = Key::of(parts);
-        let (first, between, second) = parts;
-        if first.len() + usize::from(between.is_some()) + second.len() > NAME_BYTES_MAX {
-            return;
-        }
-        let [first, second] = key.places(self.log2);
-        let free = self.places.get(first).is_some_and(|place| place.name.is_empty());
-        if let Some(place) = self.places.get_mut(if free { first } else { second }) {
-            place.name.clear();
-            put_together(parts, &mut place.name);
-            (place.key, place.value) = (key, value);
-        }
-    }
-
     /// Forgets all names.
     pub(super) fn clear(&mut self) {
         self.places.iter_mut().for_each(|place| place.name.clear());
+        self.kept = 0;
     }
 }
 
@@ -177,6 +201,29 @@ mod tests {
             assert!(known.find(&device(n)).is_none_or(|found| found == n));
         }
         assert_eq!((known.find(&Device::Name(b"")), known.find(&Device::Only)), (None, None));
+    }
+
+    /// A table of its largest size for each small input took most of that input's time.
+    #[test]
+    fn the_table_grows_with_the_names_and_knows_them_still() {
+        let mut known = Places::new(false);
+        let mut few = Places::new(true);
+        let names: Vec<String> = (0..4000).map(|n| format!("volume-{n}")).collect();
+        for (n, name) in names.iter().enumerate() {
+            known.keep(&Device::Name(name.as_bytes()), n);
+            few.keep(&Device::Name(name.as_bytes()), n);
+            if n == 10 {
+                assert_eq!(known.places.len(), 1 << FEW_LOG2);
+            }
+        }
+        assert_eq!((known.places.len(), few.places.len()), (1 << MANY_LOG2, 1 << FEW_LOG2));
+        let found = |(n, name): &(usize, &String)| {
+            let found = known.find(&Device::Name(name.as_bytes()));
+            assert!(found.is_none_or(|found| found == *n), "{name}");
+            found.is_some()
+        };
+        let found = names.iter().enumerate().filter(found).count();
+        assert!(found > 3600, "{found}");
     }
 
     #[test]
